@@ -1,0 +1,126 @@
+"""Every setting and its default, once. Command line, YAML, saved JSON and docs are derived from these classes."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from foresay.errors import ConfigError
+
+DType = Literal["float32", "bfloat16", "float16"]
+LayoutName = Literal["plain", "linear", "quadratic"]
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `ConfigError(message)` unless `condition` holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MTPConfig:
+    """What a multi-token model is; saved with it in `foresay.json`."""
+
+    num_masks: int = 8
+    """Masks in a block, k: the most tokens drafted behind one anchor."""
+    rank: int = 64
+    """Rank of the gated LoRA (paper A: 128)."""
+    alpha: float = 0.0
+    """LoRA scale is alpha / rank; 0 stands for alpha = rank, the scale 1 of the paper's formula."""
+    sampler: Literal["paper", "residual"] = "residual"
+    """Sampler head: `paper` (two Linear-SiLU-LayerNorm blocks) or `residual` (starts as the base head)."""
+    train_masks: bool = True
+    """Train the mask embeddings; false keeps them at their random start (the paper's literal reading)."""
+
+    def __post_init__(self) -> None:
+        require(self.num_masks >= 1, f"num_masks is {self.num_masks}; a block needs at least 1 mask")
+        require(self.rank >= 1, f"rank is {self.rank}; LoRA needs a rank of at least 1")
+        require(self.alpha >= 0, f"alpha is {self.alpha}; give a positive alpha, or 0 for alpha = rank")
+
+    @property
+    def lora_alpha(self) -> float:
+        """Alpha as PEFT writes it."""
+        return self.alpha or float(self.rank)
+
+    @property
+    def scale(self) -> float:
+        """Factor in front of the low-rank product."""
+        return self.lora_alpha / self.rank
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossConfig:
+    """Weights and targets of the training loss (paper A, section 4; `base_argmax` is ours)."""
+
+    base_weight: float = 1.0
+    """Weight of the cross-entropy of the base head."""
+    sampler_weight: float = 1.0
+    """Weight of the cross-entropy of the sampler head."""
+    consistency_weight: float = 1.0
+    """Weight of the latent consistency loss."""
+    target: Literal["label", "base_argmax"] = "base_argmax"
+    """Hard target of a mask row: the data's `label`, or the base's own argmax there (what greedy decoding verifies)."""
+    real_rows: bool = False
+    """Average both cross-entropies over real rows too, as paper A writes; they never draft."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """How an adapter is trained."""
+
+    steps: int = 500
+    """Optimizer steps."""
+    sequences: int = 8
+    """Sequences in a step."""
+    anchors: int = 24
+    """Anchors sampled in each sequence; 0 takes every token that carries loss. Mask rows a step = sequences x anchors x k."""
+    chunk_anchors: int = 0
+    """Anchors of a sequence in one micro-chunk of the mask pass; 0 takes all at once. Changes memory, never the result."""
+    max_length: int = 512
+    """Longest training sequence in tokens; longer ones are cut."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after warm-up: falls to a hundredth as a `cosine`, or stays `constant` (paper A)."""
+    warmup_steps: int = 50
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+    eval_every: int = 0
+    """Steps between real decodes of held-out prompts; 0 decodes at the end only."""
+    save_every: int = 0
+    """Steps between checkpoints of the adapter; 0 saves at the end only."""
+    heldout: int = 16
+    """Examples kept out of training for the decodes."""
+    seed: int = 0
+    """Seed of masks, LoRA, data order and anchors."""
+    dtype: DType = "float32"
+    """Dtype of the frozen base; the adapter trains in float32."""
+    save_dtype: DType = "float32"
+    """Dtype of the saved adapter."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "sequences", "max_length"):
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; give at least 1")
+        for name in ("anchors", "chunk_anchors", "warmup_steps", "eval_every", "save_every", "heldout"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; give 0 or more")
+        require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; give a positive one")
+        require(self.clip > 0, f"clip is {self.clip}; give a positive gradient norm")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeConfig:
+    """How text is generated."""
+
+    layout: LayoutName = "quadratic"
+    """Where masks stand: nowhere (`plain`), behind the last draft (`linear`), behind every draft (`quadratic`)."""
+    masks: int = 0
+    """Masks in a block, at most the trained k; 0 takes the trained k."""
+    max_new_tokens: int = 128
+    """Most tokens generated for a prompt; the base's context may end it sooner."""
+    ignore_stop: bool = False
+    """Generate past the stop token (benchmarks of fixed length)."""
+
+    def __post_init__(self) -> None:
+        require(self.masks >= 0, f"masks is {self.masks}; give 1 or more, or 0 for the trained number")
+        require(self.max_new_tokens >= 1, f"max_new_tokens is {self.max_new_tokens}; give at least 1")

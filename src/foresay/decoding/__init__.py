@@ -1,0 +1,1 @@
+"""Saying several tokens at once: plan, see, verify, keep, draft."""

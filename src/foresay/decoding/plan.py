@@ -1,0 +1,82 @@
+"""What the next call holds: which real rows, and where masks stand."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foresay.config import LayoutName
+from foresay.layout import Call, Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one sequence brings to the next call: tokens that are not cached yet, the drafts among them last."""
+
+    past: int
+    """Tokens cached."""
+    fresh: int
+    """Real rows: the prompt, or the newest token and its drafts."""
+    drafted: int
+    """How many of the fresh rows are drafts."""
+
+    def within(self, limit: int) -> "Row":
+        """Without the drafts that would stand at position `limit` or later."""
+        dropped = max(self.past + self.fresh - limit, 0)
+        return Row(self.past, self.fresh - dropped, self.drafted - dropped)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One call, ready to be seen."""
+
+    rows: tuple[Row, ...]
+    layout: Layout
+
+    @property
+    def drafted(self) -> int:
+        """Most drafts of a sequence."""
+        return max(row.drafted for row in self.rows)
+
+    def pads(self) -> list[int]:
+        """Dead rows in front of each sequence."""
+        return [self.layout.real - row.fresh for row in self.rows]
+
+    def call(self, device: torch.device) -> Call:
+        """The layout placed behind what is cached."""
+        pads = self.pads()
+        past = torch.tensor([row.past for row in self.rows], device=device)
+        return Call(self.layout, past, torch.tensor(pads, device=device) if any(pads) else None)
+
+    def align(self, pending: Tensor) -> Tensor:
+        """Real rows of the call, aligned to the right: `pending` (B, >= R) int64, aligned to the left -> (B, R)."""
+        pads, real = self.pads(), self.layout.real
+        if not any(pads):
+            return pending[:, :real]
+        rows = torch.arange(real, device=pending.device) - torch.tensor(pads, device=pending.device)[:, None]
+        return pending.gather(1, rows % real)
+
+
+LAYOUTS: dict[LayoutName, Callable[[int, int], Layout]] = {
+    "plain": lambda real, masks: Layout.plain(real),
+    "linear": Layout.linear,
+    "quadratic": Layout.quadratic,
+}
+
+
+def plan(rows: Sequence[Row], layout: LayoutName, masks: int, limits: Sequence[int]) -> Plan:
+    """Place the masks of `layout`, at most `masks` behind an anchor, and keep every row before the next limit.
+
+    `limits` are positions that no call may straddle, ascending (`Base.limits`). A prompt carries one block, behind
+    its last token, in every layout with masks.
+    """
+    newest = max(row.past + row.fresh - row.drafted - 1 for row in rows)
+    limit = next((limit for limit in limits if limit > newest), limits[-1])
+    clipped = tuple(row.within(limit) for row in rows)
+    real = max(row.fresh for row in clipped)
+    drafted = max(row.drafted for row in clipped)
+    prefill = real > drafted + 1
+    drawn = LAYOUTS["linear" if prefill and layout != "plain" else layout](real, masks)
+    first = max(row.past + row.fresh for row in clipped) - real
+    return Plan(clipped, drawn.within(limit - 1 - first))

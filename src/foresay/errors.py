@@ -1,0 +1,25 @@
+"""One family of errors. Each message says what was asked, what was found and what to do; none needs a traceback."""
+
+
+class ForesayError(Exception):
+    """Base of every error that a user's input can cause."""
+
+
+class ConfigError(ForesayError):
+    """A setting that cannot be: unknown key, impossible value, two settings that exclude each other."""
+
+
+class UnsupportedBase(ForesayError):
+    """A base model that foresay cannot drive, with the reason."""
+
+
+class ArtefactError(ForesayError):
+    """A folder that is no artefact, is torn, or belongs to another base."""
+
+
+class DataError(ForesayError):
+    """Training data or prompts that cannot be used, with file and line."""
+
+
+class PromptError(ForesayError):
+    """A request that the decoder cannot serve: empty batch, prompt past the context, too many masks."""

@@ -1,0 +1,221 @@
+"""Where the rows of a call stand and what each may see. Pure: no model, no weights.
+
+Real rows come first, mask rows after them. A mask row hangs on an anchor (a real row) at an offset j = 1..k and
+stands at the anchor's position + j. Rule of sight: a real row sees real rows up to itself; a mask row sees real rows
+up to its anchor, itself and the earlier masks of its own block; nobody else sees a mask.
+(Paper A, sections 3 and 5, in another order of rows: order is free because sight and position are explicit.)
+
+Letters: B batch, T rows of a call, R real rows, S slots, K masks of the largest block.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """`size` masks behind the real row `anchor`."""
+
+    anchor: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A layout as tensors on one device."""
+
+    steps: Tensor
+    """(T,) int64: position of a row, counted from the first real row's."""
+    offsets: Tensor
+    """(T - R,) int64: j - 1 of each mask row, the index of its embedding."""
+    sight: Tensor
+    """(T, T) bool: row t sees row u of the same call."""
+    block_rows: Tensor
+    """(R, K) int64: rows of the block behind each real row; past its size, row T - 1 stands in and is not read."""
+    block_sizes: Tensor
+    """(R,) int64: masks behind each real row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The rows of one call: `real` rows in a chain, then blocks of masks behind some of them."""
+
+    real: int
+    blocks: tuple[Block, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.real < 1:
+            raise ValueError(f"a layout needs a real row, not {self.real}")
+        for block in self.blocks:
+            if not (0 <= block.anchor < self.real and block.size >= 1):
+                raise ValueError(f"{block} does not hang on one of {self.real} real rows")
+
+    @classmethod
+    def plain(cls, real: int = 1) -> "Layout":
+        """Real rows only."""
+        return cls(real)
+
+    @classmethod
+    def linear(cls, real: int, masks: int) -> "Layout":
+        """Masks behind the last real row (paper A, linear decoding; also prefill)."""
+        return cls(real, _blocks({real - 1: masks}))
+
+    @classmethod
+    def quadratic(cls, real: int, masks: int) -> "Layout":
+        """Masks behind every real row, the newest verified token included: (k+1)^2 rows for k drafts."""
+        return cls(real, _blocks(dict.fromkeys(range(real), masks)))
+
+    @classmethod
+    def training(cls, real: int, anchors: tuple[int, ...], masks: int) -> "Layout":
+        """Masks behind chosen real rows (the paper's packed training pass)."""
+        return cls(real, _blocks(dict.fromkeys(anchors, masks)))
+
+    @property
+    def masks(self) -> int:
+        """Mask rows."""
+        return sum(block.size for block in self.blocks)
+
+    @property
+    def rows(self) -> int:
+        """All rows, T."""
+        return self.real + self.masks
+
+    def within(self, room: int) -> "Layout":
+        """The layout with no row more than `room` positions past the first: drafts and blocks end there."""
+        real = min(self.real, room + 1)
+        sizes = {b.anchor: min(b.size, room - b.anchor) for b in self.blocks if b.anchor < real}
+        return Layout(real, _blocks(sizes))
+
+    def draw(self, device: torch.device) -> Drawing:
+        """The layout as tensors, made once for each device."""
+        return _draw(self, device)
+
+
+def _blocks(sizes: dict[int, int]) -> tuple[Block, ...]:
+    return tuple(Block(anchor, size) for anchor, size in sizes.items() if size >= 1)
+
+
+@lru_cache(maxsize=256)
+def _draw(layout: Layout, device: torch.device) -> Drawing:
+    real, rows = layout.real, layout.rows
+    largest = max((block.size for block in layout.blocks), default=0)
+    steps = torch.arange(rows)
+    sight = torch.zeros(rows, rows, dtype=torch.bool)
+    sight[:real, :real] = torch.ones(real, real, dtype=torch.bool).tril()
+    block_rows = torch.full((real, largest), rows - 1)
+    block_sizes = torch.zeros(real, dtype=torch.int64)
+    offsets, start = [], real
+    for block in layout.blocks:
+        end = start + block.size
+        inside = torch.arange(block.size)
+        steps[start:end] = block.anchor + 1 + inside
+        sight[start:end, : block.anchor + 1] = True
+        sight[start:end, start:end] = torch.ones(block.size, block.size, dtype=torch.bool).tril()
+        block_rows[block.anchor, : block.size] = start + inside
+        block_sizes[block.anchor] = block.size
+        offsets.append(inside)
+        start = end
+    stacked = torch.cat(offsets) if offsets else torch.zeros(0, dtype=torch.int64)
+    tensors = (steps, stacked, sight, block_rows, block_sizes)
+    return Drawing(*(tensor.to(device) for tensor in tensors))
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A layout placed behind what each sequence has already cached.
+
+    Real rows are aligned to the right: sequence b has `pads[b]` dead rows first, so that the last real row is row
+    R - 1 for all (a ragged prompt and a sequence without drafts are the same case). Its live real rows and then its
+    masks take the slots from `past[b]` on; dead rows go behind them, where nobody looks.
+    """
+
+    layout: Layout
+    past: Tensor
+    """(B,) int64: cached tokens of each sequence; slot s < past holds position s."""
+    pads: Tensor | None = None
+    """(B,) int64: dead rows at the front of each sequence; None when there are none."""
+
+    def positions(self) -> Tensor:
+        """(B, T) int64: position of every row; dead rows stand at 0 or later and never past a live one."""
+        steps = self.layout.draw(self.past.device).steps
+        if self.pads is None:
+            return self.past[:, None] + steps
+        return ((self.past - self.pads)[:, None] + steps).clamp(min=0)
+
+    def slots(self) -> Tensor:
+        """(B, T) int64: slot that each row's K/V go to, distinct within a sequence."""
+        rows = torch.arange(self.layout.rows, device=self.past.device)
+        if self.pads is None:
+            return self.past[:, None] + rows
+        return self.past[:, None] + (rows - self.pads[:, None]) % self.layout.rows
+
+    def sight(self, slots: int, window: int | None = None) -> Tensor:
+        """(B, 1, T, S) bool: what each row sees of the first `slots` slots.
+
+        `window`, in positions, is the reach of a sliding-window layer: a key is seen while query - key < window.
+        Stale slots (behind the last row of the call) are seen by nobody.
+        """
+        drawing, rows = self.layout.draw(self.past.device), self.layout.rows
+        relative = torch.arange(slots, device=self.past.device) - self.past[:, None]
+        row = (relative if self.pads is None else relative + self.pads[:, None]) % rows
+        own = (relative >= 0) & (relative < rows)
+        seen = drawing.sight[:, row].transpose(0, 1)
+        if self.pads is not None:
+            alive = (row >= self.pads[:, None])[:, None]
+            itself = torch.arange(rows, device=row.device)[:, None] == row[:, None]
+            seen = (seen & alive) | itself
+        seen = (seen & own[:, None]) | (relative < 0)[:, None]
+        if window is not None:
+            seen = seen & self._near(row, own, window)
+        return seen[:, None]
+
+    def _near(self, row: Tensor, own: Tensor, window: int) -> Tensor:
+        """(B, T, S) bool: keys less than `window` positions behind the query."""
+        positions = self.positions()
+        slot = torch.arange(row.shape[1], device=row.device).expand_as(row)
+        key = torch.where(own, positions.gather(1, row), slot)
+        return positions[:, :, None] - key[:, None, :] < window
+
+
+@dataclass(frozen=True, slots=True)
+class MaskCall:
+    """The mask rows of a training layout alone, behind kept K/V of the real rows; anchors differ by sequence.
+
+    The rows are A blocks of `size` masks, T = A * size; row a * size + j - 1 is mask j of block a.
+    """
+
+    anchors: Tensor
+    """(B, A) int64: position of each block's anchor, which is its index among the kept rows too."""
+    size: int
+    last: int
+    """Largest position a row may take; rows past it have no label and nobody reads them."""
+
+    @property
+    def rows(self) -> int:
+        """Mask rows of a sequence, T."""
+        return self.anchors.shape[1] * self.size
+
+    def offsets(self) -> Tensor:
+        """(T,) int64: j - 1 of each row."""
+        return torch.arange(self.size, device=self.anchors.device).repeat(self.anchors.shape[1])
+
+    def positions(self) -> Tensor:
+        """(B, T) int64: anchor + j, at most `last`."""
+        steps = torch.arange(1, self.size + 1, device=self.anchors.device)
+        return (self.anchors[:, :, None] + steps).flatten(1).clamp(max=self.last)
+
+    def sight(self, kept: int, window: int | None = None) -> Tensor:
+        """(B, 1, T, kept + T) bool: real rows up to the anchor, then the own block up to oneself."""
+        device, blocks = self.anchors.device, self.anchors.shape[1]
+        anchors = self.anchors.repeat_interleave(self.size, dim=1)[:, :, None]
+        slot = torch.arange(kept, device=device)
+        past = slot <= anchors
+        inside = torch.ones(self.size, self.size, dtype=torch.bool, device=device).tril()
+        if window is not None:
+            past = past & (self.positions()[:, :, None] - slot < window)
+            inside = inside.triu(1 - window)
+        own = torch.block_diag(*[inside] * blocks).bool().expand(len(self.anchors), -1, -1)
+        return torch.cat((past, own), dim=-1)[:, None]

@@ -1,0 +1,87 @@
+"""One set of metrics for training, bench, check and whatever counts later.
+
+*Tokens per step* is a ratio of sums: kept tokens over steps, where a step is one forward of the base for one live
+sequence (prefill is one), and tokens behind a stop or past the maximum are not kept. Paper A calls it acceptance rate.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from foresay.decoding.generate import Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """How drafts fared at one position of a step, counted from 1."""
+
+    position: int
+    drafted: int
+    """Steps that verified a draft at this position."""
+    accepted: int
+    """Steps that kept it, and so all before it."""
+    unconditional: float
+    """Accepted over drafted."""
+    conditional: float
+    """Accepted over the steps that drafted here and kept the draft before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What some generations cost and gave."""
+
+    prompts: int
+    tokens: int
+    steps: int
+    drafted: int
+    accepted: int
+    acceptance: tuple[Acceptance, ...]
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Kept tokens over steps."""
+        return self.tokens / self.steps if self.steps else 0.0
+
+    @property
+    def acceptance_per_position(self) -> list[float]:
+        """Unconditional acceptance of each draft position."""
+        return [entry.unconditional for entry in self.acceptance]
+
+
+def tally(generations: Iterable[Generation]) -> Tally:
+    """Count the steps of some generations together."""
+    generations = list(generations)
+    steps = [step for generation in generations for step in generation.steps]
+    longest = max((step.drafted for step in steps), default=0)
+    return Tally(
+        prompts=len(generations),
+        tokens=sum(len(step.tokens) for step in steps),
+        steps=len(steps),
+        drafted=sum(step.drafted for step in steps),
+        accepted=sum(step.accepted for step in steps),
+        acceptance=tuple(
+            _acceptance(position, [(step.drafted, step.accepted) for step in steps])
+            for position in range(1, longest + 1)
+        ),
+    )
+
+
+def _acceptance(position: int, steps: Sequence[tuple[int, int]]) -> Acceptance:
+    drafted = sum(drafts >= position for drafts, _ in steps)
+    accepted = sum(kept >= position for _, kept in steps)
+    reached = sum(drafts >= position and kept >= position - 1 for drafts, kept in steps)
+    return Acceptance(position, drafted, accepted, _ratio(accepted, drafted), _ratio(accepted, reached))
+
+
+def repeated_4grams(texts: Iterable[Sequence[int]]) -> float:
+    """Share of 4-grams that occurred before in the same text: loops make drafting easy, so this stands beside it."""
+    repeated = total = 0
+    for text in texts:
+        grams = Counter(zip(text, text[1:], text[2:], text[3:], strict=False))
+        total += sum(grams.values())
+        repeated += sum(count - 1 for count in grams.values())
+    return _ratio(repeated, total)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0

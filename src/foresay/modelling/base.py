@@ -1,0 +1,226 @@
+"""The base model as a guest. Every foreign name that foresay relies on stands in this file.
+
+Nothing is copied and nothing patched: the base takes `inputs_embeds`, a 4-D mask (or one for each layer type),
+`position_ids` and a cache, as any `AutoModelForCausalLM` with attention does, and a forward hook on its trunk lets us
+read the states that its head unembeds. Whatever does not fit is refused in one sentence.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.pytorch_utils import Conv1D
+
+from foresay.errors import UnsupportedBase
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+ROUTERS = {"gate", "router", "shared_expert_gate"}
+EXPERTS = "experts"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What one call of the base gave."""
+
+    logits: Tensor
+    """(B, kept rows, V): the base's own, soft-capping and scaling included."""
+    states: Tensor
+    """(B, T, D): what the head unembeds, after the final norm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Linears:
+    """The linears of the decoder layers, by their full names."""
+
+    adapted: dict[str, nn.Module]
+    """Get gated LoRA."""
+    left_alone: tuple[str, ...]
+    """Routers, expert gates and linears that experts are dispatched to: they see no rows in order."""
+
+
+class Base:
+    """A Hugging Face causal LM, frozen and in eval mode, driven through explicit rows.
+
+    Raises UnsupportedBase when the model cannot be driven this way.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        _refuse_unsupported(model)
+        self.model = model.eval().requires_grad_(False)
+        self.config = model.config.get_text_config()
+        self.trunk: nn.Module = model.base_model
+        self.layers = len(_decoder_layers(model))
+        self.windows = _windows(self.config)
+        self.context = int(self.config.max_position_embeddings)
+        self._states: Tensor | None = None
+        self.trunk.register_forward_hook(self._read_states)
+
+    @property
+    def embedding(self) -> nn.Module:
+        """Input embeddings E: (V, embedding width)."""
+        return self.model.get_input_embeddings()
+
+    @property
+    def head(self) -> nn.Module:
+        """Unembedding W_u: (V, width of the states it takes)."""
+        head: nn.Module = self.model.get_output_embeddings()
+        return head
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the unembedding, V."""
+        return int(self.head.weight.shape[0])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the base's floating point weights."""
+        return self.model.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the input embeddings."""
+        return next(self.embedding.parameters()).device
+
+    @property
+    def stop_tokens(self) -> tuple[int, ...]:
+        """Tokens that end a text, from the base's generation config."""
+        stops = self.model.generation_config.eos_token_id
+        return () if stops is None else tuple(stops) if isinstance(stops, list) else (stops,)
+
+    @property
+    def limits(self) -> tuple[int, ...]:
+        """Positions that no call may straddle, ascending: where longrope switches its frequencies, then the context.
+
+        RoPE of that type takes the largest position of the call for all its rows, so that one mask past the switch
+        would change the real rows before it.
+        """
+        ropes = self.config.rope_parameters if hasattr(self.config, "rope_parameters") else None
+        if ropes is None:
+            return (self.context,)
+        kinds = [rope for rope in ropes.values() if isinstance(rope, dict)] or [ropes]
+        switches = {r["original_max_position_embeddings"] for r in kinds if r.get("rope_type") == "longrope"}
+        return tuple(sorted(int(s) for s in switches if s < self.context)) + (self.context,)
+
+    def linears(self) -> Linears:
+        """Every linear of every decoder layer, fused ones and GPT-2's Conv1D too."""
+        adapted, left_alone = {}, []
+        prefix = {id(layer) for layer in _decoder_layers(self.model)}
+        for layer_name, layer in self.model.named_modules():
+            if id(layer) not in prefix:
+                continue
+            for name, module in layer.named_modules():
+                parts = name.split(".")
+                if not isinstance(module, nn.Linear | Conv1D):
+                    # Routers and experts of newer transformers are modules with bare parameters.
+                    if parts[-1] in ROUTERS | {EXPERTS}:
+                        left_alone.append(f"{layer_name}.{name}")
+                elif parts[-1] in ROUTERS or EXPERTS in parts:
+                    left_alone.append(f"{layer_name}.{name}")
+                else:
+                    adapted[f"{layer_name}.{name}"] = module
+        return Linears(adapted, tuple(left_alone))
+
+    def masks(self, draw: Callable[[int | None], Tensor]) -> Tensor | dict[str, Tensor]:
+        """The masks that the base's attention takes, from `draw(window) -> (B, 1, T, S) bool`.
+
+        Boolean for sdpa, additive for eager (which would add a boolean one as 0 and 1); by layer type where the
+        base's layers differ.
+        """
+        drawn = {kind: self._for_attention(draw(window)) for kind, window in self.windows.items()}
+        return drawn if len(drawn) > 1 else next(iter(drawn.values()))
+
+    def run(self, embeds: Tensor, positions: Tensor, masks: Any, cache: Cache, keep: Tensor) -> Rows:
+        """One forward of rows `embeds` (B, T, E) at `positions` (B, T); logits at the rows `keep` (int64, 1-D)."""
+        output = self.model(
+            inputs_embeds=embeds,
+            attention_mask=masks,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=keep,
+        )
+        states, self._states = self._states, None
+        assert states is not None, "the trunk ran, so its hook did"
+        return Rows(output.logits, states)
+
+    def unembed(self, states: Tensor) -> Tensor:
+        """(..., D) -> (..., V): the base's logits of these states, as its own forward gives them.
+
+        The scalings of Gemma, Cohere and Granite are the ones known; `MultiTokenModel` compares with the forward.
+        """
+        logits: Tensor = self.head(states)
+        config = self.config
+        if getattr(config, "logit_scale", None) is not None:
+            logits = logits * config.logit_scale
+        if getattr(config, "logits_scaling", None) is not None:
+            logits = logits / config.logits_scaling
+        if getattr(config, "final_logit_softcapping", None) is not None:
+            cap = config.final_logit_softcapping
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    def _read_states(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._states = output[0]
+
+    def _for_attention(self, sight: Tensor) -> Tensor:
+        if self.config._attn_implementation == "sdpa":
+            return sight
+        hidden = torch.finfo(self.dtype).min
+        return torch.zeros(sight.shape, dtype=self.dtype, device=sight.device).masked_fill(~sight, hidden)
+
+
+def _decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The trunk's list of decoder layers."""
+    count = model.config.get_text_config().num_hidden_layers
+    for module in model.base_model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
+    raise UnsupportedBase(f"{_kind(model)} has no list of {count} decoder layers to adapt; give a decoder-only causal LM")
+
+
+def _windows(config: Any) -> dict[str, int | None]:
+    """Reach of each attention layer type, in positions; None sees everything."""
+    kinds = set(getattr(config, "layer_types", None) or ())
+    window = getattr(config, "sliding_window", None)
+    if not kinds:
+        kinds = {FULL if window is None else SLIDING}
+    return {kind: None if kind == FULL else window for kind in sorted(kinds)}
+
+
+def _kind(model: PreTrainedModel) -> str:
+    return type(model).__name__
+
+
+def _refuse_unsupported(model: PreTrainedModel) -> None:
+    """Raise UnsupportedBase, with the reason, for what explicit rows cannot drive."""
+    config, cure = model.config.get_text_config(), "give a decoder-only attention model"
+    layer_types = set(getattr(config, "layer_types", None) or ()) - {FULL, SLIDING}
+    attention = config._attn_implementation
+    reasons = {
+        "is an encoder-decoder": model.config.is_encoder_decoder,
+        "keeps a recurrent state, which drafts cannot be taken out of again": model._is_stateful,
+        f"has layers of type {', '.join(sorted(layer_types))}": bool(layer_types),
+        "shares K/V between layers": bool(getattr(config, "num_kv_shared_layers", 0)),
+        "has per-layer embeddings": bool(getattr(config, "hidden_size_per_layer_input", 0)),
+        "has no head over its vocabulary": model.get_output_embeddings() is None,
+        "takes no explicit positions (ALiBi or none)": not _takes_positions(model),
+        "states no max_position_embeddings": getattr(config, "max_position_embeddings", None) is None,
+    }
+    for reason, found in reasons.items():
+        if found:
+            raise UnsupportedBase(f"{_kind(model)} {reason}, which foresay cannot drive; {cure}")
+    if attention not in ("sdpa", "eager"):
+        raise UnsupportedBase(
+            f"{_kind(model)} was loaded with attention {attention!r}, which takes no explicit mask; load it with "
+            "attn_implementation='sdpa' or 'eager'"
+        )
+
+
+def _takes_positions(model: PreTrainedModel) -> bool:
+    alibi = getattr(model.config.get_text_config(), "alibi", False)
+    return not alibi and "position_ids" in inspect.signature(model.forward).parameters

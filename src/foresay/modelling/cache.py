@@ -1,0 +1,100 @@
+"""Two caches behind transformers' `Cache`: slots for decoding, kept rows for the mask pass of training."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+@dataclass(slots=True)
+class Placement:
+    """Where the rows of the running call go; shared by all layers of a cache."""
+
+    slots: Tensor | None = None
+    """(B, T) int64."""
+    used: int = 0
+    """Slots that the call may see: those behind it are never handed to attention."""
+
+
+class _Layer(CacheLayerMixin):
+    """What transformers asks of a cache layer but explicit masks and positions make needless."""
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        raise NotImplementedError
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return query_length, 0
+
+    def get_seq_length(self) -> int:
+        return 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class SlotLayer(_Layer):
+    """K/V of one layer, preallocated and zeroed: (B, H, S, D), one slot a row."""
+
+    def __init__(self, slots: int, placement: Placement) -> None:
+        super().__init__()
+        self.slots, self.placement = slots, placement
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate with the shapes, dtype and device of the first rows seen."""
+        self.keys, self.values = (
+            states.new_zeros(*states.shape[:2], self.slots, states.shape[3]) for states in (key_states, value_states)
+        )
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write the call's rows (B, H, T, D) to their slots; return the slots in use."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
+        slots, used = self.placement.slots, self.placement.used
+        assert slots is not None, "place the rows before the call"
+        for stored, states in ((self.keys, key_states), (self.values, value_states)):
+            if len(slots) == 1:
+                stored.index_copy_(2, slots[0], states)
+            else:
+                sequence = torch.arange(len(slots), device=slots.device)[:, None]
+                stored[sequence, :, slots] = states.transpose(1, 2)
+        return self.keys[:, :, :used], self.values[:, :, :used]
+
+
+class SlotCache(Cache):
+    """Preallocated slots for every layer, full length in sliding-window layers too (sight does the rest)."""
+
+    def __init__(self, layers: int, slots: int) -> None:
+        self.placement = Placement()
+        super().__init__(layers=[SlotLayer(slots, self.placement) for _ in range(layers)])
+
+    def place(self, slots: Tensor, used: int) -> None:
+        """Say where the next call's rows go: `slots` (B, T) int64, of which the first `used` are seen."""
+        self.placement.slots, self.placement.used = slots, used
+
+    def select(self, sequences: Tensor) -> None:
+        """Keep these sequences of the batch, (B',) int64, in this order."""
+        for layer in self.layers:
+            layer.keys, layer.values = layer.keys[sequences], layer.values[sequences]
+
+
+class KeptLayer(_Layer):
+    """K/V of one layer from the base pass, which later calls read and never change."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Keep the first call's rows; put later calls' rows behind them without keeping those."""
+        if not self.is_initialized:
+            self.keys, self.values, self.is_initialized = key_states, value_states, True
+            return key_states, value_states
+        assert self.keys is not None and self.values is not None
+        return torch.cat((self.keys, key_states), dim=2), torch.cat((self.values, value_states), dim=2)
+
+
+class KeptCache(Cache):
+    """What the mask pass of training attends to."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__(layers=[KeptLayer() for _ in range(layers)])

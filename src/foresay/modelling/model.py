@@ -1,0 +1,149 @@
+"""The base and its adapter as one model: the two ways a call is made, and nothing about training or decoding."""
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from foresay.config import MTPConfig
+from foresay.errors import UnsupportedBase
+from foresay.layout import Call, Layout, MaskCall
+from foresay.modelling.base import Base, Rows
+from foresay.modelling.cache import KeptCache, SlotCache
+from foresay.modelling.gate import Gate
+from foresay.modelling.lora import GatedLora
+from foresay.modelling.sampler import build_sampler
+
+PROBE_ROWS = 6
+PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
+
+
+class Adapter(nn.Module):
+    """Everything that is trained: mask embeddings, LoRA pairs, sampler head."""
+
+    def __init__(self, base: Base, config: MTPConfig) -> None:
+        super().__init__()
+        embedding, width = base.embedding.weight.shape[1], base.head.weight.shape[1]
+        self.masks = nn.Parameter(torch.full((config.num_masks, embedding), torch.nan))
+        shapes = {name: _shape(linear) for name, linear in base.linears().adapted.items()}
+        self.loras = nn.ModuleList(
+            GatedLora(name, inputs, outputs, config.rank, config.scale) for name, (inputs, outputs) in shapes.items()
+        )
+        self.sampler = build_sampler(config.sampler, embedding, width)
+        self.masks.requires_grad_(config.train_masks)
+
+
+class MultiTokenModel(nn.Module):
+    """A frozen base that can also say what comes after the next token.
+
+    `see` runs decoding calls, `keep` and `see_masks` the two passes of training.
+    """
+
+    def __init__(self, base: Base, config: MTPConfig) -> None:
+        super().__init__()
+        self.base, self.config = base, config
+        self.model = base.model
+        self.adapter = Adapter(base, config).to(base.device)
+        self.gate = Gate()
+        linears = base.linears().adapted
+        for lora in self.adapter.loras:
+            lora.attach(linears[lora.name], self.gate)
+
+    @classmethod
+    def from_base(cls, model: PreTrainedModel, config: MTPConfig | None = None, seed: int = 0) -> "MultiTokenModel":
+        """A fresh, silent adapter (zero up-projections) on `model`, which is frozen and put in eval mode.
+
+        Raises UnsupportedBase when `model` cannot be driven through explicit rows; a short probe makes sure.
+        """
+        mtp = cls(Base(model), config or MTPConfig())
+        mtp.reset(seed)
+        mtp.probe()
+        return mtp
+
+    def reset(self, seed: int) -> None:
+        """Draw the starting weights of the adapter: masks at the scale of the base's embeddings, LoRA, sampler."""
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            sample = self.base.embedding(torch.arange(min(self.base.vocabulary, 4096), device=self.base.device))
+            noise = torch.randn(self.adapter.masks.shape, generator=generator)
+            self.adapter.masks.copy_(noise * sample.float().std().cpu())
+        for lora in self.adapter.loras:
+            lora.reset(generator)
+        self.adapter.sampler.reset(generator)
+
+    def see(self, ids: Tensor, call: Call, cache: SlotCache, keep: int) -> Rows:
+        """One decoding call: real rows `ids` (B, R) int64 and the layout's masks, placed by `call`.
+
+        Logits come for the last `keep` real rows, states for all rows.
+        """
+        layout = call.layout
+        used = int(call.past.max()) + layout.rows
+        cache.place(call.slots(), used)
+        embeds = self.base.embedding(ids)
+        if layout.masks:
+            masks = self.adapter.masks[layout.draw(ids.device).offsets].to(embeds.dtype)
+            embeds = torch.cat((embeds, masks.expand(len(ids), -1, -1)), dim=1)
+        sight = self.base.masks(lambda window: call.sight(used, window))
+        kept = torch.arange(layout.real - keep, layout.real, device=ids.device)
+        if not layout.masks:
+            return self.base.run(embeds, call.positions(), sight, cache, kept)
+        with self.gate.open(len(ids), layout.rows, layout.real):
+            return self.base.run(embeds, call.positions(), sight, cache, kept)
+
+    def keep(self, ids: Tensor) -> tuple[KeptCache, Tensor]:
+        """The base pass of training, without gradient: `ids` (B, R) int64, padded behind, through the closed gate.
+
+        Returns the K/V for `see_masks` and the states (B, R, D).
+        """
+        call = Call(Layout.plain(ids.shape[1]), ids.new_zeros(len(ids)))
+        cache = KeptCache(self.base.layers)
+        with torch.no_grad():
+            sight = self.base.masks(lambda window: call.sight(ids.shape[1], window))
+            none = torch.zeros(1, dtype=torch.int64, device=ids.device)
+            rows = self.base.run(self.base.embedding(ids), call.positions(), sight, cache, none)
+        return cache, rows.states
+
+    def see_masks(self, call: MaskCall, cache: KeptCache) -> Tensor:
+        """The mask pass of training, with gradient: states (B, A * k, D) of the call's masks behind the kept rows."""
+        count, kept = len(call.anchors), cache.layers[0].keys.shape[2]
+        embeds = self.adapter.masks[call.offsets()].to(self.base.dtype).expand(count, -1, -1)
+        sight = self.base.masks(lambda window: call.sight(kept, window))
+        none = torch.zeros(1, dtype=torch.int64, device=call.anchors.device)
+        with self.gate.open(count, call.rows, 0):
+            return self.base.run(embeds, call.positions(), sight, cache, none).states
+
+    def sample(self, previous: Tensor, states: Tensor) -> Tensor:
+        """States to unembed (..., D) by the sampler head: `previous` (...) int64 tokens before, `states` (..., D)."""
+        dtype = self.adapter.masks.dtype
+        embedded = self.base.embedding(previous).to(dtype)
+        sampled: Tensor = self.adapter.sampler(embedded, states.to(dtype))
+        return sampled.to(states.dtype)
+
+    @torch.no_grad()
+    def probe(self) -> None:
+        """Compare rows driven our way with the base's own forward; raise UnsupportedBase when they differ."""
+        name, base = type(self.model).__name__, self.base
+        ids = torch.arange(1, PROBE_ROWS + 1, device=base.device)[None] % base.vocabulary
+        try:
+            own = self.model(input_ids=ids, use_cache=False).logits
+            cache = SlotCache(base.layers, 2 * PROBE_ROWS + 2)
+            layout = Layout.quadratic(PROBE_ROWS, 1)
+            seen = self.see(ids, Call(layout, ids.new_zeros(1)), cache, PROBE_ROWS)
+        except (TypeError, ValueError, RuntimeError, NotImplementedError, IndexError, AttributeError) as error:
+            raise UnsupportedBase(
+                f"{name} does not take explicit rows, masks and positions ({type(error).__name__}: "
+                f"{str(error).splitlines()[0] if str(error) else 'no message'}); give a decoder-only attention model"
+            ) from error
+        ours = {"explicit rows": seen.logits, "unembedding": base.unembed(seen.states[:, :PROBE_ROWS])}
+        for what, logits in ours.items():
+            apart = ((logits - own).float().norm() / own.float().norm()).item()
+            if not apart <= PROBE_TOLERANCE.get(base.dtype, 0.1):
+                raise UnsupportedBase(
+                    f"{name} gives other logits through {what} than through its own forward (relative distance "
+                    f"{apart:.1e}), so nothing could be verified; give a decoder-only attention model"
+                )
+
+
+def _shape(linear: nn.Module) -> tuple[int, int]:
+    """(inputs, outputs) of a linear; GPT-2's Conv1D keeps its weight transposed."""
+    rows, columns = linear.weight.shape
+    return (columns, rows) if isinstance(linear, nn.Linear) else (rows, columns)
