@@ -56,7 +56,9 @@ def stories(data: Path) -> list[str]:
 def library(most: int) -> Iterator[dict[str, Any]]:
     """Modules of the standard library, without its tests."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    files = [p for p in sorted(root.glob("*.py")) + sorted(root.glob("*/*.py")) if "test" not in str(p.relative_to(root))]
+    files = [
+        p for p in sorted(root.glob("*.py")) + sorted(root.glob("*/*.py")) if "test" not in str(p.relative_to(root))
+    ]
     files = [p for p in files if "site-packages" not in p.parts]
     random.Random(0).shuffle(files)
     for path in files[:most]:

@@ -71,9 +71,9 @@ class TrainConfig:
     sequences: int = 8
     """Sequences in a step."""
     anchors: int = 24
-    """Anchors sampled in each sequence; 0 takes every token that carries loss. Mask rows a step = sequences x anchors x k."""
+    """Anchors sampled in each sequence (0: every token that carries loss); mask rows = sequences x anchors x k."""
     chunk_anchors: int = 0
-    """Anchors of a sequence in one micro-chunk of the mask pass; 0 takes all at once. Changes memory, never the result."""
+    """Anchors of a sequence in one micro-chunk of the mask pass (0: all); changes memory, never the result."""
     max_length: int = 512
     """Longest training sequence in tokens; longer ones are cut."""
     learning_rate: float = 1e-3

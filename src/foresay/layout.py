@@ -217,5 +217,5 @@ class MaskCall:
         if window is not None:
             past = past & (self.positions()[:, :, None] - slot < window)
             inside = inside.triu(1 - window)
-        own = torch.block_diag(*[inside] * blocks).bool().expand(len(self.anchors), -1, -1)
+        own = torch.kron(torch.eye(blocks, device=device), inside).bool().expand(len(self.anchors), -1, -1)
         return torch.cat((past, own), dim=-1)[:, None]

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from foresay.modelling.model import MultiTokenModel
+from foresay.modelling.model import MaskModel
 
 
-def draft_greedy(model: MultiTokenModel, states: Tensor, newest: Tensor) -> Tensor:
+def draft_greedy(model: MaskModel, states: Tensor, newest: Tensor) -> Tensor:
     """Guess the tokens behind `newest` (B,) int64 from mask states (B, K, D): (B, K) int64 (paper A, Fig. 3).
 
     Each guess is the sampler's argmax given the guess before it. Soft-capping and scaling of logits keep their order,

@@ -14,9 +14,9 @@ from foresay.decoding.verify import Verdict, verify_greedy
 from foresay.errors import PromptError
 from foresay.modelling.base import Rows
 from foresay.modelling.cache import SlotCache
-from foresay.modelling.model import MultiTokenModel
+from foresay.modelling.model import MaskModel
 
-Drafter = Callable[[MultiTokenModel, Tensor, Tensor], Tensor]
+Drafter = Callable[[MaskModel, Tensor, Tensor], Tensor]
 """(model, mask states (B, K, D), newest tokens (B,)) -> drafts (B, K)."""
 
 
@@ -58,7 +58,7 @@ class Live:
 
 
 def generate(
-    model: MultiTokenModel,
+    model: MaskModel,
     prompts: Sequence[Sequence[int]],
     config: DecodeConfig,
     watch: Callable[[int, Step], None] | None = None,
@@ -85,7 +85,7 @@ class Session:
     """Sequences of a batch in their slots. Owns every index of the decode loop."""
 
     def __init__(
-        self, model: MultiTokenModel, prompts: Sequence[Sequence[int]], config: DecodeConfig, drafter: Drafter
+        self, model: MaskModel, prompts: Sequence[Sequence[int]], config: DecodeConfig, drafter: Drafter
     ) -> None:
         self.model, self.config, self.drafter = model, config, drafter
         self.masks = 0 if config.layout == "plain" else config.masks or model.config.num_masks
@@ -176,7 +176,7 @@ class Session:
         return False
 
 
-def _check(model: MultiTokenModel, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> None:
+def _check(model: MaskModel, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> None:
     if not prompts:
         raise PromptError("no prompt was given; give at least one")
     for number, prompt in enumerate(prompts, 1):
@@ -199,7 +199,7 @@ def _check(model: MultiTokenModel, prompts: Sequence[Sequence[int]], config: Dec
         )
 
 
-def _straddles(model: MultiTokenModel, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> bool:
+def _straddles(model: MaskModel, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> bool:
     """Sequences could stand on both sides of a limit, where a shared call would change the shorter ones."""
     shortest = min(map(len, prompts))
     longest = max(map(len, prompts)) + config.max_new_tokens

@@ -15,7 +15,7 @@ class Verdict:
     tokens: Tensor
     """(B, N + 1) int64: the base's own choices; the kept tokens are those from `first` on, accepted + 1 of them."""
     first: Tensor
-    """(B,) int64: where a sequence's own choices begin (sequences with fewer than N drafts are aligned to the right)."""
+    """(B,) int64: where a sequence's own choices begin (those with fewer than N drafts are aligned to the right)."""
 
     @property
     def newest(self) -> Tensor:

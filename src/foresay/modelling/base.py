@@ -61,14 +61,15 @@ class Base:
         self.trunk.register_forward_hook(self._read_states)
 
     @property
-    def embedding(self) -> nn.Module:
+    def embedding(self) -> nn.Embedding:
         """Input embeddings E: (V, embedding width)."""
-        return self.model.get_input_embeddings()
+        embedding: nn.Embedding = self.model.get_input_embeddings()
+        return embedding
 
     @property
-    def head(self) -> nn.Module:
+    def head(self) -> nn.Linear:
         """Unembedding W_u: (V, width of the states it takes)."""
-        head: nn.Module = self.model.get_output_embeddings()
+        head: nn.Linear = self.model.get_output_embeddings()
         return head
 
     @property
@@ -79,7 +80,8 @@ class Base:
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the base's floating point weights."""
-        return self.model.dtype
+        dtype: torch.dtype = self.model.dtype
+        return dtype
 
     @property
     def device(self) -> torch.device:
@@ -104,7 +106,7 @@ class Base:
             return (self.context,)
         kinds = [rope for rope in ropes.values() if isinstance(rope, dict)] or [ropes]
         switches = {r["original_max_position_embeddings"] for r in kinds if r.get("rope_type") == "longrope"}
-        return tuple(sorted(int(s) for s in switches if s < self.context)) + (self.context,)
+        return (*sorted(int(switch) for switch in switches if switch < self.context), self.context)
 
     def linears(self) -> Linears:
         """Every linear of every decoder layer, fused ones and GPT-2's Conv1D too."""
@@ -151,7 +153,7 @@ class Base:
     def unembed(self, states: Tensor) -> Tensor:
         """(..., D) -> (..., V): the base's logits of these states, as its own forward gives them.
 
-        The scalings of Gemma, Cohere and Granite are the ones known; `MultiTokenModel` compares with the forward.
+        The scalings of Gemma, Cohere and Granite are the ones known; `MaskModel.probe` compares with the forward.
         """
         logits: Tensor = self.head(states)
         config = self.config
@@ -180,7 +182,9 @@ def _decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     for module in model.base_model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
-    raise UnsupportedBase(f"{_kind(model)} has no list of {count} decoder layers to adapt; give a decoder-only causal LM")
+    raise UnsupportedBase(
+        f"{_kind(model)} has no list of {count} decoder layers to adapt; give a decoder-only causal LM"
+    )
 
 
 def _windows(config: Any) -> dict[str, int | None]:

@@ -18,8 +18,11 @@ class Placement:
     """Slots that the call may see: those behind it are never handed to attention."""
 
 
-class _Layer(CacheLayerMixin):
+class _Layer(CacheLayerMixin):  # type: ignore[misc]
     """What transformers asks of a cache layer but explicit masks and positions make needless."""
+
+    keys: Tensor | None
+    values: Tensor | None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         raise NotImplementedError
@@ -52,7 +55,8 @@ class SlotLayer(_Layer):
         """Write the call's rows (B, H, T, D) to their slots; return the slots in use."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         slots, used = self.placement.slots, self.placement.used
         assert slots is not None, "place the rows before the call"
         for stored, states in ((self.keys, key_states), (self.values, value_states)):
@@ -64,7 +68,7 @@ class SlotLayer(_Layer):
         return self.keys[:, :, :used], self.values[:, :, :used]
 
 
-class SlotCache(Cache):
+class SlotCache(Cache):  # type: ignore[misc]
     """Preallocated slots for every layer, full length in sliding-window layers too (sight does the rest)."""
 
     def __init__(self, layers: int, slots: int) -> None:
@@ -86,14 +90,13 @@ class KeptLayer(_Layer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Keep the first call's rows; put later calls' rows behind them without keeping those."""
-        if not self.is_initialized:
-            self.keys, self.values, self.is_initialized = key_states, value_states, True
+        if self.keys is None or self.values is None:
+            self.keys, self.values = key_states, value_states
             return key_states, value_states
-        assert self.keys is not None and self.values is not None
         return torch.cat((self.keys, key_states), dim=2), torch.cat((self.values, value_states), dim=2)
 
 
-class KeptCache(Cache):
+class KeptCache(Cache):  # type: ignore[misc]
     """What the mask pass of training attends to."""
 
     def __init__(self, layers: int) -> None:

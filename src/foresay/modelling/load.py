@@ -36,7 +36,9 @@ def load_base(name: str, dtype: DType) -> PreTrainedModel:
     except (OSError, ValueError) as error:
         raise BaseNotFound(_not_found(name, error)) from error
     if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise UnsupportedBase(f"{name} is a {config.model_type} model, not a causal LM; give a decoder-only attention model")
+        raise UnsupportedBase(
+            f"{name} is a {config.model_type} model, not a causal LM; give a decoder-only attention model"
+        )
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     except (OSError, ValueError) as error:
@@ -58,7 +60,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 def _check_exists(name: str, folder: str, file: str) -> None:
     path = Path(folder)
     if path.exists() and not (path / file).is_file():
-        raise BaseNotFound(f"{name} is a folder without {file}; give a folder with a Hugging Face model, a hub id or nano")
+        raise BaseNotFound(
+            f"{name} is a folder without {file}; give a folder with a Hugging Face model, a hub id or nano"
+        )
 
 
 def _not_found(name: str, error: Exception) -> str:

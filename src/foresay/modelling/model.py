@@ -31,8 +31,13 @@ class Adapter(nn.Module):
         self.sampler = build_sampler(config.sampler, embedding, width)
         self.masks.requires_grad_(config.train_masks)
 
+    @property
+    def pairs(self) -> list[GatedLora]:
+        """The LoRA pairs, one for each adapted linear."""
+        return list(self.loras)  # type: ignore[arg-type]
 
-class MultiTokenModel(nn.Module):
+
+class MaskModel(nn.Module):
     """A frozen base that can also say what comes after the next token.
 
     `see` runs decoding calls, `keep` and `see_masks` the two passes of training.
@@ -45,11 +50,11 @@ class MultiTokenModel(nn.Module):
         self.adapter = Adapter(base, config).to(base.device)
         self.gate = Gate()
         linears = base.linears().adapted
-        for lora in self.adapter.loras:
+        for lora in self.adapter.pairs:
             lora.attach(linears[lora.name], self.gate)
 
     @classmethod
-    def from_base(cls, model: PreTrainedModel, config: MTPConfig | None = None, seed: int = 0) -> "MultiTokenModel":
+    def from_base(cls, model: PreTrainedModel, config: MTPConfig | None = None, seed: int = 0) -> "MaskModel":
         """A fresh, silent adapter (zero up-projections) on `model`, which is frozen and put in eval mode.
 
         Raises UnsupportedBase when `model` cannot be driven through explicit rows; a short probe makes sure.
@@ -66,7 +71,7 @@ class MultiTokenModel(nn.Module):
             sample = self.base.embedding(torch.arange(min(self.base.vocabulary, 4096), device=self.base.device))
             noise = torch.randn(self.adapter.masks.shape, generator=generator)
             self.adapter.masks.copy_(noise * sample.float().std().cpu())
-        for lora in self.adapter.loras:
+        for lora in self.adapter.pairs:
             lora.reset(generator)
         self.adapter.sampler.reset(generator)
 
@@ -145,5 +150,9 @@ class MultiTokenModel(nn.Module):
 
 def _shape(linear: nn.Module) -> tuple[int, int]:
     """(inputs, outputs) of a linear; GPT-2's Conv1D keeps its weight transposed."""
-    rows, columns = linear.weight.shape
+    weight: Tensor = linear.weight  # type: ignore[assignment]
+    rows, columns = weight.shape
     return (columns, rows) if isinstance(linear, nn.Linear) else (rows, columns)
+
+
+MultiTokenModel = MaskModel

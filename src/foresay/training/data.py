@@ -100,7 +100,9 @@ def _parse(path: Path, text: str, line: int) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{line + error.lineno - 1} is not JSON ({error.msg}); mend or remove the line") from error
+        raise DataError(
+            f"{path}:{line + error.lineno - 1} is not JSON ({error.msg}); mend or remove the line"
+        ) from error
 
 
 def _row(row: Any, place: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from foresay.config import LossConfig, TrainConfig
-from foresay.modelling.model import MultiTokenModel
+from foresay.modelling.model import MaskModel
 from foresay.training.batches import batches
 from foresay.training.data import Example
 from foresay.training.losses import Losses
@@ -43,7 +43,7 @@ class Trainer:
     `watch` is called after every step and may decode, save or draw; when it returns true the run ends early.
     """
 
-    model: MultiTokenModel
+    model: MaskModel
     examples: Sequence[Example]
     config: TrainConfig
     losses: LossConfig = field(default_factory=LossConfig)
@@ -59,7 +59,7 @@ class Trainer:
         for step in range(1, self.config.steps + 1):
             losses = two_pass(self.model, next(source), self.losses, self.config.chunk_anchors)
             norm = torch.nn.utils.clip_grad_norm_(trained, self.config.clip).item()
-            rate = schedule.get_last_lr()[0]
+            rate = float(schedule.get_last_lr()[0])
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()

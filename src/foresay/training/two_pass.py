@@ -13,8 +13,8 @@ from torch import Tensor
 from foresay.config import LossConfig
 from foresay.layout import MaskCall
 from foresay.modelling.cache import KeptCache
-from foresay.modelling.model import MultiTokenModel
-from foresay.training.losses import ROWS_AT_ONCE, Losses, Teacher, consistency_sum, cross_entropy_sum, teach
+from foresay.modelling.model import MaskModel
+from foresay.training.losses import Losses, Teacher, consistency_sum, cross_entropy_sum, in_chunks, teach
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Denominators:
     """(B, R) float: 1 / |S_t| for every position t, 0 where no processed mask stands."""
 
 
-def two_pass(model: MultiTokenModel, batch: Batch, config: LossConfig, chunk_anchors: int = 0) -> Losses:
+def two_pass(model: MaskModel, batch: Batch, config: LossConfig, chunk_anchors: int = 0) -> Losses:
     """Add the step's gradients to the adapter and return its loss parts.
 
     `chunk_anchors` anchors of every sequence go through the mask pass at once (0: all); the result does not depend on
@@ -74,14 +74,14 @@ def two_pass(model: MultiTokenModel, batch: Batch, config: LossConfig, chunk_anc
     losses.total = config.base_weight * losses.base
     if config.real_rows:
         losses.add(_real_sampler_pass(model, batch, kept, counts, config))
-    for anchors in batch.anchors.split(chunk_anchors or batch.anchors.shape[1], dim=1):
+    for anchors in torch.split(batch.anchors, chunk_anchors or batch.anchors.shape[1], dim=1):
         rows = mask_rows(batch, anchors, model.config.num_masks)
         if rows.live.any():
             losses.add(_mask_pass(model, batch, rows, kept, counts, config))
     return losses
 
 
-def base_pass(model: MultiTokenModel, batch: Batch) -> Kept:
+def base_pass(model: MaskModel, batch: Batch) -> Kept:
     """Run the sequences once through the frozen base, without gradient."""
     cache, states = model.keep(batch.ids)
     return Kept(cache, states, teach(model.base.unembed, states, batch.ids, batch.carries))
@@ -108,7 +108,7 @@ def count(batch: Batch, size: int, config: LossConfig) -> Denominators:
 
 
 def _mask_pass(
-    model: MultiTokenModel, batch: Batch, rows: MaskRows, kept: Kept, counts: Denominators, config: LossConfig
+    model: MaskModel, batch: Batch, rows: MaskRows, kept: Kept, counts: Denominators, config: LossConfig
 ) -> Losses:
     """Forward and backward of one chunk of blocks."""
     sequence, row = rows.live.nonzero().unbind(1)
@@ -118,7 +118,7 @@ def _mask_pass(
     targets = kept.teacher.argmax[sequence, position] if config.target == "base_argmax" else labels
     leaf = states.detach().requires_grad_()
     losses = Losses()
-    for some in torch.arange(len(states), device=states.device).split(ROWS_AT_ONCE):
+    for some in in_chunks(torch.arange(len(states), device=states.device)):
         base = cross_entropy_sum(model.base.unembed(leaf[some]), targets[some]) / counts.rows
         previous = batch.ids[sequence[some], position[some]]
         sampled = cross_entropy_sum(model.base.unembed(model.sample(previous, leaf[some])), targets[some]) / counts.rows
@@ -131,12 +131,10 @@ def _mask_pass(
     return losses
 
 
-def _real_sampler_pass(
-    model: MultiTokenModel, batch: Batch, kept: Kept, counts: Denominators, config: LossConfig
-) -> Losses:
+def _real_sampler_pass(model: MaskModel, batch: Batch, kept: Kept, counts: Denominators, config: LossConfig) -> Losses:
     """The sampler's cross-entropy on real rows: straight from the kept states, a few rows at a time."""
     losses = Losses()
-    for some in batch.carries.nonzero().split(ROWS_AT_ONCE):
+    for some in in_chunks(batch.carries.nonzero()):
         sequence, row = some.unbind(1)
         logits = model.base.unembed(model.sample(batch.ids[sequence, row], kept.states[sequence, row]))
         labels = batch.ids[sequence, row + 1]

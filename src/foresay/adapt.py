@@ -1,0 +1,163 @@
+"""The verb `train`: from a base and a data file to a saved adapter, with real decodes on the way."""
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from foresay.artefact import check_writable
+from foresay.config import DecodeConfig, LossConfig, MTPConfig, TrainConfig
+from foresay.decoding.generate import generate
+from foresay.errors import DataError
+from foresay.metrics import Tally, tally
+from foresay.model import MultiTokenModel
+from foresay.prompts import Prompt, by_domain
+from foresay.provenance import provenance
+from foresay.training.data import Example, load_examples
+from foresay.training.train import Progress, Trainer
+
+HELDOUT_TOKENS = 64
+"""Length of the decodes while training, in tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What to train, on what, where to."""
+
+    base: str
+    data: tuple[Path, ...]
+    out: Path
+    mtp: MTPConfig = field(default_factory=MTPConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a watcher of a run is told after a step."""
+
+    progress: Progress
+    tokens_per_step: dict[str, float]
+    """By domain, from the last real decode of held-out prompts (quadratic, all masks); empty before the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """What a run leaves."""
+
+    model: MultiTokenModel
+    folder: Path
+    examples: int
+    steps: int
+    seconds: float
+    loss: float
+    tokens_per_step: dict[str, float]
+
+
+def adapt(
+    recipe: Recipe,
+    watch: Callable[[News], None],
+    prompts: Sequence[Prompt] = (),
+    stop: Callable[[Progress], bool] = lambda progress: False,
+) -> Adapted:
+    """Train an adapter and save it.
+
+    `watch` is told of every step, `prompts` replace the examples held out of the data, `stop` may end the run early.
+    Raises DataError, ArtefactError, BaseNotFound, UnsupportedBase; then nothing is written.
+    """
+    check_writable(recipe.out, recipe.overwrite)
+    config = recipe.train
+    model = MultiTokenModel.from_base(recipe.base, recipe.mtp, dtype=config.dtype, seed=config.seed)
+    tokenizer = model.require_tokenizer()
+    length = min(config.max_length, model.core.base.context)
+    examples = [example for path in recipe.data for example in load_examples(path, tokenizer, length)]
+    examples, heldout = _split(examples, 0 if prompts else config.heldout, config.seed)
+    run = _Run(recipe, model, tuple(prompts) or tuple(_as_prompts(heldout)), watch, stop)
+    last = Trainer(model.core, examples, config, recipe.losses, run.after_step).run()
+    run.finish(last)
+    return Adapted(
+        model=model,
+        folder=recipe.out,
+        examples=len(examples),
+        steps=last.step,
+        seconds=last.seconds,
+        loss=last.losses.total,
+        tokens_per_step=run.tokens_per_step,
+    )
+
+
+@dataclass(slots=True)
+class _Run:
+    """What happens beside the steps: decodes, checkpoints, news."""
+
+    recipe: Recipe
+    model: MultiTokenModel
+    prompts: tuple[Prompt, ...]
+    watch: Callable[[News], None]
+    stop: Callable[[Progress], bool]
+    tokens_per_step: dict[str, float] = field(default_factory=dict)
+    saved: bool = False
+
+    def after_step(self, progress: Progress) -> bool:
+        config = self.recipe.train
+        if config.eval_every and progress.step % config.eval_every == 0:
+            self.decode()
+        if config.save_every and progress.step % config.save_every == 0:
+            self.save(progress)
+        self.watch(News(progress, self.tokens_per_step))
+        return self.stop(progress)
+
+    def finish(self, last: Progress) -> None:
+        """Decode and save what was trained."""
+        self.decode()
+        self.watch(News(last, self.tokens_per_step))
+        self.save(last)
+
+    def decode(self) -> None:
+        """Measure tokens per step on the held-out prompts, by domain."""
+        self.tokens_per_step = {
+            domain: heldout_tally(self.model, group).tokens_per_step
+            for domain, group in by_domain(self.prompts).items()
+        }
+
+    def save(self, progress: Progress) -> None:
+        recipe = self.recipe
+        self.model.provenance = provenance(
+            mtp=asdict(recipe.mtp),
+            losses=asdict(recipe.losses),
+            train=asdict(recipe.train),
+            data=[describe_file(path) for path in recipe.data],
+            steps=progress.step,
+            seconds=round(progress.seconds, 1),
+            tokens_per_step={name: round(value, 3) for name, value in self.tokens_per_step.items()},
+        )
+        self.model.save_pretrained(recipe.out, recipe.train.save_dtype, recipe.overwrite or self.saved)
+        self.saved = True
+
+
+def heldout_tally(model: MultiTokenModel, prompts: Sequence[Prompt], config: DecodeConfig | None = None) -> Tally:
+    """Decode prompts together and count."""
+    config = config or DecodeConfig(layout="quadratic", max_new_tokens=HELDOUT_TOKENS)
+    return tally(generate(model.core, [prompt.ids for prompt in prompts], config))
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Name, size and hash of a data file."""
+    content = path.read_bytes()
+    return {"name": path.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()[:16]}
+
+
+def _split(examples: list[Example], heldout: int, seed: int) -> tuple[list[Example], list[Example]]:
+    """Keep `heldout` examples, at most a fifth of all, out of training."""
+    if len(examples) < 2:
+        raise DataError(f"the data holds {len(examples)} usable example; give at least 2, one to train and one to test")
+    shuffled = random.Random(seed).sample(examples, len(examples))
+    cut = min(heldout, max(len(examples) // 5, 1)) if heldout else 0
+    return shuffled[cut:], shuffled[:cut]
+
+
+def _as_prompts(examples: Sequence[Example]) -> list[Prompt]:
+    return [Prompt(example.prompt, example.domain or "heldout", "") for example in examples]

@@ -1,0 +1,96 @@
+"""The verb `demo`: a newcomer's first five minutes on the embedded model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.rule import Rule
+
+from foresay.adapt import Recipe, adapt
+from foresay.benchmark import PLAIN, Bench, BenchConfig, bench, decoders_of
+from foresay.config import DecodeConfig, TrainConfig
+from foresay.decoding.generate import generate
+from foresay.model import MultiTokenModel
+from foresay.modelling.load import EMBEDDED, NANO
+from foresay.prompts import Prompt, by_domain, embedded_prompts
+from foresay.training.train import Progress
+from foresay.view import TrainingView, bench_table, coloured, progress_bar
+
+PROMPTS = 3
+"""Held-out prompts of each of the four domains."""
+STEPS_A_SECOND = 1.6
+"""Training speed assumed until the first steps have shown the real one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demo:
+    """How the demo runs."""
+
+    seconds: float = 90.0
+    """Time to train for."""
+    out: Path = Path("foresay-demo")
+    """Folder for the adapter that it trains."""
+    max_new_tokens: int = 64
+    """Length of the answers."""
+
+
+def run(demo: Demo, out: Console, err: Console) -> int:
+    """Train, measure, show; 1 when an answer differed from the base's own."""
+    out.print(Rule("1. Teach the embedded 5.5 M-parameter model to draft its own future"))
+    out.print("Its own weights stay frozen; masks, a gated LoRA and a small sampler head are trained.")
+    model = _train(demo, err)
+    tokenizer = model.require_tokenizer()
+    prompts = embedded_prompts(tokenizer, "test", PROMPTS)
+    out.print(Rule("2. Decode held-out prompts: same output, fewer steps"))
+    measured = _measure(model, prompts, demo, err)
+    out.print(bench_table(measured))
+    out.print(_identical(measured))
+    out.print(Rule("3. One answer of each domain; the tokens of each step share a colour"))
+    for domain, group in by_domain(prompts).items():
+        _show(model, domain, group[0], demo, out)
+    out.print(Rule("4. Yours now"))
+    out.print(
+        f"The adapter you trained lies in {demo.out}; a better one, trained longer, comes with foresay as `nano`."
+    )
+    out.print('  foresay generate nano "Write a function to reverse a list." --colour --stats')
+    out.print(f"  foresay check {demo.out}")
+    out.print("  foresay train nano --data YOUR.jsonl --out my-adapter")
+    return 0 if all(result.identical == result.prompts for result in measured.results) else 1
+
+
+def _train(demo: Demo, err: Console) -> MultiTokenModel:
+    """Train for the demo's seconds; the schedule is stretched to the speed of this machine."""
+    steps = max(int(demo.seconds * STEPS_A_SECOND), 10)
+    config = TrainConfig(steps=steps, warmup_steps=10, eval_every=max(steps // 4, 1))
+    recipe = Recipe(NANO, (EMBEDDED / NANO / "demo.jsonl",), demo.out, train=config, overwrite=True)
+    tokenizer = MultiTokenModel.from_pretrained(NANO).require_tokenizer()
+    view = TrainingView(err, steps)
+    with view.showing():
+        done = adapt(recipe, view.tell, embedded_prompts(tokenizer, "dev", 2), _deadline(demo.seconds))
+    return done.model
+
+
+def _deadline(seconds: float) -> Callable[[Progress], bool]:
+    return lambda progress: progress.seconds >= seconds
+
+
+def _measure(model: MultiTokenModel, prompts: Sequence[Prompt], demo: Demo, err: Console) -> Bench:
+    config = BenchConfig(max_new_tokens=demo.max_new_tokens, repeats=1)
+    with progress_bar(err) as bar:
+        task = bar.add_task("decoding", total=len(decoders_of(model, config)) * (1 + len(by_domain(prompts))))
+        return bench(model, prompts, config, lambda name: bar.update(task, advance=1, description=name))
+
+
+def _identical(measured: Bench) -> str:
+    ours = [result for result in measured.results if result.masks or result.decoder == PLAIN]
+    same, asked = sum(result.identical for result in ours), sum(result.prompts for result in ours)
+    return f"Outputs identical to transformers' generate: {same} of {asked}."
+
+
+def _show(model: MultiTokenModel, domain: str, prompt: Prompt, demo: Demo, out: Console) -> None:
+    tokenizer = model.require_tokenizer()
+    [said] = generate(model.core, [prompt.ids], DecodeConfig(layout="quadratic", max_new_tokens=demo.max_new_tokens))
+    out.print(f"{domain}: {prompt.text}", style="bold", highlight=False)
+    out.print(coloured(tokenizer, said.steps))
+    out.print(f"{len(said.tokens)} tokens in {len(said.steps)} steps", style="dim")

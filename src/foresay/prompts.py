@@ -1,0 +1,79 @@
+"""Prompts to decode: from a file, or the embedded held-out ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from foresay.errors import DataError
+from foresay.modelling.load import EMBEDDED
+from foresay.training.data import PROMPT_COLUMNS, Record, read_records, template_ids
+
+DOMAINS = ("math", "code", "stories", "chat")
+Split = Literal["dev", "test", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt, ready to decode."""
+
+    ids: tuple[int, ...]
+    domain: str
+    text: str
+    """As a person would read it."""
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, raw: bool = False) -> list[int]:
+    """Token ids of a user's message: through the chat template where there is one, unless `raw`."""
+    if tokenizer.chat_template is not None and not raw:
+        return template_ids(tokenizer, [{"role": "user", "content": text}], prompt=True)
+    ids: list[int] = tokenizer(text)["input_ids"]
+    return ids
+
+
+def embedded_prompts(tokenizer: PreTrainedTokenizerBase, split: Split, most: int) -> list[Prompt]:
+    """At most `most` held-out prompts of each domain, none of which the embedded model was trained on."""
+    chosen = []
+    for domain in DOMAINS:
+        path = EMBEDDED / "prompts" / f"{domain}.jsonl"
+        records = [record for record in read_records(path) if split in ("all", record.row["split"])]
+        chosen += [_prompt(record, tokenizer, domain) for record in records[:most]]
+    return chosen
+
+
+def file_prompts(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
+    """Every prompt of a file: `messages`, `prompt` (or question, instruction) or `text`, with an optional `domain`.
+
+    Raises DataError, with file and line.
+    """
+    prompts = [_prompt(record, tokenizer, str(record.row.get("domain", path.stem))) for record in read_records(path)]
+    if not prompts:
+        raise DataError(f"{path} is empty; give one prompt a row")
+    return prompts
+
+
+def by_domain(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
+    """The prompts of each domain, in order."""
+    domains: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        domains.setdefault(prompt.domain, []).append(prompt)
+    return domains
+
+
+def _prompt(record: Record, tokenizer: PreTrainedTokenizerBase, domain: str) -> Prompt:
+    row = record.row
+    messages = row.get("messages")
+    if isinstance(messages, list) and messages:
+        asked = messages[:-1] if messages[-1].get("role") == "assistant" else messages
+        return Prompt(tuple(template_ids(tokenizer, asked, prompt=True)), domain, str(asked[-1]["content"]))
+    # An embedded story opening is text to go on with, not a message; so are `text` rows.
+    raw = domain == "stories" or "text" in row
+    text = next((row[name] for name in (*PROMPT_COLUMNS, "text") if isinstance(row.get(name), str)), None)
+    if text is None:
+        raise DataError(
+            f"{record.place} has columns {', '.join(sorted(row)) or 'none'}; needed are messages, text, or one of "
+            f"{', '.join(PROMPT_COLUMNS)}"
+        )
+    return Prompt(tuple(encode(tokenizer, text, raw)), domain, text)

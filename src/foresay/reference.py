@@ -1,0 +1,35 @@
+"""What everything is compared with: transformers' own greedy `generate`."""
+
+from collections.abc import Sequence
+
+import torch
+
+from foresay.model import MultiTokenModel
+
+
+def plain_answer(model: MultiTokenModel, prompt: Sequence[int], max_new_tokens: int) -> list[int]:
+    """The base's greedy answer to one prompt, by transformers alone, within the base's context."""
+    return plain_answers(model, [prompt], max_new_tokens)[0]
+
+
+def plain_answers(model: MultiTokenModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+    """Greedy answers to a batch (padded in front), each cut behind its stop token."""
+    base = model.core.base
+    longest = max(map(len, prompts))
+    pad = next(iter(base.stop_tokens), 0)
+    ids = torch.tensor([[*[pad] * (longest - len(prompt)), *prompt] for prompt in prompts], device=base.device)
+    lengths = torch.tensor([[len(prompt)] for prompt in prompts], device=base.device)
+    mask = torch.arange(longest, device=base.device) >= longest - lengths
+    said = model.core.model.generate(
+        ids,
+        attention_mask=mask.long(),
+        do_sample=False,
+        max_new_tokens=min(max_new_tokens, base.context - longest),
+        pad_token_id=pad,
+    )
+    return [_until_stop(tokens, base.stop_tokens) for tokens in said[:, longest:].tolist()]
+
+
+def _until_stop(tokens: list[int], stops: Sequence[int]) -> list[int]:
+    end = next((place for place, token in enumerate(tokens, 1) if token in stops), len(tokens))
+    return tokens[:end]

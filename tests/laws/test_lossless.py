@@ -1,0 +1,85 @@
+"""Greedy output is plain's, to the token: transformers' own `generate` on each prompt alone is the judge."""
+
+import pytest
+from checks import (
+    BATCHES,
+    NEW,
+    Spoil,
+    always_right,
+    always_wrong,
+    check_counts,
+    check_drafter_changes_nothing,
+    check_greedy_is_plain,
+    expected_output,
+    prompt_batches,
+    sometimes_right,
+)
+from toys import GEMMA2, GPT2, LLAMA, MASKS, MISTRAL_WINDOW, OPT, QWEN3_MOE, TOYS, VOCABULARY, Toy, adapted
+
+from foresay.config import DecodeConfig, LayoutName
+
+with_masks = pytest.mark.parametrize("layout", ["linear", "quadratic"])
+
+
+@pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.name)
+def test_plain_is_transformers_generate(toy: Toy) -> None:
+    generations = check_greedy_is_plain(adapted(toy), toy, DecodeConfig(layout="plain", max_new_tokens=NEW))
+    check_counts(generations, masks=0, rightly=False)
+
+
+@pytest.mark.parametrize("masks", [1, 3])
+@with_masks
+@pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.name)
+def test_every_architecture(toy: Toy, layout: LayoutName, masks: int) -> None:
+    check_greedy_is_plain(adapted(toy), toy, DecodeConfig(layout=layout, masks=masks, max_new_tokens=NEW))
+
+
+@pytest.mark.parametrize("masks", range(1, MASKS + 1))
+@with_masks
+@pytest.mark.parametrize("toy", [LLAMA, GPT2], ids=lambda toy: toy.name)
+def test_every_number_of_masks(toy: Toy, layout: LayoutName, masks: int) -> None:
+    config = DecodeConfig(layout=layout, masks=masks, max_new_tokens=NEW)
+    check_greedy_is_plain(adapted(toy), toy, config)
+    check_drafter_changes_nothing(adapted(toy), toy, config, sometimes_right)
+
+
+@pytest.mark.parametrize("masks", [1, 3, 8])
+@with_masks
+@pytest.mark.parametrize("spoil", [always_right, always_wrong, sometimes_right], ids=lambda spoil: spoil.__name__)
+@pytest.mark.parametrize("toy", [LLAMA, MISTRAL_WINDOW, GEMMA2, QWEN3_MOE, OPT], ids=lambda toy: toy.name)
+def test_every_drafter(toy: Toy, spoil: Spoil, layout: LayoutName, masks: int) -> None:
+    config = DecodeConfig(layout=layout, masks=masks, max_new_tokens=NEW)
+    generations = check_drafter_changes_nothing(adapted(toy), toy, config, spoil)
+    if spoil is sometimes_right:
+        partly = {step.accepted for generation in generations for step in generation.steps if step.drafted}
+        assert len(partly) > 1, "drafts that are all right or all wrong test no prefix"
+    else:
+        check_counts(generations, masks, rightly=spoil is always_right)
+
+
+def two_stops(toy: Toy) -> tuple[int, int]:
+    """Two stop tokens that end some prompts of the batches, late, and not all."""
+    config = DecodeConfig(max_new_tokens=NEW)
+    outputs = [expected_output(adapted(toy), toy, prompt, config) for batch in prompt_batches() for prompt in batch]
+    ended = {token: sum(token in output for output in outputs) for token in range(VOCABULARY)}
+    first, second = [token for token in range(VOCABULARY) if 2 <= ended[token] <= 3][:2]
+    return first, second
+
+
+@pytest.mark.parametrize("layout", ["plain", "linear", "quadratic"])
+@pytest.mark.parametrize("toy", [LLAMA, GPT2, QWEN3_MOE], ids=lambda toy: toy.name)
+def test_stop_tokens(toy: Toy, layout: LayoutName, monkeypatch: pytest.MonkeyPatch) -> None:
+    mtp, stops = adapted(toy), two_stops(toy)
+    monkeypatch.setattr(mtp.model.generation_config, "eos_token_id", list(stops))
+    config = DecodeConfig(layout=layout, masks=3, max_new_tokens=NEW)
+    own = check_greedy_is_plain(mtp, toy, config)
+    for generations in (own, *(check_drafter_changes_nothing(mtp, toy, config, s) for s in (always_right, sometimes_right))):
+        assert {generation.ended for generation in generations} == {"stop", "length"}
+        for generation in generations:
+            assert (generation.ended == "stop") == (generation.tokens[-1] in stops)
+    check_greedy_is_plain(mtp, toy, DecodeConfig(layout=layout, masks=3, max_new_tokens=NEW, ignore_stop=True))
+
+
+def test_batches_are_ragged() -> None:
+    assert sorted(map(len, BATCHES)) == [1, 2, 5]
+    assert all(len(set(lengths)) == len(lengths) for lengths in BATCHES)

@@ -1,0 +1,95 @@
+"""Two passes have the losses and gradients of the paper's interleaved single pass, whatever the chunks."""
+
+from functools import lru_cache
+from typing import Literal
+
+import pytest
+import torch
+from checks import WEIGHTS, Ragged, check_two_passes_are_one, two_pass_result
+from one_pass import OnePass, Result
+from toys import GEMMA2, GPT2, LLAMA, MISTRAL_WINDOW, PHI3_LONGROPE, SWITCH, Toy, with_adapter
+
+from foresay.config import LossConfig
+from foresay.modelling.model import MultiTokenModel
+from foresay.training.losses import consistency_sum
+
+MASKS = 3
+CHUNKS = [1, 7, 0]
+BATCH = Ragged.random()
+Sampler = Literal["paper", "residual"]
+Target = Literal["label", "base_argmax"]
+
+
+@lru_cache
+def trainee(toy: Toy, sampler: Sampler = "residual") -> MultiTokenModel:
+    return with_adapter(toy.model(), masks=MASKS, sampler=sampler)
+
+
+@lru_cache
+def reference(toy: Toy, sampler: Sampler, config: LossConfig, ragged: Ragged = BATCH) -> Result:
+    return OnePass(toy.model().requires_grad_(False), trainee(toy, sampler)).run(ragged.batch, ragged.lengths, config)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("real_rows", [False, True], ids=["masks", "real-rows"])
+@pytest.mark.parametrize("target", ["label", "base_argmax"])
+@pytest.mark.parametrize("sampler", ["paper", "residual"])
+@pytest.mark.parametrize("toy", [LLAMA, GPT2], ids=lambda toy: toy.name)
+def test_two_passes_are_one(toy: Toy, sampler: Sampler, target: Target, real_rows: bool, chunk: int) -> None:
+    config = LossConfig(**WEIGHTS, target=target, real_rows=real_rows)
+    ours = two_pass_result(trainee(toy, sampler), BATCH.batch, config, chunk)
+    check_two_passes_are_one(ours, reference(toy, sampler, config))
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("toy", [GEMMA2, MISTRAL_WINDOW], ids=lambda toy: toy.name)
+def test_two_passes_are_one_with_windows_and_capped_logits(toy: Toy, chunk: int) -> None:
+    config = LossConfig(**WEIGHTS, real_rows=True)
+    ours = two_pass_result(trainee(toy), BATCH.batch, config, chunk)
+    check_two_passes_are_one(ours, reference(toy, "residual", config))
+
+
+ACROSS = Ragged.random((SWITCH + 6, SWITCH + 6), anchors=0)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_two_passes_are_one_across_the_switch_of_longrope(chunk: int) -> None:
+    config = LossConfig(**WEIGHTS)
+    ours = two_pass_result(trainee(PHI3_LONGROPE), ACROSS.batch, config, chunk)
+    check_two_passes_are_one(ours, reference(PHI3_LONGROPE, "residual", config, ACROSS))
+
+
+ALL = Ragged.random(anchors=0, seed=1)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_two_passes_are_one_with_every_anchor(chunk: int) -> None:
+    config = LossConfig(**WEIGHTS, target="label", real_rows=True)
+    ours = two_pass_result(trainee(LLAMA), ALL.batch, config, chunk)
+    check_two_passes_are_one(ours, reference(LLAMA, "residual", config, ALL))
+
+
+def test_the_batch_is_ragged_and_some_positions_have_no_mask() -> None:
+    carries, anchors = BATCH.batch.carries, BATCH.batch.anchors
+    assert carries.shape[1] > min(BATCH.lengths)
+    assert (anchors < 0).any()
+    assert (anchors >= 0).sum() < carries.sum(), "anchors are subsampled"
+    standing = {(b, a + j) for b, row in enumerate(anchors.tolist()) for a in row if a >= 0 for j in (1, 2, 3)}
+    carrying = {(b, t) for b, t in carries.nonzero().tolist()}
+    assert carrying - standing, "some S_t is empty"
+    assert standing - carrying, "some masks have no label"
+
+
+def test_frozen_masks_get_no_gradient() -> None:
+    mtp = with_adapter(LLAMA.model(), masks=MASKS, train_masks=False)
+    gradients = two_pass_result(mtp, BATCH.batch, LossConfig(), 0).gradients
+    assert "masks" not in gradients
+    assert gradients["sampler.inner.weight"].abs().max() > 0
+
+
+def test_consistency_sends_no_gradient_to_its_anchor() -> None:
+    states, anchors = torch.randn(4, 8, requires_grad=True), torch.randn(4, 8, requires_grad=True)
+    shares = torch.tensor([1.0, 0.5, 0.5, 0.25])
+    consistency_sum(states, anchors, shares).backward()
+    assert anchors.grad is None
+    torch.testing.assert_close(states.grad, 2 / 8 * (states - anchors).detach() * shares[:, None])
