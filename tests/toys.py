@@ -89,9 +89,9 @@ def pristine(toy: Toy) -> PreTrainedModel:
 
 
 @lru_cache
-def adapted(toy: Toy) -> MultiTokenModel:
+def adapted(toy: Toy, seed: int = 1) -> MultiTokenModel:
     """The toy with an adapter; nobody trains it."""
-    return with_adapter(toy.model())
+    return with_adapter(toy.model(), seed=seed)
 
 
 @lru_cache(maxsize=None)

@@ -1,12 +1,13 @@
 """The command line. Results go to stdout, chatter to stderr; exit 0 done, 1 a check failed, 2 bad use."""
 
+import inspect
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Union
 
 import torch
 import tyro
@@ -28,6 +29,7 @@ from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt, Split, by_domain, embedded_prompts, encode, file_prompts
 from foresay.view import TrainingView, bench_table, coloured, divergence_table, progress_bar
 
+ABOUT = "Make a pretrained language model say several tokens at once, with the same output."
 OUT, ERR = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 
@@ -145,6 +147,8 @@ class TrainCommand:
     """Files to train on (JSON, JSONL or text): chat messages, prompt and response, or text."""
     out: Path
     """Folder for the trained model."""
+    config: Path | None = None
+    """YAML file of settings (the names below, with _ or -); flags given beside it win."""
     prompts: Path | None = None
     """File with held-out prompts to decode while training; without it, examples are held out of the data."""
     overwrite: bool = False
@@ -315,16 +319,28 @@ class DemoCommand:
         return run_demo(self.demo, OUT, ERR)
 
 
-Command = Annotated[
-    Annotated[DemoCommand, tyro.conf.subcommand("demo")]
-    | Annotated[TrainCommand, tyro.conf.subcommand("train")]
-    | Annotated[GenerateCommand, tyro.conf.subcommand("generate")]
-    | Annotated[CheckCommand, tyro.conf.subcommand("check")]
-    | Annotated[BenchCommand, tyro.conf.subcommand("bench")]
-    | Annotated[InfoCommand, tyro.conf.subcommand("info")],
-    tyro.conf.FlagCreatePairsOff,
-    tyro.conf.OmitArgPrefixes,
-]
+VERBS: dict[str, type] = {
+    "demo": DemoCommand,
+    "train": TrainCommand,
+    "generate": GenerateCommand,
+    "check": CheckCommand,
+    "bench": BenchCommand,
+    "info": InfoCommand,
+}
+
+
+def command_for(verb: str) -> Any:
+    """The type that tyro parses: one of the verbs. The help of `verb` shows its examples, the others a summary."""
+    kinds = [
+        Annotated[kind, tyro.conf.subcommand(name, description=_about(kind, whole=name == verb))]  # type: ignore[valid-type]
+        for name, kind in VERBS.items()
+    ]
+    return Annotated[Union[tuple(kinds)], tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes]  # noqa: UP007
+
+
+def _about(kind: type, whole: bool) -> str:
+    text = inspect.getdoc(kind) or ""
+    return text if whole else text.split("\n\n")[0].replace("\n", " ")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -332,8 +348,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.set_verbosity_error()
     try:
-        command = tyro.cli(Command, prog="foresay", description=__doc__, args=with_config(arguments))
-        return command.run()
+        kind = command_for(arguments[0] if arguments else "")
+        command = tyro.cli(kind, prog="foresay", description=ABOUT, args=with_config(arguments))
+        return int(command.run())
     except ForesayError as error:
         ERR.print(f"foresay: {error}", style="red", highlight=False, soft_wrap=True)
         return 2
@@ -364,20 +381,24 @@ def with_config(arguments: list[str]) -> list[str]:
         raise ConfigError(f"config {path} cannot be read ({error}); give a YAML file of settings") from error
     if not isinstance(content, dict):
         raise ConfigError(f"config {path} holds no settings; write one `name: value` a line")
-    known = {entry.name for kind in (MTPConfig, LossConfig, TrainConfig) for entry in fields(kind)}
-    unknown = sorted(str(key) for key in content.keys() - known)
+    defaults = {entry.name: entry.default for kind in (MTPConfig, LossConfig, TrainConfig) for entry in fields(kind)}
+    settings = {str(key).replace("-", "_"): value for key, value in content.items()}
+    unknown = sorted(settings.keys() - defaults.keys())
     if unknown:
-        raise ConfigError(f"config {path} has unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
+        raise ConfigError(f"config {path} has unknown key {unknown[0]!r}; known are {', '.join(sorted(defaults))}")
     named = {argument.split("=")[0].lstrip("-").replace("-", "_") for argument in given if argument.startswith("--")}
-    flags = [word for name, value in content.items() if not named & {name, f"no_{name}"} for word in _flag(name, value)]
-    return ["train", *given, *flags]
+    asked = {name: value for name, value in settings.items() if not named & {name, f"no_{name}"}}
+    return ["train", *given, *(word for name, value in asked.items() for word in _flag(name, value, defaults[name]))]
 
 
-def _flag(name: str, value: Any) -> list[str]:
+def _flag(name: str, value: Any, default: Any) -> list[str]:
     flag = name.replace("_", "-")
-    if isinstance(value, bool):
-        return [f"--{flag}" if value else f"--no-{flag}"]
-    return [f"--{flag}", str(value)]
+    if not isinstance(default, bool):
+        return [f"--{flag}", str(value)]
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} is {value!r}; give true or false")
+    # A switch has a flag for the value that is not its default, and none for its default.
+    return [] if value == default else [f"--{flag}" if value else f"--no-{flag}"]
 
 
 class _Stream:

@@ -31,7 +31,7 @@ def test_real_rows_beside_masks_are_the_base(toy: Toy) -> None:
 
 @pytest.mark.parametrize("toy", [toy for toy in TOYS if not toy.experts], ids=lambda toy: toy.name)
 def test_adapter_cannot_reach_real_rows(toy: Toy) -> None:
-    check_adapter_cannot_reach_real_rows(adapted(toy), with_adapter(toy.model(), seed=2), toy)
+    check_adapter_cannot_reach_real_rows(adapted(toy), adapted(toy, 2), toy)
 
 
 @pytest.mark.parametrize("toy", [LLAMA, GPT2, OPT, QWEN3_MOE], ids=lambda toy: toy.name)

@@ -10,11 +10,10 @@ from checks import (
     check_counts,
     check_drafter_changes_nothing,
     check_greedy_is_plain,
-    expected_output,
-    prompt_batches,
+    late_stops,
     sometimes_right,
 )
-from toys import GEMMA2, GPT2, LLAMA, MASKS, MISTRAL_WINDOW, OPT, QWEN3_MOE, TOYS, VOCABULARY, Toy, adapted
+from toys import GEMMA2, GPT2, LLAMA, MASKS, MISTRAL_WINDOW, OPT, QWEN3_MOE, TOYS, Toy, adapted
 
 from foresay.config import DecodeConfig, LayoutName
 
@@ -57,20 +56,12 @@ def test_every_drafter(toy: Toy, spoil: Spoil, layout: LayoutName, masks: int) -
         check_counts(generations, masks, rightly=spoil is always_right)
 
 
-def two_stops(toy: Toy) -> tuple[int, int]:
-    """Two stop tokens that end some prompts of the batches, late, and not all."""
-    config = DecodeConfig(max_new_tokens=NEW)
-    outputs = [expected_output(adapted(toy), toy, prompt, config) for batch in prompt_batches() for prompt in batch]
-    ended = {token: sum(token in output for output in outputs) for token in range(VOCABULARY)}
-    first, second = [token for token in range(VOCABULARY) if 2 <= ended[token] <= 3][:2]
-    return first, second
-
-
 @pytest.mark.parametrize("layout", ["plain", "linear", "quadratic"])
 @pytest.mark.parametrize("toy", [LLAMA, GPT2, QWEN3_MOE], ids=lambda toy: toy.name)
 def test_stop_tokens(toy: Toy, layout: LayoutName, monkeypatch: pytest.MonkeyPatch) -> None:
-    mtp, stops = adapted(toy), two_stops(toy)
-    monkeypatch.setattr(mtp.model.generation_config, "eos_token_id", list(stops))
+    mtp = adapted(toy)
+    stops = late_stops(mtp, toy)
+    monkeypatch.setattr(mtp.model.generation_config, "eos_token_id", stops)
     config = DecodeConfig(layout=layout, masks=3, max_new_tokens=NEW)
     own = check_greedy_is_plain(mtp, toy, config)
     for generations in (own, *(check_drafter_changes_nothing(mtp, toy, config, s) for s in (always_right, sometimes_right))):
