@@ -74,11 +74,8 @@ class GenerateCommand:
     """Answer a prompt.
 
     Examples:
-
       foresay generate nano "A robe takes 2 bolts of blue fiber and half that much white fiber. How many in total?"
-
       foresay generate nano "Once upon a time" --raw --layout linear --masks 4 --stats
-
       echo "Write a function to reverse a list." | foresay generate nano - --colour
     """
 
@@ -133,11 +130,8 @@ class TrainCommand:
     """Train a multi-token adapter on a frozen base.
 
     Examples:
-
       foresay train nano --data chats.jsonl --out my-adapter
-
       foresay train meta-llama/Llama-3.2-1B --data a.jsonl b.jsonl --out my-adapter --dtype bfloat16
-
       foresay train nano --config recipes/paper.yaml --data chats.jsonl --out paper --steps 457
     """
 
@@ -193,11 +187,8 @@ class CheckCommand:
     base's best two, their margin is within rounding, and the whole prompt repeated in float32 agrees; else it is a bug.
 
     Examples:
-
       foresay check nano
-
       foresay check nano --full --dtype bfloat16
-
       foresay check my-adapter --prompts prompts.jsonl --json > certificate.json
     """
 
@@ -240,11 +231,8 @@ class BenchCommand:
     """Measure speed and tokens per step beside transformers and plain decoding, in one interleaved run.
 
     Examples:
-
       foresay bench nano
-
       foresay bench nano --layouts quadratic --masks 1 2 4 8 --dtype bfloat16
-
       foresay bench my-adapter --prompts prompts.jsonl --json > bench.json
     """
 
@@ -279,9 +267,7 @@ class InfoCommand:
     """Say what a model is: base, adapter, fingerprints, how it was trained.
 
     Examples:
-
       foresay info nano
-
       foresay info my-adapter --json
     """
 
@@ -306,9 +292,7 @@ class DemoCommand:
     """See it all on the embedded model: train an adapter, decode faster with the same output, in four minutes.
 
     Examples:
-
       foresay demo
-
       foresay demo --seconds 30 --out /tmp/my-adapter
     """
 

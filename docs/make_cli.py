@@ -1,0 +1,33 @@
+"""Write docs/cli.md from the command line itself."""
+
+import contextlib
+import io
+import os
+from pathlib import Path
+
+os.environ["COLUMNS"] = "100"
+os.environ["NO_COLOR"] = "1"
+
+from foresay.cli import VERBS, main  # noqa: E402  (the width must be set first)
+
+PAGE = Path(__file__).parent / "cli.md"
+
+
+def helped(arguments: list[str]) -> str:
+    """What `foresay ARGUMENTS --help` prints."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        main([*arguments, "--help"])
+    return "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
+
+
+def page() -> str:
+    """The whole page."""
+    parts = ["# Command line", "Made by `make docs`; a test keeps it fresh.", "```text", helped([]), "```"]
+    for verb in VERBS:
+        parts += [f"## foresay {verb}", "```text", helped([verb]), "```"]
+    return "\n\n".join(parts).replace("```text\n\n", "```text\n").replace("\n\n```\n", "\n```\n").rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
