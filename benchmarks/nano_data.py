@@ -26,6 +26,8 @@ from foresay.training.data import template_ids
 
 MBPP_TEST = range(11, 511)
 BATCH = 64
+MIX = {"math": 0.42, "stories": 0.36, "chat": 0.13, "code": 0.09}
+"""Shares of the training mixture; chosen on the dev prompts."""
 
 
 def chat(user: str, assistant: str, domain: str) -> dict[str, Any]:
@@ -91,14 +93,26 @@ def own_rows(data: Path, rows: list[dict[str, Any]], most: int, tokens: int) -> 
         print(f"{start + len(group)} of {len(chosen)} prompts answered", flush=True)
 
 
-def main(out: Path, own: int = 1500, tokens: int = 160, modules: int = 150) -> None:
-    """Write `public.jsonl` and `own.jsonl`.
+def mixed(rows: list[dict[str, Any]], size: int) -> list[dict[str, Any]]:
+    """`size` rows in the shares of `MIX`; a domain with too few is gone through again, in a new order."""
+    chosen = []
+    for domain, share in MIX.items():
+        pool, order = [row for row in rows if row["domain"] == domain], random.Random(3)
+        while len(pool) < size * share:
+            pool = pool + order.sample(pool, len(pool))
+        chosen += order.sample(pool, len(pool))[: round(size * share)]
+    return random.Random(4).sample(chosen, len(chosen))
+
+
+def main(out: Path, own: int = 4000, tokens: int = 160, modules: int = 150, mix: int = 15376) -> None:
+    """Write `public.jsonl`, `own.jsonl`, and `mix.jsonl`, which the adapter is trained on.
 
     Args:
         out: Folder to write to.
         own: Most prompts of a domain that the base answers itself.
         tokens: Length of those answers, in tokens.
         modules: Standard library modules taken.
+        mix: Rows of the mixture.
     """
     if "FORESAY_DATA" not in os.environ:
         raise SystemExit("set FORESAY_DATA to the folder with the public data sets")
@@ -107,7 +121,8 @@ def main(out: Path, own: int = 1500, tokens: int = 160, modules: int = 150) -> N
     out.mkdir(parents=True, exist_ok=True)
     public = list(public_rows(data))
     own_answers = list(own_rows(data, public, own, tokens))
-    for name, rows in {"public": public + list(library(modules)), "own": own_answers}.items():
+    files = {"public": public + list(library(modules)), "own": own_answers, "mix": mixed(own_answers, mix)}
+    for name, rows in files.items():
         (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 

@@ -1,8 +1,10 @@
 """One thread, no hub, and hypothesis without clocks or a database: the same run everywhere."""
 
 import os
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = f"{tempfile.gettempdir()}/hypothesis"
 
 import torch
 from hypothesis import settings

@@ -49,7 +49,10 @@ def test_readme_commands_run(
     for command in commands:
         if command[0] == "demo" or any(word.startswith("your-") for word in command):
             continue
-        shortened = {"check": ["--per-domain", "1", "--max-new-tokens", "8"], "bench": ["--per-domain", "1", "--repeats", "1", "--max-new-tokens", "8"]}
+        shortened = {
+            "check": ["--per-domain", "1", "--max-new-tokens", "8"],
+            "bench": ["--per-domain", "1", "--repeats", "1", "--max-new-tokens", "8"],
+        }
         assert cli.main([*command, *shortened.get(command[0], [])]) == 0, command
         assert capsys.readouterr().out
 

@@ -7,7 +7,7 @@ zeros. The stop token is off.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Literal
 
 import torch
@@ -94,7 +94,7 @@ def adapted(toy: Toy, seed: int = 1) -> MultiTokenModel:
     return with_adapter(toy.model(), seed=seed)
 
 
-@lru_cache(maxsize=None)
+@cache
 def own_output(toy: Toy, prompt: tuple[int, ...], max_length: int, stops: tuple[int, ...] = ()) -> list[int]:
     """What transformers' own greedy `generate` continues `prompt` with, alone and unpadded, up to `max_length`."""
     ids = torch.tensor([prompt])
@@ -156,8 +156,19 @@ TOYS = [
     GPT2,
     OPT,
     Toy("opt-projected", "OPT", {**WIDE, "ffn_dim": 192, "word_embed_proj_dim": 48}, seed=3),
-    Toy("falcon", "Falcon", {**WIDE, "ffn_hidden_size": 192, "new_decoder_architecture": True, "num_kv_heads": 2}, seed=7),
+    Toy(
+        "falcon",
+        "Falcon",
+        {**WIDE, "ffn_hidden_size": 192, "new_decoder_architecture": True, "num_kv_heads": 2},
+        seed=7,
+    ),
     Toy("cohere2", "Cohere2", {**MIXED, "logit_scale": 0.5}),
-    Toy("gpt-oss", "GptOss", {**HEADS, **MIXED, **EXPERTS, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, attention="eager", experts=True),
+    Toy(
+        "gpt-oss",
+        "GptOss",
+        {**HEADS, **MIXED, **EXPERTS, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+        attention="eager",
+        experts=True,
+    ),
     Toy("exaone4", "Exaone4", MIXED),
 ]

@@ -2,7 +2,7 @@
 
 from foresay.config import DecodeConfig, LossConfig, MTPConfig, TrainConfig
 from foresay.errors import ForesayError
-from foresay.modelling.model import MultiTokenModel
+from foresay.model import MultiTokenModel
 
 __version__ = "0.1.0"
 __all__ = ["DecodeConfig", "ForesayError", "LossConfig", "MTPConfig", "MultiTokenModel", "TrainConfig"]

@@ -12,14 +12,14 @@ from foresay.benchmark import PLAIN, Bench, BenchConfig, bench, decoders_of
 from foresay.config import DecodeConfig, TrainConfig
 from foresay.decoding.generate import generate
 from foresay.model import MultiTokenModel
-from foresay.modelling.load import EMBEDDED, NANO
+from foresay.modelling.load import EMBEDDED, NANO, load_tokenizer
 from foresay.prompts import Prompt, by_domain, embedded_prompts
 from foresay.training.train import Progress
 from foresay.view import TrainingView, bench_table, coloured, progress_bar
 
 PROMPTS = 3
 """Held-out prompts of each of the four domains."""
-STEPS_A_SECOND = 1.6
+STEPS_A_SECOND = 1.4
 """Training speed assumed until the first steps have shown the real one."""
 
 
@@ -64,7 +64,7 @@ def _train(demo: Demo, err: Console) -> MultiTokenModel:
     steps = max(int(demo.seconds * STEPS_A_SECOND), 10)
     config = TrainConfig(steps=steps, warmup_steps=10, eval_every=max(steps // 4, 1))
     recipe = Recipe(NANO, (EMBEDDED / NANO / "demo.jsonl",), demo.out, train=config, overwrite=True)
-    tokenizer = MultiTokenModel.from_pretrained(NANO).require_tokenizer()
+    tokenizer = load_tokenizer(NANO)
     view = TrainingView(err, steps)
     with view.showing():
         done = adapt(recipe, view.tell, embedded_prompts(tokenizer, "dev", 2), _deadline(demo.seconds))

@@ -9,7 +9,6 @@ import pytest
 import torch
 from one_pass import Result
 from torch import Tensor
-from toys import VOCABULARY, Toy, own_output, pristine, random_prompts
 
 from foresay.config import DecodeConfig, LossConfig
 from foresay.decoding.draft import draft_greedy
@@ -17,9 +16,11 @@ from foresay.decoding.generate import Drafter, Generation, Session, generate
 from foresay.layout import Call, Layout, MaskCall
 from foresay.modelling.cache import SlotCache
 from foresay.modelling.model import MultiTokenModel
+from foresay.training import losses
 from foresay.training.batches import collate
 from foresay.training.data import Example
 from foresay.training.two_pass import Batch, two_pass
+from toys import VOCABULARY, Toy, own_output, pristine, random_prompts
 
 FLOAT32 = 2e-5
 """Float32: largest distance of two logits or states, over the largest magnitude among them. Seen: up to 3e-6."""
@@ -67,7 +68,9 @@ def check_greedy_is_plain(
     for batch in batches or prompt_batches():
         generations = generate(mtp, batch, config)
         for prompt, generation in zip(batch, generations):
-            assert_says(generation, expected_output(mtp, toy, prompt, config), f"{toy.name}, {config}, {len(prompt)} tokens")
+            assert_says(
+                generation, expected_output(mtp, toy, prompt, config), f"{toy.name}, {config}, {len(prompt)} tokens"
+            )
         done += generations
     require_distinct(done, toy.name)
     return done
@@ -387,7 +390,9 @@ def check_closed_gate_is_the_base(mtp: MultiTokenModel, toy: Toy) -> None:
     attended = torch.ones_like(ids)
     attended[0, : len(long) - len(short)] = 0
     with torch.no_grad():
-        outputs = [model(input_ids=ids, attention_mask=attended, use_cache=True) for model in (mtp.model, pristine(toy))]
+        outputs = [
+            model(input_ids=ids, attention_mask=attended, use_cache=True) for model in (mtp.model, pristine(toy))
+        ]
     assert torch.equal(outputs[0].logits, outputs[1].logits), f"{toy.name}: the closed gate leaks"
     for mine, own in zip(outputs[0].past_key_values.layers, outputs[1].past_key_values.layers, strict=True):
         assert torch.equal(mine.keys, own.keys), f"{toy.name}: the closed gate leaks into keys"
@@ -401,7 +406,8 @@ def check_base_is_unchanged(mtp: MultiTokenModel, toy: Toy) -> None:
     assert own.keys() == now.keys()
     for name, tensor in now.items():
         assert torch.equal(tensor, own[name]), f"{toy.name}: {name} changed"
-        assert not tensor.requires_grad and tensor.grad is None, f"{toy.name}: {name} is trained"
+        assert not tensor.requires_grad, f"{toy.name}: {name} is trained"
+        assert tensor.grad is None, f"{toy.name}: {name} has a gradient"
     assert not any(module.training for module in mtp.model.modules())
 
 
@@ -428,8 +434,8 @@ class Ragged:
 def two_pass_result(mtp: MultiTokenModel, batch: Batch, config: LossConfig, chunk_anchors: int) -> Result:
     """Losses and gradients of `two_pass`."""
     mtp.adapter.zero_grad(set_to_none=True)
-    losses = two_pass(mtp, batch, config, chunk_anchors)
-    return Result(losses, {name: p.grad for name, p in mtp.adapter.named_parameters() if p.grad is not None})
+    parts = two_pass(mtp, batch, config, chunk_anchors)
+    return Result(parts, {name: p.grad for name, p in mtp.adapter.named_parameters() if p.grad is not None})
 
 
 def check_two_passes_are_one(ours: Result, plain: Result, tolerance: float = 5e-5) -> None:
@@ -443,3 +449,13 @@ def check_two_passes_are_one(ours: Result, plain: Result, tolerance: float = 5e-
             raise NothingShownError(f"{name} gets no gradient")
         apart = ((ours.gradients[name] - gradient).norm() / gradient.norm()).item()
         assert apart <= tolerance, f"gradient of {name}: {apart:.1e} apart"
+
+
+def check_consistency_sends_no_gradient_to_its_anchor() -> None:
+    """The states that masks are drawn to do not move; the gradient of the masks is that of a mean square."""
+    generator = torch.Generator().manual_seed(0)
+    states, anchors = (torch.randn(4, 8, generator=generator).requires_grad_() for _ in range(2))
+    shares = torch.tensor([1.0, 0.5, 0.5, 0.25])
+    losses.consistency_sum(states, anchors, shares).backward()
+    assert anchors.grad is None or not anchors.grad.any(), "the anchor of the consistency loss learns"
+    torch.testing.assert_close(states.grad, 2 / 8 * (states - anchors).detach() * shares[:, None])

@@ -11,9 +11,9 @@ from checks import (
     check_greedy_is_plain,
     sometimes_right,
 )
-from toys import GPT2, OPT, PHI3_LONGROPE, SWITCH, Toy, adapted, random_prompts
 
 from foresay.config import DecodeConfig, LayoutName
+from toys import GPT2, OPT, PHI3_LONGROPE, SWITCH, Toy, adapted, random_prompts
 
 CONTEXT = 2 * SWITCH
 
@@ -68,4 +68,6 @@ def test_a_batch_in_which_some_reach_the_end_first(toy: Toy, layout: LayoutName)
 def test_a_batch_that_just_reaches_the_switch(layout: LayoutName, new_tokens: int) -> None:
     toy = SHORT[2]
     config = DecodeConfig(layout=layout, masks=3, max_new_tokens=new_tokens)
-    check_greedy_is_plain(adapted(toy), toy, config, [random_prompts((3, 6, 5)), random_prompts((4, 1, 6, 2, 5), seed=1)])
+    check_greedy_is_plain(
+        adapted(toy), toy, config, [random_prompts((3, 6, 5)), random_prompts((4, 1, 6, 2, 5), seed=1)]
+    )

@@ -10,11 +10,11 @@ from checks import (
     check_real_rows_are_the_base,
     two_pass_result,
 )
-from toys import GPT2, LLAMA, OPT, QWEN3_MOE, TOYS, Toy, adapted, random_prompts, with_adapter
 
 from foresay.config import LossConfig, TrainConfig
 from foresay.training.data import Example
 from foresay.training.train import Trainer
+from toys import GPT2, LLAMA, OPT, QWEN3_MOE, TOYS, Toy, adapted, random_prompts, with_adapter
 
 every_toy = pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.name)
 

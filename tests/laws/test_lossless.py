@@ -13,9 +13,9 @@ from checks import (
     late_stops,
     sometimes_right,
 )
-from toys import GEMMA2, GPT2, LLAMA, MASKS, MISTRAL_WINDOW, OPT, QWEN3_MOE, TOYS, Toy, adapted
 
 from foresay.config import DecodeConfig, LayoutName
+from toys import GEMMA2, GPT2, LLAMA, MASKS, MISTRAL_WINDOW, OPT, QWEN3_MOE, TOYS, Toy, adapted
 
 with_masks = pytest.mark.parametrize("layout", ["linear", "quadratic"])
 
@@ -64,7 +64,10 @@ def test_stop_tokens(toy: Toy, layout: LayoutName, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(mtp.model.generation_config, "eos_token_id", stops)
     config = DecodeConfig(layout=layout, masks=3, max_new_tokens=NEW)
     own = check_greedy_is_plain(mtp, toy, config)
-    for generations in (own, *(check_drafter_changes_nothing(mtp, toy, config, s) for s in (always_right, sometimes_right))):
+    for generations in (
+        own,
+        *(check_drafter_changes_nothing(mtp, toy, config, s) for s in (always_right, sometimes_right)),
+    ):
         assert {generation.ended for generation in generations} == {"stop", "length"}
         for generation in generations:
             assert (generation.ended == "stop") == (generation.tokens[-1] in stops)

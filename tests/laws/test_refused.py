@@ -6,12 +6,12 @@ import pytest
 import torch
 import transformers
 from checks import check_greedy_is_plain
-from toys import LLAMA, WIDE, Toy, with_adapter
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from foresay.config import DecodeConfig
 from foresay.errors import UnsupportedBase
 from foresay.modelling.base import Base
+from toys import LLAMA, WIDE, Toy, with_adapter
 
 SMALL = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2}
 T5 = {"vocab_size": 96, "d_model": 32, "d_ff": 48, "d_kv": 8, "num_layers": 2, "num_heads": 4}
@@ -33,7 +33,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "t5": ("T5", T5, "encoder-decoder"),
     "chunked-attention": ("Llama4Text", {**SMALL, **HEADS, "num_local_experts": 2}, "chunked_attention"),
     "per-layer-embeddings": ("Gemma3nText", {**SMALL, **PER_LAYER, "layer_types": ["full_attention"] * 2}, "per-layer"),
-    "shared-kv": ("Gemma3nText", {**SMALL, **PER_LAYER, "num_hidden_layers": 4, "num_kv_shared_layers": 2}, "shares K/V"),
+    "shared-kv": (
+        "Gemma3nText",
+        {**SMALL, **PER_LAYER, "num_hidden_layers": 4, "num_kv_shared_layers": 2},
+        "shares K/V",
+    ),
     "bert": ("Bert", {**SMALL, **HEADS, "is_decoder": False}, "other logits"),
 }
 

@@ -9,6 +9,7 @@ from checks import (
     check_stale_slots_are_unseen,
     check_stale_slots_change_no_token,
 )
+
 from toys import GEMMA2, GEMMA3, GPT2, LLAMA, OPT, QWEN3_MOE, TOYS, Toy, adapted
 
 every_toy = pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.name)
