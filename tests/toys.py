@@ -15,7 +15,7 @@ import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from foresay.config import MTPConfig
-from foresay.modelling.model import MultiTokenModel
+from foresay.modelling.model import MaskModel
 
 VOCABULARY = 96
 STD = 0.2
@@ -74,10 +74,10 @@ def with_adapter(
     sampler: Literal["paper", "residual"] = "residual",
     seed: int = 1,
     train_masks: bool = True,
-) -> MultiTokenModel:
+) -> MaskModel:
     """`model` with an adapter of which every tensor is non-zero."""
     config = MTPConfig(num_masks=masks, rank=4, alpha=6, sampler=sampler, train_masks=train_masks)
-    mtp = MultiTokenModel.from_base(model, config)
+    mtp = MaskModel.from_base(model, config)
     redraw(mtp.adapter, seed)
     return mtp
 
@@ -89,7 +89,7 @@ def pristine(toy: Toy) -> PreTrainedModel:
 
 
 @lru_cache
-def adapted(toy: Toy, seed: int = 1) -> MultiTokenModel:
+def adapted(toy: Toy, seed: int = 1) -> MaskModel:
     """The toy with an adapter; nobody trains it."""
     return with_adapter(toy.model(), seed=seed)
 

@@ -72,7 +72,7 @@ def adapt(
     config = recipe.train
     model = MultiTokenModel.from_base(recipe.base, recipe.mtp, dtype=config.dtype, seed=config.seed)
     tokenizer = model.require_tokenizer()
-    length = min(config.max_length, model.core.base.context)
+    length = min(config.max_length, model.core.base.limits[0])
     examples = [example for path in recipe.data for example in load_examples(path, tokenizer, length)]
     examples, heldout = _split(examples, 0 if prompts else config.heldout, config.seed)
     run = _Run(recipe, model, tuple(prompts) or tuple(_as_prompts(heldout)), watch, stop)

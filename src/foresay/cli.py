@@ -4,7 +4,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Union
@@ -19,7 +19,7 @@ from foresay.adapt import Recipe, adapt
 from foresay.benchmark import BenchConfig, bench, decoders_of
 from foresay.check import CheckConfig, Checker
 from foresay.config import DecodeConfig, DType, LossConfig, MTPConfig, TrainConfig
-from foresay.decoding.generate import Step, generate
+from foresay.decoding.generate import How, Step, generate
 from foresay.demo import Demo
 from foresay.demo import run as run_demo
 from foresay.errors import ConfigError, ForesayError
@@ -101,8 +101,7 @@ class GenerateCommand:
         text = sys.stdin.read() if self.prompt == "-" else self.prompt
         ids = encode(tokenizer, text, self.raw)
         stream = None if self.json or self.colour else _Stream(tokenizer)
-        watch: Callable[[int, Step], None] | None = stream.tell if stream else None
-        [said] = generate(model.core, [ids], self.decode, watch)
+        [said] = generate(model.core, [ids], self.decode, How(watch=stream.tell) if stream else How())
         counted = tally([said])
         if self.json:
             _print_json({

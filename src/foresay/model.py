@@ -7,12 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.generation import GenerateDecoderOnlyOutput
+from transformers.generation.logits_process import LogitsProcessorList
+from transformers.generation.stopping_criteria import StoppingCriteriaList, StopStringCriteria
+from transformers.generation.streamers import BaseStreamer
 
 from foresay import artefact
 from foresay.config import DecodeConfig, DType, MTPConfig
-from foresay.decoding.generate import Generation, Step, generate
+from foresay.decoding.generate import Generation, How, Step, generate
 from foresay.errors import PromptError
+from foresay.inside import Bridge
 from foresay.modelling.load import EMBEDDED, NANO, load_base, load_tokenizer
 from foresay.modelling.model import MaskModel
 from foresay.prompts import encode
@@ -83,27 +88,56 @@ class MultiTokenModel:
     def generate(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor | None = None,
         config: DecodeConfig | None = None,
-        **changes: Any,
-    ) -> Tensor:
-        """Greedy continuations as transformers' `generate` returns them: (B, L) int64, prompts first, padded behind.
+        streamer: BaseStreamer | None = None,
+        stop_strings: str | list[str] | None = None,
+        **arguments: Any,
+    ) -> Tensor | GenerateDecoderOnlyOutput:
+        """transformers' `generate`, several tokens a step: the same arguments, the same result.
 
-        `input_ids` (B, P) int64, padded on either side where `attention_mask` (B, P) is 0; `changes` are fields of
-        `DecodeConfig`, as in `max_new_tokens=64`. Raises PromptError, ConfigError.
+        `input_ids` (B, P) int64; greedy or sampled as `do_sample` and the generation config say. `config`, or any of
+        its fields (`layout="linear"`, `masks=4`), says how to draft. Returns prompts with continuations (B, L) int64,
+        padded behind. Raises PromptError for what cannot be accelerated (beam search and the like), with the reason.
         """
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        prompts = [ids[seen.bool()].tolist() for ids, seen in zip(input_ids, mask)]
-        said = generate(self.core, prompts, settings(config, changes))
-        longest = max(len(generation.tokens) for generation in said)
-        padded = [[*generation.tokens, *[self._pad] * (longest - len(generation.tokens))] for generation in said]
-        return torch.cat((input_ids, torch.tensor(padded, device=input_ids.device)), dim=1)
+        changes = {name: arguments.pop(name) for name in ("layout", "masks") if name in arguments}
+        decode = replace(config or DecodeConfig(), **changes)
+        if config is not None and not {"max_new_tokens", "max_length", "generation_config"} & arguments.keys():
+            arguments["max_new_tokens"] = config.max_new_tokens
+        if stop_strings is not None:
+            # On this path transformers withholds the tokenizer that its own stop strings need.
+            rule = StopStringCriteria(self.require_tokenizer(), stop_strings)
+            arguments["stopping_criteria"] = [*arguments.get("stopping_criteria", ()), rule]
+        arguments.pop("tokenizer", None)
+        bridge = Bridge(self.core, decode, streamer)
+        if streamer is not None:
+            streamer.put(input_ids.cpu())
+        result: Tensor | GenerateDecoderOnlyOutput = self.core.model.generate(
+            input_ids, custom_generate=bridge, **arguments
+        )
+        return result
+
+    def __call__(
+        self,
+        model: PreTrainedModel,
+        input_ids: Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        **prepared: Any,
+    ) -> Tensor | GenerateDecoderOnlyOutput:
+        """`base.generate(..., custom_generate=this)`: what transformers calls.
+
+        transformers withholds `streamer`, and the tokenizer that `stop_strings` needs, on this path: use `generate`
+        of this object for those.
+        """
+        bridge = Bridge(self.core, DecodeConfig())
+        return bridge(model, input_ids, logits_processor, stopping_criteria, generation_config, **prepared)
 
     def answer(
         self,
         prompts: Sequence[str],
         config: DecodeConfig | None = None,
-        watch: Callable[[int, Step], None] | None = None,
+        watch: Callable[[int, Step], None] = lambda index, step: None,
         **changes: Any,
     ) -> list[Generation]:
         """Greedy answers to user messages (through the chat template, where there is one), with every step.
@@ -111,18 +145,14 @@ class MultiTokenModel:
         `watch(prompt index, step)` is called as steps are kept. Raises PromptError, ConfigError.
         """
         tokenizer = self.require_tokenizer()
-        return generate(self.core, [encode(tokenizer, prompt) for prompt in prompts], settings(config, changes), watch)
+        ids = [encode(tokenizer, prompt) for prompt in prompts]
+        return generate(self.core, ids, settings(config, changes), How(watch=watch))
 
     def require_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, or a PromptError that says there is none."""
         if self.tokenizer is None:
             raise PromptError(f"{self.base_name} came without a tokenizer; give one, or use token ids")
         return self.tokenizer
-
-    @property
-    def _pad(self) -> int:
-        pad = self.core.model.generation_config.pad_token_id
-        return int(pad) if pad is not None else next(iter(self.core.base.stop_tokens), 0)
 
 
 def settings(config: DecodeConfig | None, changes: dict[str, Any]) -> DecodeConfig:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from foresay.config import LossConfig
-from foresay.modelling.model import MultiTokenModel
+from foresay.modelling.model import MaskModel
 from foresay.training.losses import Losses
 from foresay.training.two_pass import Batch
 
@@ -69,7 +69,7 @@ def bias(rows: list[PackedRow], window: int | None) -> Tensor:
 class OnePass:
     """A plain copy of the base with the adapter's weights as leaves of its own."""
 
-    def __init__(self, model: PreTrainedModel, mtp: MultiTokenModel) -> None:
+    def __init__(self, model: PreTrainedModel, mtp: MaskModel) -> None:
         self.model, self.config = model, mtp.config
         self.weights = {name: p.detach().clone().requires_grad_() for name, p in mtp.adapter.named_parameters()}
         self.acts: Tensor = torch.zeros(0)

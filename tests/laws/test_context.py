@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 from checks import (
+    Scene,
     Spoil,
     always_right,
     always_wrong,
     check_drafter_changes_nothing,
     check_greedy_is_plain,
+    check_mask_states_agree,
+    check_real_rows_are_the_base,
     sometimes_right,
 )
 
@@ -71,3 +74,9 @@ def test_a_batch_that_just_reaches_the_switch(layout: LayoutName, new_tokens: in
     check_greedy_is_plain(
         adapted(toy), toy, config, [random_prompts((3, 6, 5)), random_prompts((4, 1, 6, 2, 5), seed=1)]
     )
+
+
+def test_rows_beyond_the_switch() -> None:
+    scene = Scene.random(past=(SWITCH + 8, SWITCH + 1, SWITCH + 4), length=SWITCH + 12)
+    check_real_rows_are_the_base(adapted(PHI3_LONGROPE), PHI3_LONGROPE, scene)
+    check_mask_states_agree(adapted(PHI3_LONGROPE), PHI3_LONGROPE, scene)

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from foresay.config import DecodeConfig
-from foresay.decoding.draft import draft_greedy
+from foresay.decoding.choose import Asked, Blocks, Chooser, Drafts, Greedy
 from foresay.decoding.plan import Plan, Row, plan
-from foresay.decoding.verify import Verdict, verify_greedy
+from foresay.decoding.verify import Verdict
 from foresay.errors import PromptError
 from foresay.modelling.base import Rows
 from foresay.modelling.cache import SlotCache
 from foresay.modelling.model import MaskModel
 
-Drafter = Callable[[MaskModel, Tensor, Tensor], Tensor]
-"""(model, mask states (B, K, D), newest tokens (B,)) -> drafts (B, K)."""
+Stop = Callable[[list[int]], bool]
+"""Whether a text ends here: called with prompt and answer up to each kept token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,60 +54,79 @@ class Live:
     row: Row
     room: int
     """Tokens it may still say."""
+    ids: list[int]
+    """Prompt and answer so far."""
     steps: list[Step] = field(default_factory=list)
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """What a generation is run with, beside its settings."""
+
+    chooser: Callable[[Sequence[int]], Chooser] = lambda indices: Greedy()
+    """Makes the chooser for the prompts with these indices."""
+    watch: Callable[[int, Step], None] = lambda index, step: None
+    """Told of every step: (prompt index, step)."""
+    stop: Stop | None = None
+    """Ends a text besides the stop tokens."""
+    stop_tokens: frozenset[int] | None = None
+    """Replace the base's own stop tokens."""
 
 
 def generate(
-    model: MaskModel,
-    prompts: Sequence[Sequence[int]],
-    config: DecodeConfig,
-    watch: Callable[[int, Step], None] | None = None,
-    drafter: Drafter = draft_greedy,
+    model: MaskModel, prompts: Sequence[Sequence[int]], config: DecodeConfig, how: How | None = None
 ) -> list[Generation]:
-    """Greedy continuations of `prompts` (token ids), the same as plain decoding would give.
+    """Continuations of `prompts` (token ids): what plain decoding would say, or, sampled, say with the same chance.
 
-    `watch(prompt index, step)` is called as steps are kept; `drafter` may be replaced, the output does not depend on
-    it. Raises PromptError for prompts that cannot be served; nothing is left behind by a refused or broken call.
+    Raises PromptError for prompts that cannot be served; nothing is left behind by a refused or broken call.
     """
-    _check(model, prompts, config)
-    if len(prompts) > 1 and _straddles(model, prompts, config):
-        alone = (generate(model, [prompt], config, _renumber(watch, i), drafter) for i, prompt in enumerate(prompts))
-        return [generation for [generation] in alone]
-    session = Session(model, prompts, config, drafter)
-    while session.live:
-        for index, step in session.step():
-            if watch is not None:
-                watch(index, step)
-    return [session.done[index] for index in range(len(prompts))]
+    check_prompts(model, prompts, config)
+    how = how or How()
+    done: dict[int, Generation] = {}
+    for group in _groups(model, prompts, config):
+        session = Session(model, [prompts[index] for index in group], config, how.chooser(group), how)
+        while session.live:
+            for place, step in session.step():
+                how.watch(group[place], step)
+        done |= {group[place]: generation for place, generation in session.done.items()}
+    return [done[index] for index in range(len(prompts))]
 
 
 class Session:
     """Sequences of a batch in their slots. Owns every index of the decode loop."""
 
     def __init__(
-        self, model: MaskModel, prompts: Sequence[Sequence[int]], config: DecodeConfig, drafter: Drafter
+        self,
+        model: MaskModel,
+        prompts: Sequence[Sequence[int]],
+        config: DecodeConfig,
+        chooser: Chooser | None = None,
+        how: How | None = None,
     ) -> None:
-        self.model, self.config, self.drafter = model, config, drafter
+        how = how or How()
+        self.model, self.config, self.chooser, self.stop = model, config, chooser or Greedy(), how.stop
         self.masks = 0 if config.layout == "plain" else config.masks or model.config.num_masks
-        self.stops = frozenset() if config.ignore_stop else frozenset(model.base.stop_tokens)
+        own = frozenset() if config.ignore_stop else frozenset(model.base.stop_tokens)
+        self.stops = own if how.stop_tokens is None else how.stop_tokens
         self.done: dict[int, Generation] = {}
         context, longest = model.base.context, max(map(len, prompts))
         rooms = [min(config.max_new_tokens, context - len(prompt)) for prompt in prompts]
         self.live = [
-            Live(index, Row(0, len(prompt), 0), room) for index, (prompt, room) in enumerate(zip(prompts, rooms))
+            Live(index, Row(0, len(prompt), 0), room, list(prompt))
+            for index, (prompt, room) in enumerate(zip(prompts, rooms))
         ]
-        slots = longest + max(rooms) + (self.masks + 1) ** 2
-        self.cache = SlotCache(model.base.layers, slots)
+        self.cache = SlotCache(model.base.layers, longest + max(rooms) + (self.masks + 1) ** 2)
         padded = [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts]
-        self.pending = torch.tensor(padded, device=model.base.device)
+        self.pending = Drafts(torch.tensor(padded, device=model.base.device))
 
     @torch.no_grad()
     def step(self) -> list[tuple[int, Step]]:
         """One forward of the base for every live sequence: (prompt index, step) of each."""
         plan = self._plan()
-        ids = plan.align(self.pending)
+        ids = plan.align(self.pending.tokens)
         seen = self.model.see(ids, plan.call(ids.device), self.cache, plan.drafted + 1)
-        verdict = self._verify(plan, ids, seen)
+        verdict = self.chooser.verify(seen.logits, self._asked(plan, ids))
         kept = self._keep(plan, verdict)
         self._draft(plan, seen, verdict)
         return kept
@@ -116,17 +135,19 @@ class Session:
         rows = [live.row for live in self.live]
         return plan(rows, self.config.layout, self.masks, self.model.base.limits)
 
-    def _verify(self, plan: Plan, ids: Tensor, seen: Rows) -> Verdict:
-        drafted = torch.tensor([row.drafted for row in plan.rows], device=ids.device)
-        return verify_greedy(seen.logits, ids[:, ids.shape[1] - plan.drafted :], drafted)
+    def _asked(self, plan: Plan, ids: Tensor) -> Asked:
+        counts = tuple(row.drafted for row in plan.rows)
+        drafts = ids[:, ids.shape[1] - plan.drafted :]
+        q = None if self.pending.q is None else plan.align_drafts(self.pending.q)
+        return Asked(drafts, counts, q, [live.ids for live in self.live])
 
     def _keep(self, plan: Plan, verdict: Verdict) -> list[tuple[int, Step]]:
-        """Read what was accepted (the step's one look at the device), commit its slots, end what is finished."""
+        """Read what was accepted (the step's one look at the device), commit its slots, cut at a stop."""
         read = torch.cat((verdict.accepted[:, None], verdict.tokens), dim=1).tolist()
         kept = []
         for live, row, (accepted, *tokens) in zip(self.live, plan.rows, read):
             first = plan.drafted - row.drafted
-            said = self._cut(tokens[first : first + accepted + 1], live.room)
+            said = self._cut(live, tokens[first : first + accepted + 1])
             step = Step(tuple(said), row.drafted, min(accepted, len(said)))
             live.steps.append(step)
             live.room -= len(said)
@@ -134,49 +155,60 @@ class Session:
             kept.append((live.index, step))
         return kept
 
-    def _cut(self, tokens: list[int], room: int) -> list[int]:
-        """Tokens up to the first stop token and within the room."""
-        stop = next((place for place, token in enumerate(tokens, 1) if token in self.stops), len(tokens))
-        return tokens[: min(stop, room)]
+    def _cut(self, live: Live, tokens: list[int]) -> list[int]:
+        """Append the tokens to the text, up to a stop and within the room; say which were kept."""
+        for place, token in enumerate(tokens[: live.room], 1):
+            live.ids.append(token)
+            if token in self.stops or (self.stop is not None and self.stop(live.ids)):
+                live.stopped = True
+                return tokens[:place]
+        return tokens[: live.room]
 
     def _draft(self, plan: Plan, seen: Rows, verdict: Verdict) -> None:
         """Drop the finished, draft for the others from the block behind their last accepted row."""
         going = [place for place, live in enumerate(self.live) if not self._finish(live)]
-        if not going:
-            self.live = []
-            return
         states, newest, accepted = seen.states, verdict.newest, verdict.first + verdict.accepted
         if len(going) < len(self.live):
+            self.live = [self.live[place] for place in going]
+            if not going:
+                return
             chosen = torch.tensor(going, device=newest.device)
             states, newest, accepted = states[chosen], newest[chosen], accepted[chosen]
             self.cache.select(chosen)
-            self.live = [self.live[place] for place in going]
+            self.chooser.select(going)
         drawing = plan.layout.draw(newest.device)
         anchors = accepted + (plan.layout.real - plan.drafted - 1)
-        sizes = self._sizes(drawing.block_sizes, anchors)
-        self.pending = newest[:, None]
+        sizes: list[int] = drawing.block_sizes[anchors].tolist() if plan.layout.masks else [0] * len(going)
+        self.pending = Drafts(newest[:, None])
         if max(sizes):
             rows = drawing.block_rows[anchors][:, : max(sizes)]
             block = states.gather(1, rows[:, :, None].expand(-1, -1, states.shape[2]))
-            self.pending = torch.cat((self.pending, self.drafter(self.model, block, newest)), dim=1)
+            drafts = self.chooser.draft(self.model, Blocks(block, newest, sizes, [live.ids for live in self.live]))
+            self.pending = Drafts(torch.cat((newest[:, None], drafts.tokens), dim=1), drafts.q)
         for live, size in zip(self.live, sizes):
             live.row = Row(live.row.past, 1 + size, size)
+        self._recompute()
 
-    def _sizes(self, sizes: Tensor, anchors: Tensor) -> list[int]:
-        """Masks behind each sequence's last accepted row."""
-        counts: list[int] = sizes[anchors].tolist()
-        return counts
+    def _recompute(self) -> None:
+        """Where the base's own decoding computes its cache anew, do so: the whole text is one prefill again."""
+        base = self.model.base
+        if not (base.recomputes and self.live[0].row.past in base.limits[:-1]):
+            return
+        assert len(self.live) == 1, "sequences on both sides of a limit go alone"
+        live = self.live[0]
+        self.pending = Drafts(torch.tensor([live.ids], device=base.device))
+        live.row = Row(0, len(live.ids), 0)
 
     def _finish(self, live: Live) -> bool:
         """Move a sequence that stopped or used up its room to `done`."""
-        stopped = live.steps[-1].tokens[-1] in self.stops
-        if stopped or live.room == 0:
-            self.done[live.index] = Generation(tuple(live.steps), "stop" if stopped else "length")
+        if live.stopped or live.room == 0:
+            self.done[live.index] = Generation(tuple(live.steps), "stop" if live.stopped else "length")
             return True
         return False
 
 
-def _check(model: MaskModel, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> None:
+def check_prompts(model: MaskModel, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> None:
+    """Raise PromptError for what cannot be served."""
     if not prompts:
         raise PromptError("no prompt was given; give at least one")
     for number, prompt in enumerate(prompts, 1):
@@ -187,10 +219,11 @@ def _check(model: MaskModel, prompts: Sequence[Sequence[int]], config: DecodeCon
                 f"prompt {number} has {len(prompt)} tokens and the base's context is {model.base.context}; shorten it "
                 f"to {model.base.context - 1} or fewer"
             )
-        if min(prompt) < 0 or max(prompt) >= model.base.embedding.weight.shape[0]:
+        known = model.base.embedding.weight.shape[0]
+        if min(prompt) < 0 or max(prompt) >= known:
             raise PromptError(
-                f"prompt {number} has token {max(prompt)} and the base knows 0 to "
-                f"{model.base.embedding.weight.shape[0] - 1}; use the base's own tokenizer"
+                f"prompt {number} has token {max(prompt)} and the base knows 0 to {known - 1}; use the base's own "
+                "tokenizer"
             )
     if config.masks > model.config.num_masks:
         raise PromptError(
@@ -199,12 +232,12 @@ def _check(model: MaskModel, prompts: Sequence[Sequence[int]], config: DecodeCon
         )
 
 
-def _straddles(model: MaskModel, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> bool:
-    """Sequences could stand on both sides of a limit, where a shared call would change the shorter ones."""
-    shortest = min(map(len, prompts))
-    longest = max(map(len, prompts)) + config.max_new_tokens
-    return any(shortest < limit < longest for limit in model.base.limits[:-1])
+def _groups(model: MaskModel, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> list[list[int]]:
+    """Prompts that go through shared calls: all, or each alone.
 
-
-def _renumber(watch: Callable[[int, Step], None] | None, index: int) -> Callable[[int, Step], None] | None:
-    return None if watch is None else lambda _, step: watch(index, step)
+    Alone when sequences could stand on both sides of a limit, where a shared call would change the shorter ones.
+    """
+    shortest, longest = min(map(len, prompts)), max(map(len, prompts)) + config.max_new_tokens
+    indices = list(range(len(prompts)))
+    straddling = any(shortest <= limit < longest for limit in model.base.limits[:-1])
+    return [[index] for index in indices] if straddling else [indices]

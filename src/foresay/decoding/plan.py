@@ -57,6 +57,12 @@ class Plan:
         rows = torch.arange(real, device=pending.device) - torch.tensor(pads, device=pending.device)[:, None]
         return pending.gather(1, rows % real)
 
+    def align_drafts(self, q: Tensor) -> Tensor:
+        """`q` (B, >= N, V), aligned to the left as drafts are made -> (B, N, V), aligned to the right as judged."""
+        missing = torch.tensor([self.drafted - row.drafted for row in self.rows], device=q.device)
+        rows = (torch.arange(self.drafted, device=q.device) - missing[:, None]) % max(self.drafted, 1)
+        return q.gather(1, rows[:, :, None].expand(-1, -1, q.shape[2]))
+
 
 LAYOUTS: dict[LayoutName, Callable[[int, int], Layout]] = {
     "plain": lambda real, masks: Layout.plain(real),

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.pytorch_utils import Conv1D
 
@@ -53,12 +53,12 @@ class Base:
         _refuse_unsupported(model)
         self.model = model.eval().requires_grad_(False)
         self.config = model.config.get_text_config()
-        self.trunk: nn.Module = model.base_model
         self.layers = len(_decoder_layers(model))
         self.windows = _windows(self.config)
         self.context = int(self.config.max_position_embeddings)
         self._states: Tensor | None = None
-        self.trunk.register_forward_hook(self._read_states)
+        # Some heads call the decoder past the module that holds it (OPT): the decoder is what always runs.
+        model.get_decoder().register_forward_hook(self._read_states)
 
     @property
     def embedding(self) -> nn.Embedding:
@@ -107,6 +107,12 @@ class Base:
         kinds = [rope for rope in ropes.values() if isinstance(rope, dict)] or [ropes]
         switches = {r["original_max_position_embeddings"] for r in kinds if r.get("rope_type") == "longrope"}
         return (*sorted(int(switch) for switch in switches if switch < self.context), self.context)
+
+    @property
+    def recomputes(self) -> bool:
+        """Plain decoding computes its whole cache anew where longrope switches: Phi-3's own `generate` does."""
+        own = type(self.model).prepare_inputs_for_generation
+        return len(self.limits) > 1 and own is not GenerationMixin.prepare_inputs_for_generation
 
     def linears(self) -> Linears:
         """Every linear of every decoder layer, fused ones and GPT-2's Conv1D too."""
@@ -209,6 +215,7 @@ def _refuse_unsupported(model: PreTrainedModel) -> None:
         "is an encoder-decoder": model.config.is_encoder_decoder,
         "keeps a recurrent state, which drafts cannot be taken out of again": model._is_stateful,
         f"has layers of type {', '.join(sorted(layer_types))}": bool(layer_types),
+        "has windows that count slots, not positions": "local" in (getattr(config, "attention_layers", None) or ()),
         "shares K/V between layers": bool(getattr(config, "num_kv_shared_layers", 0)),
         "has per-layer embeddings": bool(getattr(config, "hidden_size_per_layer_input", 0)),
         "has no head over its vocabulary": model.get_output_embeddings() is None,

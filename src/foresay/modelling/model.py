@@ -133,12 +133,14 @@ class MaskModel(nn.Module):
             cache = SlotCache(base.layers, 2 * PROBE_ROWS + 2)
             layout = Layout.quadratic(PROBE_ROWS, 1)
             seen = self.see(ids, Call(layout, ids.new_zeros(1)), cache, PROBE_ROWS)
+            ours = {"explicit rows": seen.logits, "unembedding": base.unembed(seen.states[:, :PROBE_ROWS])}
+            # Once more behind cached rows: a linear that runs over the cache shows itself there.
+            self.see(ids[:, :1], Call(Layout.linear(1, 1), ids.new_full((1,), PROBE_ROWS)), cache, 1)
         except (TypeError, ValueError, RuntimeError, NotImplementedError, IndexError, AttributeError) as error:
             raise UnsupportedBase(
                 f"{name} does not take explicit rows, masks and positions ({type(error).__name__}: "
                 f"{str(error).splitlines()[0] if str(error) else 'no message'}); give a decoder-only attention model"
             ) from error
-        ours = {"explicit rows": seen.logits, "unembedding": base.unembed(seen.states[:, :PROBE_ROWS])}
         for what, logits in ours.items():
             apart = ((logits - own).float().norm() / own.float().norm()).item()
             if not apart <= PROBE_TOLERANCE.get(base.dtype, 0.1):
@@ -153,6 +155,3 @@ def _shape(linear: nn.Module) -> tuple[int, int]:
     weight: Tensor = linear.weight  # type: ignore[assignment]
     rows, columns = weight.shape
     return (columns, rows) if isinstance(linear, nn.Linear) else (rows, columns)
-
-
-MultiTokenModel = MaskModel

@@ -67,7 +67,12 @@ def two_pass(model: MaskModel, batch: Batch, config: LossConfig, chunk_anchors: 
 
     `chunk_anchors` anchors of every sequence go through the mask pass at once (0: all); the result does not depend on
     it. The base runs in eval mode; nothing of size rows x vocabulary outlives a chunk.
+    Raises ValueError for sequences past the base's first limit, where longrope switches: a chunk of early rows alone
+    would run at other frequencies than the rows it looks back to.
     """
+    length, limit = batch.ids.shape[1], model.base.limits[0]
+    if length > limit:
+        raise ValueError(f"sequences of {length} tokens reach past position {limit} of the base; cut them there")
     kept = base_pass(model, batch)
     counts = count(batch, model.config.num_masks, config)
     losses = Losses(base=kept.teacher.cross_entropy / counts.rows if config.real_rows else 0.0)

@@ -1,0 +1,150 @@
+"""How tokens are chosen from the base's logits: greedy, or sampled exactly from the base's distribution.
+
+Both judge the same drafts through the same verdict; the decode loop does not know which one it runs.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foresay.decoding.dice import Dice
+from foresay.decoding.draft import draft_greedy
+from foresay.decoding.processing import Processing
+from foresay.decoding.verify import Verdict, verify_greedy, verify_sampled
+from foresay.modelling.model import MaskModel
+
+Drafter = Callable[[MaskModel, Tensor, Tensor], Tensor]
+"""(model, mask states (B, K, D), newest tokens (B,)) -> drafts (B, K)."""
+
+
+NO_PROCESSING = Processing()
+
+
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """Guesses for the next step."""
+
+    tokens: Tensor
+    """(B, K) int64."""
+    q: Tensor | None = None
+    """(B, K, V): the distributions they were drawn from; None: they were not drawn by chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The drafts of a call, aligned to the right, and the ids of each sequence up to its newest token."""
+
+    drafts: Tensor
+    """(B, N) int64."""
+    counts: tuple[int, ...]
+    """How many of them each sequence has."""
+    q: Tensor | None
+    """(B, N, V), aligned alike."""
+    texts: Sequence[list[int]]
+    """Ids of each sequence, its newest token included."""
+
+    def prefixes(self) -> list[list[list[int]]]:
+        """Ids before each row to be judged: the text, then with one draft more each."""
+        drafts = [row[len(row) - count :] for row, count in zip(self.drafts.tolist(), self.counts)]
+        return [
+            [text + some[:more] for more in range(count + 1)]
+            for text, some, count in zip(self.texts, drafts, self.counts)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """The block behind each sequence's last accepted row."""
+
+    states: Tensor
+    """(B, K, D) of its masks."""
+    newest: Tensor
+    """(B,) int64: the token that the guesses go behind."""
+    sizes: Sequence[int]
+    """Masks in each sequence's block; 0 where it has none."""
+    texts: Sequence[list[int]]
+    """Ids of each sequence, its newest token included."""
+
+
+class Chooser(ABC):
+    """Judges drafts and makes new ones."""
+
+    processing: Processing
+
+    @abstractmethod
+    def verify(self, logits: Tensor, asked: Asked) -> Verdict:
+        """Which drafts stay: `logits` (B, N + 1, V) at the row before every draft and at the last one."""
+
+    @abstractmethod
+    def draft(self, model: MaskModel, blocks: Blocks) -> Drafts:
+        """Guess the tokens behind the newest ones."""
+
+    @abstractmethod
+    def select(self, sequences: Sequence[int]) -> None:
+        """Keep these sequences of the batch, in this order."""
+
+    def scores(self, logits: Tensor, asked: Asked) -> Tensor:
+        """(B, N + 1, V): the logits after the processors."""
+        texts = [] if self.processing.blind else asked.prefixes()
+        return self.processing.rows(texts, logits)
+
+
+@dataclass(slots=True)
+class Greedy(Chooser):
+    """The base's best token, always. `drafter` may be replaced: the output does not depend on it."""
+
+    processing: Processing = NO_PROCESSING
+    drafter: Drafter = draft_greedy
+
+    def verify(self, logits: Tensor, asked: Asked) -> Verdict:
+        """See `Chooser.verify`."""
+        drafted = torch.tensor(asked.counts, device=logits.device)
+        return verify_greedy(self.scores(logits, asked), asked.drafts, drafted)
+
+    def draft(self, model: MaskModel, blocks: Blocks) -> Drafts:
+        """See `Chooser.draft`."""
+        return Drafts(self.drafter(model, blocks.states, blocks.newest))
+
+    def select(self, sequences: Sequence[int]) -> None:
+        """See `Chooser.select`; nothing is kept here."""
+
+
+@dataclass(slots=True)
+class Sampled(Chooser):
+    """Exactly the base's distribution, whatever the drafts: chain rejection sampling.
+
+    `greedy_drafts` takes the sampler head's best token instead of drawing one: cheaper, and exact too.
+    """
+
+    dice: Dice
+    processing: Processing = NO_PROCESSING
+    greedy_drafts: bool = False
+
+    def verify(self, logits: Tensor, asked: Asked) -> Verdict:
+        """See `Chooser.verify`."""
+        p = self.scores(logits, asked).softmax(dim=-1)
+        return verify_sampled(p, asked.drafts, asked.counts, asked.q, self.dice)
+
+    def draft(self, model: MaskModel, blocks: Blocks) -> Drafts:
+        """See `Chooser.draft`; a draft is drawn from the sampler head's scores after the same processors."""
+        if self.greedy_drafts:
+            return Drafts(draft_greedy(model, blocks.states, blocks.newest))
+        guesses: list[Tensor] = []
+        distributions, previous, texts = [], blocks.newest, list(blocks.texts)
+        for place, state in enumerate(blocks.states.unbind(dim=1)):
+            logits = model.base.unembed(model.sample(previous, state))
+            prefixes = [] if self.processing.blind else [[text] for text in texts]
+            q = self.processing.rows(prefixes, logits[:, None])[:, 0].softmax(dim=-1)
+            previous = self.dice.pick(q, [size > place for size in blocks.sizes])
+            guesses.append(previous)
+            distributions.append(q)
+            if not self.processing.blind:
+                texts = [[*text, guess] for text, guess in zip(texts, previous.tolist())]
+        return Drafts(torch.stack(guesses, dim=1), torch.stack(distributions, dim=1))
+
+    def select(self, sequences: Sequence[int]) -> None:
+        """See `Chooser.select`."""
+        self.dice.select(sequences)

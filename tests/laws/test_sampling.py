@@ -1,0 +1,211 @@
+"""Sampling has exactly the base's distribution: every outcome of every draw is enumerated on a tiny vocabulary."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.generation.logits_process import (
+    LogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from foresay.config import DecodeConfig, LayoutName, MTPConfig
+from foresay.decoding import choose
+from foresay.decoding.choose import Sampled
+from foresay.decoding.dice import Dice, SeededDice
+from foresay.decoding.generate import How, Session, generate
+from foresay.decoding.processing import Processing
+from foresay.decoding.verify import verify_sampled
+from foresay.modelling.model import MaskModel
+from toys import redraw
+
+VOCABULARY = 3
+TOKENS = 3
+PROMPT = (2, 0, 1, 1)
+
+
+class Enumeration(Dice):
+    """Takes the decisions of a script, then the first possible one, and remembers what else could have been."""
+
+    def __init__(self, script: Sequence[int]) -> None:
+        self.script, self.options, self.chance = list(script), [], 1.0
+
+    def decide(self, chances: Sequence[float]) -> int:
+        possible = [choice for choice, chance in enumerate(chances) if chance > 0]
+        place = len(self.options)
+        self.options.append(possible)
+        choice = self.script[place] if place < len(self.script) else possible[0]
+        self.chance *= chances[choice]
+        return choice
+
+    def accept(self, chances: Tensor, counts: Sequence[int]) -> Tensor:
+        answers = torch.zeros(chances.shape, dtype=torch.bool)
+        for place in range(chances.shape[1] - counts[0], chances.shape[1]):
+            chance = chances[0, place].item()
+            # Drafts behind a rejected one are judged by nobody: no need to branch.
+            if not self.decide([1 - chance, chance]):
+                break
+            answers[0, place] = True
+        return answers
+
+    def pick(self, distribution: Tensor, wanted: Sequence[bool] | None = None) -> Tensor:
+        assert wanted in (None, [True])
+        return torch.tensor([self.decide(distribution[0].tolist())])
+
+    def select(self, sequences: Sequence[int]) -> None:
+        assert list(sequences) == [0]
+
+
+def enumerate_outcomes(run: Callable[[Enumeration], tuple[int, ...]]) -> dict[tuple[int, ...], float]:
+    """Distribution of what `run` returns, over every path of decisions."""
+    outcomes: dict[tuple[int, ...], float] = {}
+    scripts: list[list[int]] = [[]]
+    while scripts:
+        script = scripts.pop()
+        dice = Enumeration(script)
+        outcome = run(dice)
+        outcomes[outcome] = outcomes.get(outcome, 0.0) + dice.chance
+        taken = script + [options[0] for options in dice.options[len(script) :]]
+        for place in range(len(script), len(dice.options)):
+            scripts += [[*taken[:place], other] for other in dice.options[place][1:]]
+    return outcomes
+
+
+@pytest.fixture(scope="module")
+def mtp() -> MaskModel:
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=64,
+        eos_token_id=None,
+        bos_token_id=None,
+        pad_token_id=None,
+    )
+    model = LlamaForCausalLM(config).double()
+    redraw(model, 3)
+    mtp = MaskModel.from_base(model, MTPConfig(num_masks=2, rank=2))
+    redraw(mtp.adapter, 4)
+    mtp.adapter.double()
+    mtp.model.generation_config.eos_token_id = None
+    return mtp
+
+
+def wanted(mtp: MaskModel, processors: Sequence[LogitsProcessor], tokens: int) -> dict[tuple[int, ...], float]:
+    """The base's own distribution over the next tokens, by its plain forward."""
+    chances = {}
+    for text in itertools.product(range(VOCABULARY), repeat=tokens):
+        chance = 1.0
+        for place, token in enumerate(text):
+            ids = torch.tensor([[*PROMPT, *text[:place]]])
+            scores = mtp.model(ids).logits[:, -1]
+            for processor in processors:
+                scores = processor(ids, scores)
+            chance *= scores.softmax(-1)[0, token].item()
+        chances[text] = chance
+    return chances
+
+
+def check_exact(
+    mtp: MaskModel,
+    layout: LayoutName,
+    processors: Sequence[LogitsProcessor] = (),
+    greedy_drafts: bool = False,
+    tokens: int = TOKENS,
+) -> None:
+    config = DecodeConfig(layout=layout, max_new_tokens=tokens)
+    accepted = []
+
+    def run(dice: Enumeration) -> tuple[int, ...]:
+        chooser = Sampled(dice, Processing(tuple(processors)), greedy_drafts)
+        [said] = generate(mtp, [PROMPT], config, How(chooser=lambda _: chooser))
+        accepted.append(sum(step.accepted for step in said.steps))
+        return tuple(said.tokens)
+
+    outcomes, expected = enumerate_outcomes(run), wanted(mtp, processors, tokens)
+    assert sum(outcomes.values()) == pytest.approx(1, abs=1e-12)
+    for text, chance in expected.items():
+        assert outcomes.get(text, 0.0) == pytest.approx(chance, abs=1e-12), text
+    if layout != "plain":
+        assert max(accepted) == tokens - 1
+        assert min(accepted) == 0
+
+
+LAYOUTS: list[LayoutName] = ["plain", "linear", "quadratic"]
+PROCESSORS: dict[str, list[LogitsProcessor]] = {
+    "temperature": [TemperatureLogitsWarper(0.7)],
+    "top-k": [TopKLogitsWarper(2)],
+    "top-p after temperature": [TemperatureLogitsWarper(1.5), TopPLogitsWarper(0.8)],
+    "repetition penalty": [RepetitionPenaltyLogitsProcessor(1.7)],
+    "no repeated bigrams": [NoRepeatNGramLogitsProcessor(3)],
+}
+
+
+@pytest.mark.parametrize("greedy_drafts", [False, True], ids=["drawn drafts", "greedy drafts"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_has_the_bases_distribution(mtp: MaskModel, layout: LayoutName, greedy_drafts: bool) -> None:
+    check_exact(mtp, layout, greedy_drafts=greedy_drafts)
+
+
+@pytest.mark.parametrize("processors", PROCESSORS.values(), ids=PROCESSORS.keys())
+def test_processors_act_as_in_plain_decoding(mtp: MaskModel, processors: list[LogitsProcessor]) -> None:
+    check_exact(mtp, "quadratic", processors)
+
+
+def mutants() -> Iterator[tuple[str, Callable[..., object]]]:
+    def looks_at_the_draw(p: Tensor, drafts: Tensor, counts: Sequence[int], q: Tensor, dice: Dice) -> object:
+        # Verify a draft only if it was likely: what is verified then depends on what was drawn.
+        if counts[0] and q[0, -counts[0], drafts[0, -counts[0]]] < 0.4:
+            return verify_sampled(p[:, :1], drafts[:, :0], [0], q[:, :0], dice)
+        return verify_sampled(p, drafts, counts, q, dice)
+
+    def no_residual(p: Tensor, drafts: Tensor, counts: Sequence[int], q: Tensor, dice: Dice) -> object:
+        verdict = verify_sampled(p, drafts, counts, q, dice)
+        row = (verdict.first + verdict.accepted)[0]
+        verdict.tokens[0, row] = dice.pick(p[:, row])[0]
+        return verdict
+
+    def always_kept(p: Tensor, drafts: Tensor, counts: Sequence[int], q: Tensor, dice: Dice) -> object:
+        return verify_sampled(p, drafts, counts, None if q is None else torch.full_like(q, 1e-300), dice)
+
+    yield "looks at the draw", looks_at_the_draw
+    yield "no residual", no_residual
+    yield "always kept", always_kept
+
+
+@pytest.mark.parametrize(("name", "broken"), list(mutants()), ids=lambda value: value if isinstance(value, str) else "")
+def test_a_broken_verifier_is_caught(
+    mtp: MaskModel, monkeypatch: pytest.MonkeyPatch, name: str, broken: Callable[..., object]
+) -> None:
+    monkeypatch.setattr(choose, "verify_sampled", broken)
+    with pytest.raises(AssertionError):
+        check_exact(mtp, "quadratic", tokens=2)
+
+
+def sampled(seed: int) -> How:
+    return How(chooser=lambda indices: Sampled(SeededDice(seed, indices)))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_seed_gives_the_same_text_at_any_batch_size(mtp: MaskModel, layout: LayoutName) -> None:
+    config = DecodeConfig(layout=layout, max_new_tokens=20)
+    prompts = [PROMPT, PROMPT[:2], (*PROMPT, 0, 2)]
+    together = [generation.tokens for generation in generate(mtp, prompts, config, sampled(5))]
+    alone = []
+    for index, prompt in enumerate(prompts):
+        session = Session(mtp, [prompt], config, Sampled(SeededDice(5, [index])))
+        while session.live:
+            session.step()
+        alone.append(session.done[0].tokens)
+    assert together == alone
+    assert together != [generation.tokens for generation in generate(mtp, prompts, config, sampled(6))]

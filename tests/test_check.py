@@ -1,0 +1,196 @@
+"""The verb `check`: a sound decoder passes, a broken one cannot, and only rounding is excused."""
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+import torch
+
+from foresay.check import ROUNDING, Certificate, CheckConfig, Checker, first_difference
+from foresay.config import DecodeConfig, DType
+from foresay.decoding import choose
+from foresay.decoding.generate import Generation, generate
+from foresay.decoding.verify import Verdict, verify_greedy
+from foresay.model import MultiTokenModel
+from foresay.prompts import Prompt
+from toys import LLAMA, random_prompts, with_adapter
+
+CONFIG = CheckConfig(max_new_tokens=24, batch_size=4)
+KEYS = {"prompts", "tokens", "dtype", "identical", "ties", "bugs", "tokens_per_step", "divergences"}
+
+
+@pytest.fixture(scope="module")
+def exact() -> MultiTokenModel:
+    """A toy in float32; nobody changes it."""
+    return MultiTokenModel(with_adapter(LLAMA.model(), masks=3), None, "toy")
+
+
+@pytest.fixture(scope="module")
+def rounded() -> MultiTokenModel:
+    """The same in bfloat16."""
+    return MultiTokenModel(with_adapter(LLAMA.model().to(torch.bfloat16), masks=3), None, "toy")
+
+
+def prompts(count: int = 6) -> list[Prompt]:
+    return [Prompt(ids, "random", "") for ids in random_prompts([3 + place for place in range(count)])]
+
+
+def check(model: MultiTokenModel, exact: MultiTokenModel, config: CheckConfig = CONFIG) -> Certificate:
+    """A run whose float32 model is `exact`."""
+
+    def reopen(dtype: DType) -> MultiTokenModel:
+        assert dtype == "float32"
+        return exact
+
+    return Checker(model, config, reopen).run(prompts())
+
+
+# Broken and half-broken verifiers.
+
+
+def accept_everything(logits: torch.Tensor, drafts: torch.Tensor, drafted: torch.Tensor) -> Verdict:
+    """Keep every draft, right or wrong."""
+    own = verify_greedy(logits, drafts, drafted)
+    return replace(own, accepted=drafted, tokens=torch.cat((drafts, own.tokens[:, -1:]), dim=1))
+
+
+def second_where_close(logits: torch.Tensor, drafts: torch.Tensor, drafted: torch.Tensor) -> Verdict:
+    """Take the base's second choice where bfloat16 could confuse it with the first, and with no other."""
+    best = logits.float().topk(3)
+    rounding = ROUNDING * torch.finfo(torch.bfloat16).eps * logits.float().abs().amax(-1)
+    first, second, third = best.values.unbind(-1)
+    close = (first - second < rounding / 2) & (second - third > rounding)
+    lowered = logits.scatter(-1, best.indices[..., :1], torch.finfo(logits.dtype).min)
+    return verify_greedy(torch.where(close[..., None], lowered, logits), drafts, drafted)
+
+
+Verify = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Verdict]
+
+
+def only_in_bfloat16(verify: Verify) -> Verify:
+    """Sound in float32."""
+
+    def verdict(logits: torch.Tensor, drafts: torch.Tensor, drafted: torch.Tensor) -> Verdict:
+        return (verify if logits.dtype == torch.bfloat16 else verify_greedy)(logits, drafts, drafted)
+
+    return verdict
+
+
+# Verdicts.
+
+
+def test_a_sound_decoder_is_lossless(exact: MultiTokenModel) -> None:
+    def never(dtype: DType) -> MultiTokenModel:
+        raise AssertionError("nothing diverged, so there is nothing to repeat")
+
+    watched = []
+    found = Checker(exact, CONFIG, never, watched.append).run(prompts())
+    assert (found.prompts, found.answers, found.identical) == (6, 12, 12)
+    assert (found.ties, found.bugs, found.divergences) == (0, 0, ())
+    assert found.tokens == 12 * 24
+    assert found.sentence == "Lossless: 12 of 12 answers are identical to plain decoding."
+    assert found.dtype == "float32"
+    assert set(found.tokens_per_step) == {"linear", "quadratic"}
+    assert all(value >= 1 for value in found.tokens_per_step.values())
+    assert sorted(watched) == ["linear"] * 6 + ["plain"] * 6 + ["quadratic"] * 6
+
+
+def test_a_certificate_says_how_it_was_made(exact: MultiTokenModel) -> None:
+    found = asdict(check(exact, exact, replace(CONFIG, layouts=("linear",))))
+    assert found.keys() >= KEYS
+    assert found["provenance"]["settings"] == {"base": "toy"} | asdict(replace(CONFIG, layouts=("linear",)))
+    assert found["answers"] == 6
+    assert found["tokens_per_step"].keys() == {"linear"}
+
+
+def test_a_verifier_that_accepts_everything_is_a_bug(exact: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "verify_greedy", accept_everything)
+    found = check(exact, exact)
+    assert found.bugs == len(found.divergences) == 12
+    assert (found.identical, found.ties) == (0, 0)
+    assert found.sentence.startswith("NOT lossless: 12 of 12 answers differ")
+    for divergence in found.divergences:
+        assert divergence.verdict == "bug"
+        assert divergence.diverges_in_float32
+        assert divergence.plain_token != divergence.accelerated_token
+
+
+def quadratic(model: MultiTokenModel) -> list[Generation]:
+    """What `check` decodes, in its batches."""
+    ids, size = [prompt.ids for prompt in prompts()], CONFIG.batch_size
+    decode = DecodeConfig(layout="quadratic", max_new_tokens=CONFIG.max_new_tokens)
+    return [said for start in range(0, 6, size) for said in generate(model.core, ids[start : start + size], decode)]
+
+
+def test_the_first_unequal_token_is_named(exact: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(CONFIG, layouts=("quadratic",))
+    sound = [said.tokens for said in quadratic(exact)]
+    monkeypatch.setattr(choose, "verify_greedy", accept_everything)
+    broken = [said.tokens for said in quadratic(exact)]
+    for index, divergence in enumerate(check(exact, exact, config).divergences):
+        place = first_difference(sound[index], broken[index])
+        assert (divergence.prompt, divergence.domain, divergence.layout) == (index, "random", "quadratic")
+        assert divergence.position == place
+        assert divergence.plain_token == sound[index][place]
+        assert divergence.accelerated_token == broken[index][place]
+
+
+def test_a_tie_in_bfloat16_is_excused(
+    exact: MultiTokenModel, rounded: MultiTokenModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "verify_greedy", only_in_bfloat16(second_where_close))
+    found = check(rounded, exact)
+    assert found.dtype == "bfloat16"
+    assert found.ties == len(found.divergences) > 0
+    assert found.bugs == 0
+    assert f"{found.ties} differ by a tie that bfloat16 rounding explains" in found.sentence
+    assert found.sentence.startswith(f"Lossless: {12 - found.ties} of 12")
+    for divergence in found.divergences:
+        assert divergence.verdict == "tie"
+        assert not divergence.diverges_in_float32
+        assert 0 <= divergence.margin <= divergence.bound
+
+
+def test_a_small_margin_excuses_nothing_that_float32_repeats(
+    exact: MultiTokenModel, rounded: MultiTokenModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "verify_greedy", second_where_close)
+    found = check(rounded, exact)
+    repeated = [divergence for divergence in found.divergences if divergence.diverges_in_float32]
+    assert repeated
+    assert all(divergence.margin <= divergence.bound for divergence in repeated)
+    assert all(divergence.verdict == "bug" for divergence in repeated)
+    assert found.bugs == len(repeated)
+
+
+def test_agreement_in_float32_excuses_no_large_margin(
+    exact: MultiTokenModel, rounded: MultiTokenModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "verify_greedy", only_in_bfloat16(accept_everything))
+    found = check(rounded, exact)
+    excused = [divergence for divergence in found.divergences if divergence.verdict == "tie"]
+    assert found.bugs > len(excused)
+    for divergence in found.divergences:
+        assert not divergence.diverges_in_float32
+        assert divergence.verdict == "bug" or divergence.margin <= divergence.bound
+
+
+def test_an_answer_that_ends_too_soon_is_a_bug(exact: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def shorter(*args: Any) -> list[Generation]:
+        return [replace(said, steps=said.steps[:-1]) for said in generate(*args)]
+
+    monkeypatch.setattr("foresay.check.generate", shorter)
+    found = check(exact, exact)
+    assert found.bugs == len(found.divergences) == 12
+    for divergence in found.divergences:
+        assert divergence.accelerated_token is None
+        assert divergence.plain_token is not None
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "place"),
+    [([1, 2, 3], [1, 9, 3], 1), ([1, 2], [1, 2, 3], 2), ([1, 2, 3], [1, 2], 2), ([], [1], 0), ([4], [5], 0)],
+)
+def test_first_difference(left: list[int], right: list[int], place: int) -> None:
+    assert first_difference(left, right) == place

@@ -1,0 +1,197 @@
+"""The front door: `generate` as transformers has it, and refusals that leave the model usable."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from foresay.config import DecodeConfig, LayoutName, MTPConfig
+from foresay.errors import ConfigError, ForesayError, PromptError
+from foresay.model import MultiTokenModel
+from toys import GPT2, LLAMA, Toy, own_output, pristine, random_prompts, with_adapter
+
+LENGTHS = (5, 9, 2)
+MASKS = 4
+NEW = 24
+
+
+def front_door(toy: Toy) -> MultiTokenModel:
+    return MultiTokenModel(with_adapter(toy.model(), masks=MASKS), None, "toy")
+
+
+@pytest.fixture(scope="module")
+def model() -> MultiTokenModel:
+    """Nobody changes it."""
+    return front_door(LLAMA)
+
+
+def padded(side: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """A ragged batch of prompts and its attention mask."""
+    longest = max(LENGTHS)
+    rows, masks = [], []
+    for prompt in random_prompts(LENGTHS):
+        pads = [0] * (longest - len(prompt))
+        rows.append([*pads, *prompt] if side == "left" else [*prompt, *pads])
+        seen = [1] * len(prompt)
+        masks.append([*pads, *seen] if side == "left" else [*seen, *pads])
+    return torch.tensor(rows), torch.tensor(masks)
+
+
+def late_stop(toy: Toy) -> int:
+    """A stop token that ends some prompts of the batch, not all, and none at once."""
+    outputs = [own_output(toy, prompt, len(prompt) + NEW) for prompt in random_prompts(LENGTHS)]
+    stops = (t for t in range(96) if 0 < sum(t in output for output in outputs) < len(outputs))
+    return next(stop for stop in stops if all(stop not in output[:3] for output in outputs))
+
+
+def transformers_generate(toy: Toy, ids: torch.Tensor, mask: torch.Tensor, stop: int | None) -> torch.Tensor:
+    settings = {"do_sample": False, "max_new_tokens": NEW, "eos_token_id": stop, "pad_token_id": 0}
+    text: torch.Tensor = pristine(toy).generate(ids, attention_mask=mask, **settings)
+    return text
+
+
+# What transformers returns.
+
+
+@pytest.mark.parametrize("stopping", [False, True], ids=["to the end", "stopping"])
+@pytest.mark.parametrize("layout", ["plain", "linear", "quadratic"])
+@pytest.mark.parametrize("toy", [LLAMA, GPT2], ids=lambda toy: toy.name)
+def test_generate_returns_what_transformers_returns(toy: Toy, layout: LayoutName, stopping: bool) -> None:
+    model, stop = front_door(toy), late_stop(toy) if stopping else None
+    model.core.model.generation_config.eos_token_id = stop
+    model.core.model.generation_config.pad_token_id = 0
+    ids, mask = padded("left")
+    ours = model.generate(ids, attention_mask=mask, layout=layout, max_new_tokens=NEW)
+    assert torch.equal(ours, transformers_generate(toy, ids, mask, stop))
+    assert ours.dtype == ids.dtype
+    if stopping:
+        assert (ours[:, ids.shape[1] :] == stop).any()
+
+
+@pytest.mark.parametrize("layout", ["plain", "linear", "quadratic"])
+def test_padding_behind_is_not_part_of_the_prompt(model: MultiTokenModel, layout: LayoutName) -> None:
+    ids, mask = padded("right")
+    ours = model.generate(ids, attention_mask=mask, layout=layout, max_new_tokens=NEW)
+    assert torch.equal(ours[:, : ids.shape[1]], ids)
+    for row, prompt in zip(ours, random_prompts(LENGTHS)):
+        assert row[ids.shape[1] :].tolist() == own_output(LLAMA, prompt, len(prompt) + NEW)
+
+
+def test_without_a_mask_every_token_counts(model: MultiTokenModel) -> None:
+    ids, _ = padded("left")
+    ours = model.generate(ids, max_new_tokens=NEW)
+    assert torch.equal(ours, transformers_generate(LLAMA, ids, torch.ones_like(ids), None))
+
+
+def test_boolean_mask_is_a_mask(model: MultiTokenModel) -> None:
+    ids, mask = padded("left")
+    assert torch.equal(
+        model.generate(ids, attention_mask=mask.bool(), max_new_tokens=NEW), model.generate(ids, attention_mask=mask, max_new_tokens=NEW)
+    )
+
+
+def test_generation_ends_at_the_context(model: MultiTokenModel) -> None:
+    [prompt] = random_prompts((250,))
+    ours = model.generate(torch.tensor([prompt]), max_new_tokens=NEW)
+    assert ours.shape == (1, 256)
+    assert ours[0, 250:].tolist() == own_output(LLAMA, prompt, 256)
+
+
+# Settings.
+
+
+def test_settings_are_fields_of_the_config(model: MultiTokenModel) -> None:
+    ids, _ = padded("left")
+    config = DecodeConfig(layout="linear", masks=2, max_new_tokens=5)
+    assert model.generate(ids, config=config).shape[1] == ids.shape[1] + 5
+    assert model.generate(ids, config=config, max_new_tokens=7).shape[1] == ids.shape[1] + 7
+    assert config.max_new_tokens == 5
+
+
+def test_unknown_setting_is_refused_with_the_known_ones(model: MultiTokenModel) -> None:
+    ids, _ = padded("left")
+    message = "generate got unknown setting 'temprature'; known are layout, masks, max_new_tokens, ignore_stop"
+    with pytest.raises(PromptError, match=message):
+        model.generate(ids, temprature=0.7)
+    check_still_works(model)
+
+
+def test_impossible_setting_is_refused(model: MultiTokenModel) -> None:
+    with pytest.raises(ConfigError, match="max_new_tokens is 0; give at least 1"):
+        model.generate(torch.tensor([[1, 2]]), max_new_tokens=0)
+    check_still_works(model)
+
+
+# Refusals.
+
+ONE = torch.tensor([[1, 2, 3]])
+REFUSED: list[tuple[str, torch.Tensor, dict[str, Any], str]] = [
+    ("empty batch", ONE[:0], {}, "no prompt was given; give at least one"),
+    ("empty prompt", ONE[:, :0], {}, "prompt 1 has no tokens; give at least one"),
+    ("all padding", ONE, {"attention_mask": ONE * 0}, "prompt 1 has no tokens; give at least one"),
+    (
+        "prompt of the context",
+        torch.ones(2, 256, dtype=torch.int64),
+        {"attention_mask": torch.tensor([[0] * 99 + [1] * 157, [1] * 256])},
+        "prompt 2 has 256 tokens and the base's context is 256; shorten it to 255 or fewer",
+    ),
+    ("token past the vocabulary", ONE + 93, {}, "prompt 1 has token 96 and the base knows 0 to 95; use the base's own"),
+    ("negative token", ONE - 2, {}, "prompt 1 has token .* and the base knows 0 to 95; use the base's own tokenizer"),
+    (
+        "too many masks",
+        ONE,
+        {"masks": 5},
+        "5 masks were asked for and the adapter was trained with 4; ask for at most 4",
+    ),
+]
+
+
+def check_still_works(model: MultiTokenModel) -> None:
+    """The next call is served as if nothing had been."""
+    ids, mask = padded("left")
+    assert not model.core.gate.is_open
+    ours = model.generate(ids, attention_mask=mask, max_new_tokens=NEW)
+    assert torch.equal(ours, transformers_generate(LLAMA, ids, mask, None))
+
+
+@pytest.mark.parametrize(("name", "ids", "more", "message"), REFUSED, ids=[name for name, *_ in REFUSED])
+def test_request_that_cannot_be_served_is_refused_and_forgotten(
+    model: MultiTokenModel, name: str, ids: torch.Tensor, more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PromptError, match=message) as refusal:
+        model.generate(ids, max_new_tokens=4, **more)
+    assert isinstance(refusal.value, ForesayError)
+    check_still_works(model)
+
+
+def test_call_that_breaks_is_forgotten(model: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, mask = padded("left")
+
+    def broken(*args: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        # Inside a forward, while the gate stands open.
+        patch.setattr(type(model.core.adapter.pairs[-1]), "forward", broken)
+        with pytest.raises(KeyboardInterrupt):
+            model.generate(ids, attention_mask=mask, max_new_tokens=NEW)
+    check_still_works(model)
+
+
+# Names and tokenizers.
+
+
+def test_answers_go_through_the_chat_template() -> None:
+    model = MultiTokenModel.from_base("nano", MTPConfig(num_masks=2, rank=2))
+    seen = []
+    [said] = model.answer(["Say hi."], max_new_tokens=8, watch=lambda index, step: seen.append((index, step)))
+    tokenizer = model.require_tokenizer()
+    ids = tokenizer("<|user|>Say hi.<|assistant|>", return_tensors="pt").input_ids
+    plain = model.core.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8)
+    assert said.tokens == plain[0, ids.shape[1] :].tolist()
+    assert seen == [(0, step) for step in said.steps]
+
+
+def test_text_needs_a_tokenizer(model: MultiTokenModel) -> None:
+    with pytest.raises(PromptError, match="toy came without a tokenizer; give one, or use token ids"):
+        model.answer(["Say hi."])
