@@ -69,10 +69,11 @@ Verify = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Verdict]
 
 
 def only_in_bfloat16(verify: Verify) -> Verify:
-    """Sound in float32."""
+    """Sound in float32: logits that bfloat16 holds exactly come from a model in bfloat16."""
 
     def verdict(logits: torch.Tensor, drafts: torch.Tensor, drafted: torch.Tensor) -> Verdict:
-        return (verify if logits.dtype == torch.bfloat16 else verify_greedy)(logits, drafts, drafted)
+        rounded = torch.equal(logits.to(torch.bfloat16).to(logits.dtype), logits)
+        return (verify if rounded else verify_greedy)(logits, drafts, drafted)
 
     return verdict
 

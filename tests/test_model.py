@@ -86,7 +86,8 @@ def test_without_a_mask_every_token_counts(model: MultiTokenModel) -> None:
 def test_boolean_mask_is_a_mask(model: MultiTokenModel) -> None:
     ids, mask = padded("left")
     assert torch.equal(
-        model.generate(ids, attention_mask=mask.bool(), max_new_tokens=NEW), model.generate(ids, attention_mask=mask, max_new_tokens=NEW)
+        model.generate(ids, attention_mask=mask.bool(), max_new_tokens=NEW),
+        model.generate(ids, attention_mask=mask, max_new_tokens=NEW),
     )
 
 
@@ -108,17 +109,19 @@ def test_settings_are_fields_of_the_config(model: MultiTokenModel) -> None:
     assert config.max_new_tokens == 5
 
 
-def test_unknown_setting_is_refused_with_the_known_ones(model: MultiTokenModel) -> None:
+def test_misspelt_argument_is_refused(model: MultiTokenModel) -> None:
     ids, _ = padded("left")
-    message = "generate got unknown setting 'temprature'; known are layout, masks, max_new_tokens, ignore_stop"
-    with pytest.raises(PromptError, match=message):
+    with pytest.raises(ValueError, match="temprature"):
         model.generate(ids, temprature=0.7)
     check_still_works(model)
 
 
 def test_impossible_setting_is_refused(model: MultiTokenModel) -> None:
-    with pytest.raises(ConfigError, match="max_new_tokens is 0; give at least 1"):
-        model.generate(torch.tensor([[1, 2]]), max_new_tokens=0)
+    ids, _ = padded("left")
+    with pytest.raises(ConfigError, match="masks is -1; give 1 or more, or 0 for the trained number"):
+        model.generate(ids, masks=-1)
+    with pytest.raises(ValueError, match="`max_new_tokens` must be greater than 0"):
+        model.generate(ids, max_new_tokens=0)
     check_still_works(model)
 
 
@@ -181,15 +184,25 @@ def test_call_that_breaks_is_forgotten(model: MultiTokenModel, monkeypatch: pyte
 # Names and tokenizers.
 
 
-def test_answers_go_through_the_chat_template() -> None:
-    model = MultiTokenModel.from_base("nano", MTPConfig(num_masks=2, rank=2))
+@pytest.fixture(scope="module")
+def nano() -> MultiTokenModel:
+    return MultiTokenModel.from_base("nano", MTPConfig(num_masks=2, rank=2))
+
+
+def test_answers_go_through_the_chat_template(nano: MultiTokenModel) -> None:
     seen = []
-    [said] = model.answer(["Say hi."], max_new_tokens=8, watch=lambda index, step: seen.append((index, step)))
-    tokenizer = model.require_tokenizer()
+    [said] = nano.answer(["Say hi."], max_new_tokens=8, watch=lambda index, step: seen.append((index, step)))
+    tokenizer = nano.require_tokenizer()
     ids = tokenizer("<|user|>Say hi.<|assistant|>", return_tensors="pt").input_ids
-    plain = model.core.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8)
+    plain = nano.core.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8)
     assert said.tokens == plain[0, ids.shape[1] :].tolist()
     assert seen == [(0, step) for step in said.steps]
+
+
+def test_unknown_setting_of_an_answer_is_refused_with_the_known_ones(nano: MultiTokenModel) -> None:
+    message = "unknown setting 'temprature'; known are layout, masks, max_new_tokens, ignore_stop"
+    with pytest.raises(PromptError, match=message):
+        nano.answer(["Say hi."], temprature=0.7)
 
 
 def test_text_needs_a_tokenizer(model: MultiTokenModel) -> None:
