@@ -12,7 +12,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from foresay import artefact
 from foresay.config import DecodeConfig, MTPConfig
@@ -129,6 +129,19 @@ def test_peft_on_all_rows_is_the_gate_open_on_all_rows(toy: Toy, tmp_path: Path)
     for mine, other in zip((*ours.hidden_states, ours.logits), (*peft.hidden_states, peft.logits), strict=True):
         assert apart(mine, other) <= PEFT_TOLERANCE
     assert apart(ours.logits, plain.logits) > 0.01, "LoRA changes nothing, so that nothing was compared"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_peft_leaves_a_namesake_outside_the_layers_alone(tmp_path: Path) -> None:
+    def with_namesake() -> PreTrainedModel:
+        model = LLAMA.model()
+        model.side = torch.nn.ModuleDict({"q_proj": torch.nn.Linear(3, 3)})
+        return model
+
+    MultiTokenModel(with_adapter(with_namesake()), None, "toy").save_pretrained(tmp_path / "saved")
+    theirs = PeftModel.from_pretrained(with_namesake(), str(tmp_path / "saved"))
+    adapted = {name.removesuffix(".lora_A") for name, _ in theirs.named_modules() if name.endswith(".lora_A")}
+    assert adapted == {f"base_model.model.{name}" for name in Base(LLAMA.model()).linears().adapted}
 
 
 def apart(one: Tensor, other: Tensor) -> float:

@@ -55,6 +55,15 @@ def accept_everything(logits: torch.Tensor, drafts: torch.Tensor, drafted: torch
     return replace(own, accepted=drafted, tokens=torch.cat((drafts, own.tokens[:, -1:]), dim=1))
 
 
+def third_where_close(logits: torch.Tensor, drafts: torch.Tensor, drafted: torch.Tensor) -> Verdict:
+    """Take the base's third choice where its first two are as close as bfloat16 can confuse."""
+    best = logits.float().topk(2)
+    rounding = ROUNDING * torch.finfo(torch.bfloat16).eps * logits.float().abs().amax(-1)
+    close = best.values[..., 0] - best.values[..., 1] < rounding / 2
+    lowered = logits.scatter(-1, best.indices, torch.finfo(logits.dtype).min)
+    return verify_greedy(torch.where(close[..., None], lowered, logits), drafts, drafted)
+
+
 def second_where_close(logits: torch.Tensor, drafts: torch.Tensor, drafted: torch.Tensor) -> Verdict:
     """Take the base's second choice where bfloat16 could confuse it with the first, and with no other."""
     best = logits.float().topk(3)
@@ -175,6 +184,16 @@ def test_agreement_in_float32_excuses_no_large_margin(
     for divergence in found.divergences:
         assert not divergence.diverges_in_float32
         assert divergence.verdict == "bug" or divergence.margin <= divergence.bound
+
+
+def test_a_close_margin_excuses_no_third_token(
+    exact: MultiTokenModel, rounded: MultiTokenModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "verify_greedy", only_in_bfloat16(third_where_close))
+    found = check(rounded, exact)
+    wrong = [divergence for divergence in found.divergences if divergence.margin <= divergence.bound]
+    assert wrong
+    assert all(divergence.verdict == "bug" and not divergence.diverges_in_float32 for divergence in wrong)
 
 
 def test_an_answer_that_ends_too_soon_is_a_bug(exact: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:

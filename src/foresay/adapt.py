@@ -10,8 +10,9 @@ from typing import Any
 from foresay.artefact import check_writable
 from foresay.config import DecodeConfig, LossConfig, MTPConfig, TrainConfig
 from foresay.decoding.generate import generate
+from foresay.decoding.session import Generation
 from foresay.errors import DataError
-from foresay.metrics import Tally, tally
+from foresay.metrics import tally
 from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt, by_domain
 from foresay.provenance import provenance
@@ -118,10 +119,10 @@ class _Run:
 
     def decode(self) -> None:
         """Measure tokens per step on the held-out prompts, by domain."""
-        self.tokens_per_step = {
-            domain: heldout_tally(self.model, group).tokens_per_step
-            for domain, group in by_domain(self.prompts).items()
-        }
+        said = {domain: decode_heldout(self.model, group) for domain, group in by_domain(self.prompts).items()}
+        self.tokens_per_step = {domain: tally(answers).tokens_per_step for domain, answers in said.items()}
+        whole = tally(answer for answers in said.values() for answer in answers)
+        self.model.core.acceptance = tuple(round(share, 4) for share in whole.acceptance_per_position)
 
     def save(self, progress: Progress) -> None:
         recipe = self.recipe
@@ -138,10 +139,10 @@ class _Run:
         self.saved = True
 
 
-def heldout_tally(model: MultiTokenModel, prompts: Sequence[Prompt], config: DecodeConfig | None = None) -> Tally:
-    """Decode prompts together and count."""
-    config = config or DecodeConfig(layout="quadratic", max_new_tokens=HELDOUT_TOKENS)
-    return tally(generate(model.core, [prompt.ids for prompt in prompts], config))
+def decode_heldout(model: MultiTokenModel, prompts: Sequence[Prompt]) -> list[Generation]:
+    """Decode prompts together: quadratic, all masks."""
+    config = DecodeConfig(layout="quadratic", max_new_tokens=HELDOUT_TOKENS)
+    return generate(model.core, [prompt.ids for prompt in prompts], config)
 
 
 def describe_file(path: Path) -> dict[str, Any]:

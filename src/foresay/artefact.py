@@ -52,6 +52,8 @@ class Settings:
     fingerprints: Fingerprints
     revision: str | None = None
     """Commit of the base on the hub, when it came from there."""
+    acceptance: tuple[float, ...] = ()
+    """Share of steps that kept the j-th draft, by the real decodes of training."""
     provenance: dict[str, Any] = field(default_factory=dict)
     family: str = "masks"
     format: int = FORMAT
@@ -144,7 +146,14 @@ def read_settings(folder: Path) -> Settings:
             raise ArtefactError(f"{path} has format {said['format']}, this foresay reads {FORMAT}; update foresay")
         mtp = said.pop("mtp")
         _known_keys(mtp, MTPConfig, path)
-        return Settings(**said | {"mtp": MTPConfig(**mtp), "fingerprints": Fingerprints(**said["fingerprints"])})
+        return Settings(
+            **said
+            | {
+                "mtp": MTPConfig(**mtp),
+                "fingerprints": Fingerprints(**said["fingerprints"]),
+                "acceptance": tuple(said.get("acceptance", ())),
+            }
+        )
     except (json.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
         raise ArtefactError(f"{path} is damaged ({error}); restore the folder or train again") from error
 

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from foresay.config import DecodeConfig, LayoutName
-from foresay.decoding.generate import Generation, generate
+from foresay.decoding.generate import generate
+from foresay.decoding.session import Generation
 from foresay.metrics import Tally, repeated_4grams, tally
 from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt, by_domain

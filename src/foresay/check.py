@@ -7,7 +7,8 @@ from typing import Any, Literal
 import torch
 
 from foresay.config import DecodeConfig, DType, LayoutName
-from foresay.decoding.generate import Generation, generate
+from foresay.decoding.generate import generate
+from foresay.decoding.session import Generation
 from foresay.metrics import tally
 from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt

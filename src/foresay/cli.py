@@ -19,7 +19,8 @@ from foresay.adapt import Recipe, adapt
 from foresay.benchmark import BenchConfig, bench, decoders_of
 from foresay.check import CheckConfig, Checker
 from foresay.config import DecodeConfig, DType, LossConfig, MTPConfig, TrainConfig
-from foresay.decoding.generate import How, Step, generate
+from foresay.decoding.generate import generate
+from foresay.decoding.session import How, Step
 from foresay.demo import Demo
 from foresay.demo import run as run_demo
 from foresay.errors import ConfigError, ForesayError

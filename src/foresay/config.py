@@ -6,7 +6,8 @@ from typing import Literal
 from foresay.errors import ConfigError
 
 DType = Literal["float32", "bfloat16", "float16"]
-LayoutName = Literal["plain", "linear", "quadratic"]
+FixedLayout = Literal["plain", "linear", "quadratic"]
+LayoutName = Literal["plain", "linear", "quadratic", "planned"]
 
 
 def require(condition: bool, message: str) -> None:
@@ -113,9 +114,10 @@ class DecodeConfig:
     """How text is generated."""
 
     layout: LayoutName = "quadratic"
-    """Where masks stand: nowhere (`plain`), behind the last draft (`linear`), behind every draft (`quadratic`)."""
+    """Where masks stand: nowhere (`plain`), behind the last draft (`linear`) or every draft (`quadratic`); `planned`
+    takes what pays most here, by steps measured once on this machine and by what is being accepted."""
     masks: int = 0
-    """Masks in a block, at most the trained k; 0 takes the trained k."""
+    """Masks in a block, at most the trained k; 0 takes the trained k (`planned`: the most it may take)."""
     max_new_tokens: int = 128
     """Most tokens generated for a prompt; the base's context may end it sooner."""
     ignore_stop: bool = False

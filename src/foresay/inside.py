@@ -20,8 +20,9 @@ from transformers.generation.streamers import BaseStreamer
 from foresay.config import DecodeConfig
 from foresay.decoding.choose import Chooser, Greedy, Sampled
 from foresay.decoding.dice import SeededDice
-from foresay.decoding.generate import Generation, How, Step, generate
+from foresay.decoding.generate import generate
 from foresay.decoding.processing import Processing
+from foresay.decoding.session import Generation, How, Step
 from foresay.errors import PromptError
 from foresay.modelling.model import MaskModel
 

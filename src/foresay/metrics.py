@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from foresay.decoding.generate import Generation
+from foresay.decoding.session import Generation
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from transformers.generation.streamers import BaseStreamer
 
 from foresay import artefact
 from foresay.config import DecodeConfig, DType, MTPConfig
-from foresay.decoding.generate import Generation, How, Step, generate
+from foresay.decoding.generate import generate
+from foresay.decoding.session import Generation, How, Step
 from foresay.errors import PromptError
 from foresay.inside import Bridge
 from foresay.modelling.load import EMBEDDED, NANO, load_base, load_tokenizer
@@ -71,6 +72,7 @@ class MultiTokenModel:
         core = MaskModel.from_base(model, settings.mtp)
         artefact.load_weights(place, core)
         core.adapter.to(model.dtype)
+        core.acceptance = settings.acceptance
         return cls(core, tokenizer, name, settings.provenance)
 
     def save_pretrained(self, folder: str | Path, dtype: DType = "float32", overwrite: bool = False) -> None:
@@ -80,6 +82,7 @@ class MultiTokenModel:
             base=self.base_name,
             fingerprints=artefact.fingerprint(self.core.model, self.tokenizer),
             revision=getattr(self.core.model.config, "_commit_hash", None),
+            acceptance=self.core.acceptance,
             provenance=self.provenance,
         )
         card = artefact.card(settings)

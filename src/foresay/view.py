@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from foresay.adapt import News
 from foresay.benchmark import TRANSFORMERS, Bench, Result
 from foresay.check import Certificate
-from foresay.decoding.generate import Step
+from foresay.decoding.session import Step
 
 COLOURS = ("bright_cyan", "bright_yellow", "bright_green", "bright_magenta", "bright_blue", "bright_red")
 """Steps take them in turn; neighbours always differ."""

@@ -1,77 +1,13 @@
-"""Generation: a session of sequences that go on step by step, and the loop that runs it to its end."""
+"""Generation: prompts in, answers out, through one session or, where calls must not be shared, several."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
-
-import torch
-from torch import Tensor
+from collections.abc import Sequence
+from dataclasses import replace
 
 from foresay.config import DecodeConfig
-from foresay.decoding.choose import Asked, Blocks, Chooser, Drafts, Greedy
-from foresay.decoding.plan import Plan, Row, plan
-from foresay.decoding.verify import Verdict
+from foresay.decoding.calibrate import planner_for
+from foresay.decoding.session import Generation, How, Session
 from foresay.errors import PromptError
-from foresay.modelling.base import Rows
-from foresay.modelling.cache import SlotCache
 from foresay.modelling.model import MaskModel
-
-Stop = Callable[[list[int]], bool]
-"""Whether a text ends here: called with prompt and answer up to each kept token."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What one forward of the base gave one sequence."""
-
-    tokens: tuple[int, ...]
-    """Kept tokens, the stop token included; cut at the stop and at the maximum."""
-    drafted: int
-    """Drafts that were verified."""
-    accepted: int
-    """Drafts among the kept tokens."""
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """The answer to one prompt, step by step."""
-
-    steps: tuple[Step, ...]
-    ended: Literal["stop", "length"]
-    """By a stop token, or by `max_new_tokens` or the context."""
-
-    @property
-    def tokens(self) -> list[int]:
-        """All kept tokens."""
-        return [token for step in self.steps for token in step.tokens]
-
-
-@dataclass(slots=True)
-class Live:
-    """A sequence that is still going on."""
-
-    index: int
-    row: Row
-    room: int
-    """Tokens it may still say."""
-    ids: list[int]
-    """Prompt and answer so far."""
-    steps: list[Step] = field(default_factory=list)
-    stopped: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class How:
-    """What a generation is run with, beside its settings."""
-
-    chooser: Callable[[Sequence[int]], Chooser] = lambda indices: Greedy()
-    """Makes the chooser for the prompts with these indices."""
-    watch: Callable[[int, Step], None] = lambda index, step: None
-    """Told of every step: (prompt index, step)."""
-    stop: Stop | None = None
-    """Ends a text besides the stop tokens."""
-    stop_tokens: frozenset[int] | None = None
-    """Replace the base's own stop tokens."""
 
 
 def generate(
@@ -85,126 +21,15 @@ def generate(
     how = how or How()
     done: dict[int, Generation] = {}
     for group in _groups(model, prompts, config):
+        if config.layout == "planned" and how.planner is None:
+            longest = max(len(prompts[index]) for index in group)
+            how = replace(how, planner=planner_for(model, len(group), longest, config.masks))
         session = Session(model, [prompts[index] for index in group], config, how.chooser(group), how)
         while session.live:
             for place, step in session.step():
                 how.watch(group[place], step)
         done |= {group[place]: generation for place, generation in session.done.items()}
     return [done[index] for index in range(len(prompts))]
-
-
-class Session:
-    """Sequences of a batch in their slots. Owns every index of the decode loop."""
-
-    def __init__(
-        self,
-        model: MaskModel,
-        prompts: Sequence[Sequence[int]],
-        config: DecodeConfig,
-        chooser: Chooser | None = None,
-        how: How | None = None,
-    ) -> None:
-        how = how or How()
-        self.model, self.config, self.chooser, self.stop = model, config, chooser or Greedy(), how.stop
-        self.masks = 0 if config.layout == "plain" else config.masks or model.config.num_masks
-        own = frozenset() if config.ignore_stop else frozenset(model.base.stop_tokens)
-        self.stops = own if how.stop_tokens is None else how.stop_tokens
-        self.done: dict[int, Generation] = {}
-        context, longest = model.base.context, max(map(len, prompts))
-        rooms = [min(config.max_new_tokens, context - len(prompt)) for prompt in prompts]
-        self.live = [
-            Live(index, Row(0, len(prompt), 0), room, list(prompt))
-            for index, (prompt, room) in enumerate(zip(prompts, rooms))
-        ]
-        self.cache = SlotCache(model.base.layers, longest + max(rooms) + (self.masks + 1) ** 2)
-        padded = [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts]
-        self.pending = Drafts(torch.tensor(padded, device=model.base.device))
-
-    @torch.no_grad()
-    def step(self) -> list[tuple[int, Step]]:
-        """One forward of the base for every live sequence: (prompt index, step) of each."""
-        plan = self._plan()
-        ids = plan.align(self.pending.tokens)
-        seen = self.model.see(ids, plan.call(ids.device), self.cache, plan.drafted + 1)
-        verdict = self.chooser.verify(seen.logits, self._asked(plan, ids))
-        kept = self._keep(plan, verdict)
-        self._draft(plan, seen, verdict)
-        return kept
-
-    def _plan(self) -> Plan:
-        rows = [live.row for live in self.live]
-        return plan(rows, self.config.layout, self.masks, self.model.base.limits)
-
-    def _asked(self, plan: Plan, ids: Tensor) -> Asked:
-        counts = tuple(row.drafted for row in plan.rows)
-        drafts = ids[:, ids.shape[1] - plan.drafted :]
-        q = None if self.pending.q is None else plan.align_drafts(self.pending.q)
-        return Asked(drafts, counts, q, [live.ids for live in self.live])
-
-    def _keep(self, plan: Plan, verdict: Verdict) -> list[tuple[int, Step]]:
-        """Read what was accepted (the step's one look at the device), commit its slots, cut at a stop."""
-        read = torch.cat((verdict.accepted[:, None], verdict.tokens), dim=1).tolist()
-        kept = []
-        for live, row, (accepted, *tokens) in zip(self.live, plan.rows, read):
-            first = plan.drafted - row.drafted
-            said = self._cut(live, tokens[first : first + accepted + 1])
-            step = Step(tuple(said), row.drafted, min(accepted, len(said)))
-            live.steps.append(step)
-            live.room -= len(said)
-            live.row = Row(row.past + row.fresh - row.drafted + accepted, 1, 0)
-            kept.append((live.index, step))
-        return kept
-
-    def _cut(self, live: Live, tokens: list[int]) -> list[int]:
-        """Append the tokens to the text, up to a stop and within the room; say which were kept."""
-        for place, token in enumerate(tokens[: live.room], 1):
-            live.ids.append(token)
-            if token in self.stops or (self.stop is not None and self.stop(live.ids)):
-                live.stopped = True
-                return tokens[:place]
-        return tokens[: live.room]
-
-    def _draft(self, plan: Plan, seen: Rows, verdict: Verdict) -> None:
-        """Drop the finished, draft for the others from the block behind their last accepted row."""
-        going = [place for place, live in enumerate(self.live) if not self._finish(live)]
-        states, newest, accepted = seen.states, verdict.newest, verdict.first + verdict.accepted
-        if len(going) < len(self.live):
-            self.live = [self.live[place] for place in going]
-            if not going:
-                return
-            chosen = torch.tensor(going, device=newest.device)
-            states, newest, accepted = states[chosen], newest[chosen], accepted[chosen]
-            self.cache.select(chosen)
-            self.chooser.select(going)
-        drawing = plan.layout.draw(newest.device)
-        anchors = accepted + (plan.layout.real - plan.drafted - 1)
-        sizes: list[int] = drawing.block_sizes[anchors].tolist() if plan.layout.masks else [0] * len(going)
-        self.pending = Drafts(newest[:, None])
-        if max(sizes):
-            rows = drawing.block_rows[anchors][:, : max(sizes)]
-            block = states.gather(1, rows[:, :, None].expand(-1, -1, states.shape[2]))
-            drafts = self.chooser.draft(self.model, Blocks(block, newest, sizes, [live.ids for live in self.live]))
-            self.pending = Drafts(torch.cat((newest[:, None], drafts.tokens), dim=1), drafts.q)
-        for live, size in zip(self.live, sizes):
-            live.row = Row(live.row.past, 1 + size, size)
-        self._recompute()
-
-    def _recompute(self) -> None:
-        """Where the base's own decoding computes its cache anew, do so: the whole text is one prefill again."""
-        base = self.model.base
-        if not (base.recomputes and self.live[0].row.past in base.limits[:-1]):
-            return
-        assert len(self.live) == 1, "sequences on both sides of a limit go alone"
-        live = self.live[0]
-        self.pending = Drafts(torch.tensor([live.ids], device=base.device))
-        live.row = Row(0, len(live.ids), 0)
-
-    def _finish(self, live: Live) -> bool:
-        """Move a sequence that stopped or used up its room to `done`."""
-        if live.stopped or live.room == 0:
-            self.done[live.index] = Generation(tuple(live.steps), "stop" if live.stopped else "length")
-            return True
-        return False
 
 
 def check_prompts(model: MaskModel, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foresay.config import LayoutName
+from foresay.config import FixedLayout
 from foresay.layout import Call, Layout
 
 
@@ -20,6 +20,11 @@ class Row:
     """Real rows: the prompt, or the newest token and its drafts."""
     drafted: int
     """How many of the fresh rows are drafts."""
+
+    def first(self, drafts: int) -> "Row":
+        """With at most so many drafts."""
+        dropped = max(self.drafted - drafts, 0)
+        return Row(self.past, self.fresh - dropped, self.drafted - dropped)
 
     def within(self, limit: int) -> "Row":
         """Without the drafts that would stand at position `limit` or later."""
@@ -64,14 +69,14 @@ class Plan:
         return q.gather(1, rows[:, :, None].expand(-1, -1, q.shape[2]))
 
 
-LAYOUTS: dict[LayoutName, Callable[[int, int], Layout]] = {
+LAYOUTS: dict[FixedLayout, Callable[[int, int], Layout]] = {
     "plain": lambda real, masks: Layout.plain(real),
     "linear": Layout.linear,
     "quadratic": Layout.quadratic,
 }
 
 
-def plan(rows: Sequence[Row], layout: LayoutName, masks: int, limits: Sequence[int]) -> Plan:
+def plan(rows: Sequence[Row], layout: FixedLayout, masks: int, limits: Sequence[int]) -> Plan:
     """Place the masks of `layout`, at most `masks` behind an anchor, and keep every row before the next limit.
 
     `limits` are positions that no call may straddle, ascending (`Base.limits`). A prompt carries one block, behind

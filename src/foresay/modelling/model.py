@@ -40,7 +40,8 @@ class Adapter(nn.Module):
 class MaskModel(nn.Module):
     """A frozen base that can also say what comes after the next token.
 
-    `see` runs decoding calls, `keep` and `see_masks` the two passes of training.
+    `see` runs decoding calls, `keep` and `see_masks` the two passes of training. `acceptance` is what training
+    measured: the share of steps that kept the j-th draft (quadratic, held-out prompts); empty when nobody did.
     """
 
     def __init__(self, base: Base, config: MTPConfig) -> None:
@@ -49,6 +50,7 @@ class MaskModel(nn.Module):
         self.model = base.model
         self.adapter = Adapter(base, config).to(base.device)
         self.gate = Gate()
+        self.acceptance: tuple[float, ...] = ()
         linears = base.linears().adapted
         for lora in self.adapter.pairs:
             lora.attach(linears[lora.name], self.gate)
