@@ -109,6 +109,13 @@ def test_every_epoch_holds_every_example_once_in_a_new_order() -> None:
     assert orders[0] != orders[1]
 
 
+def test_every_epoch_pools_other_examples() -> None:
+    # With one sequence a batch a pool is the first POOL batches, in whatever order.
+    count = len(EXAMPLES)
+    seen = [batch.ids[0, 0].item() for batch in first(2 * count, TrainConfig(sequences=1, anchors=3), EXAMPLES)]
+    assert set(seen[:POOL]) != set(seen[count : count + POOL])
+
+
 def test_sequences_of_like_length_stand_together() -> None:
     examples = [example(length, 1) for length in range(2, 2 + 4 * POOL)]
     padding = sum(int((batch.ids == 0).sum()) for batch in first(POOL, TrainConfig(sequences=4), examples))

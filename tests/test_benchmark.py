@@ -79,11 +79,12 @@ def test_every_answer_is_identical(measured: Bench) -> None:
         assert result.identical == result.prompts, result.decoder
 
 
-def test_identical_counts_what_differs(model: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+def test_the_reference_is_transformers(model: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [[7] * 8, [1, 2, 3], [4, 5, 6, 8, 9]]
     monkeypatch.setattr("foresay.benchmark.plain_answers", lambda model, group, most: answers[: len(group)])
-    found = bench(model, PROMPTS[:3], BenchConfig(max_new_tokens=3, repeats=1, layouts=("linear",)))
+    found = bench(model, PROMPTS[:3], BenchConfig(max_new_tokens=3, repeats=1, batch_size=3, layouts=("linear",)))
     assert [result.identical for result in found.results] == [3, 0, 0]
+    assert [result.repeated_4grams for result in found.results] == [4 / 7] * 3
 
 
 def test_a_decoder_is_as_fast_as_itself(measured: Bench) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from foresay.decoding.generate import Generation, Step
+from foresay.decoding.session import Generation, Step
 from foresay.metrics import Acceptance, repeated_4grams, tally
 
 

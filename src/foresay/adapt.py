@@ -9,7 +9,7 @@ from typing import Any
 
 from foresay.artefact import check_writable
 from foresay.config import DecodeConfig, LossConfig, MTPConfig, TrainConfig
-from foresay.decoding.generate import generate
+from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.session import Generation
 from foresay.errors import DataError
 from foresay.metrics import tally
@@ -76,7 +76,10 @@ def adapt(
     length = min(config.max_length, model.core.base.limits[0])
     examples = [example for path in recipe.data for example in load_examples(path, tokenizer, length)]
     examples, heldout = _split(examples, 0 if prompts else config.heldout, config.seed)
-    run = _Run(recipe, model, tuple(prompts) or tuple(_as_prompts(heldout)), watch, stop)
+    decoded = tuple(prompts) or tuple(_as_prompts(heldout))
+    if decoded:
+        check_prompts(model.core, [prompt.ids for prompt in decoded], DecodeConfig())
+    run = _Run(recipe, model, decoded, watch, stop)
     last = Trainer(model.core, examples, config, recipe.losses, run.after_step).run()
     run.finish(last)
     return Adapted(

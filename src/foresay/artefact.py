@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from foresay.config import MTPConfig
-from foresay.errors import ArtefactError
+from foresay.errors import ArtefactError, ConfigError
 from foresay.modelling.model import MaskModel
 
 FORMAT = 1
@@ -60,7 +60,11 @@ class Settings:
 
 
 def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Fingerprints:
-    """Fingerprints of a base (names, shapes and sampled values of its weights, as bfloat16) and its tokenizer."""
+    """Fingerprints of a base (names, shapes and sampled values of its weights, as bfloat16) and its tokenizer.
+
+    A base has the same one in float32 and bfloat16; a float32 checkpoint opened in float16 is rounded twice and may
+    get another.
+    """
     weights = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         flat = tensor.detach().flatten()
@@ -93,7 +97,10 @@ def save(folder: Path, model: MaskModel, settings: Settings, card: str, dtype: t
 
 
 def check_writable(folder: Path, overwrite: bool) -> None:
-    """Raise ArtefactError when `folder` is a file, or holds something that may not be overwritten."""
+    """Raise ArtefactError when `folder` is or lies below a file, or holds something that may not be overwritten."""
+    ground = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not ground.is_dir():
+        raise ArtefactError(f"{folder} cannot be a folder because {ground} is a file; give another place")
     if folder.exists() and not folder.is_dir():
         raise ArtefactError(f"{folder} is a file; give a folder for the artefact")
     if folder.exists() and any(folder.iterdir()) and not overwrite:
@@ -104,6 +111,7 @@ def check_writable(folder: Path, overwrite: bool) -> None:
 def replacing(folder: Path, overwrite: bool) -> Iterator[Path]:
     """A temporary folder beside `folder` that takes its place when the block ends well, and vanishes when not."""
     check_writable(folder, overwrite)
+    folder = folder.resolve()
     fresh = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +136,7 @@ def _swap(fresh: Path, folder: Path) -> None:
     folder.rename(aside)
     try:
         fresh.rename(folder)
-    except OSError:
+    except BaseException:
         aside.rename(folder)
         raise
     shutil.rmtree(aside, ignore_errors=True)
@@ -144,6 +152,11 @@ def read_settings(folder: Path) -> Settings:
         _known_keys(said, Settings, path)
         if said["format"] != FORMAT:
             raise ArtefactError(f"{path} has format {said['format']}, this foresay reads {FORMAT}; update foresay")
+        if said.get("family") != "masks" or not isinstance(said["base"], str):
+            raise ArtefactError(
+                f"{path} names family {said.get('family')!r} and base {said['base']!r}; this foresay reads family "
+                "masks on a named base, so restore the folder or update foresay"
+            )
         mtp = said.pop("mtp")
         _known_keys(mtp, MTPConfig, path)
         return Settings(
@@ -154,7 +167,7 @@ def read_settings(folder: Path) -> Settings:
                 "acceptance": tuple(said.get("acceptance", ())),
             }
         )
-    except (json.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
         raise ArtefactError(f"{path} is damaged ({error}); restore the folder or train again") from error
 
 

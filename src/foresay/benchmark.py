@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from foresay.config import DecodeConfig, LayoutName
-from foresay.decoding.generate import generate
+from foresay.config import DecodeConfig, LayoutName, require_at_least
+from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.session import Generation
 from foresay.metrics import Tally, repeated_4grams, tally
 from foresay.model import MultiTokenModel
@@ -28,6 +28,9 @@ class BenchConfig:
     batch_size: int = 1
     max_new_tokens: int = 48
     repeats: int = 3
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "batch_size", "max_new_tokens", "repeats")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +102,10 @@ def bench(
 ) -> Bench:
     """Measure every decoder on every domain, `config.repeats` times in turn, after one warm-up each.
 
-    `watch(decoder name)` is called after every domain of every decoder.
+    `watch(decoder name)` is called after every domain of every decoder. Raises PromptError for prompts that cannot be
+    served.
     """
+    check_prompts(model.core, [prompt.ids for prompt in prompts], DecodeConfig(masks=max(config.masks, default=0)))
     domains, decoders = by_domain(prompts), decoders_of(model, config)
     runs = {(decoder, domain): Runs() for decoder in decoders for domain in domains}
     for decoder in decoders:

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import torch
 
-from foresay.config import DecodeConfig, DType, LayoutName
-from foresay.decoding.generate import generate
+from foresay.config import DecodeConfig, DType, LayoutName, require_at_least
+from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.session import Generation
 from foresay.metrics import tally
 from foresay.model import MultiTokenModel
@@ -28,6 +28,9 @@ class CheckConfig:
     batch_size: int = 8
     masks: int = 0
     layouts: tuple[LayoutName, ...] = LAYOUTS
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "max_new_tokens", "batch_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,8 @@ class Checker:
     _exact: MultiTokenModel | None = None
 
     def run(self, prompts: Sequence[Prompt]) -> Certificate:
-        """Check every prompt in every layout."""
+        """Check every prompt in every layout. Raises PromptError for prompts that cannot be served."""
+        check_prompts(self.model.core, [prompt.ids for prompt in prompts], self._decode("plain"))
         plain = []
         for prompt in prompts:
             plain.append(plain_answer(self.model, prompt.ids, self.config.max_new_tokens))

@@ -13,12 +13,13 @@ import torch
 import tyro
 import yaml
 from rich.console import Console
+from rich.table import Table
 from transformers.utils import logging
 
 from foresay.adapt import Recipe, adapt
 from foresay.benchmark import BenchConfig, bench, decoders_of
 from foresay.check import CheckConfig, Checker
-from foresay.config import DecodeConfig, DType, LossConfig, MTPConfig, TrainConfig
+from foresay.config import DecodeConfig, DType, LossConfig, MTPConfig, TrainConfig, require
 from foresay.decoding.generate import generate
 from foresay.decoding.session import How, Step
 from foresay.demo import Demo
@@ -31,6 +32,7 @@ from foresay.prompts import Prompt, Split, by_domain, embedded_prompts, encode, 
 from foresay.view import TrainingView, bench_table, coloured, divergence_table, progress_bar
 
 ABOUT = "Make a pretrained language model say several tokens at once, with the same output."
+PIPE_WIDTH = 160
 OUT, ERR = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 
@@ -48,6 +50,7 @@ class Opening:
 
     def open(self, folder: str, dtype: DType | None = None) -> MultiTokenModel:
         """The model in `folder`."""
+        require(self.threads >= 0, f"threads is {self.threads}; give 1 or more, or 0 to leave it to torch")
         if self.threads:
             torch.set_num_threads(self.threads)
         return MultiTokenModel.from_pretrained(folder, self.base or None, dtype=dtype or self.dtype)
@@ -217,7 +220,7 @@ class CheckCommand:
             _print_json(asdict(certificate) | {"sentence": certificate.sentence})
             return 1 if certificate.bugs else 0
         if certificate.divergences:
-            OUT.print(divergence_table(certificate))
+            _print_table(divergence_table(certificate))
         rates = ", ".join(f"{layout} {value:.2f}" for layout, value in certificate.tokens_per_step.items())
         OUT.print(certificate.sentence)
         OUT.print(
@@ -258,7 +261,7 @@ class BenchCommand:
         if self.json:
             _print_json(asdict(measured))
         else:
-            OUT.print(bench_table(measured))
+            _print_table(bench_table(measured))
         return 0
 
 
@@ -336,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = tyro.cli(kind, prog="foresay", description=ABOUT, args=with_config(arguments))
         return int(command.run())
     except ForesayError as error:
-        ERR.print(f"foresay: {error}", style="red", highlight=False, soft_wrap=True)
+        ERR.print(f"foresay: {error}", style="red", highlight=False, markup=False)
         return 2
     except KeyboardInterrupt:
         ERR.print("foresay: interrupted; nothing half written was left behind")
@@ -352,6 +355,7 @@ def with_config(arguments: list[str]) -> list[str]:
 
     Raises ConfigError for a missing or broken file and for unknown keys.
     """
+    arguments = [word for argument in arguments for word in _split_config(argument)]
     if "--config" not in arguments:
         return arguments
     place = arguments.index("--config")
@@ -361,8 +365,9 @@ def with_config(arguments: list[str]) -> list[str]:
     given = arguments[1:place] + arguments[place + 2 :]
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"config {path} cannot be read ({error}); give a YAML file of settings") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        why = " ".join(str(error).split())
+        raise ConfigError(f"config {path} cannot be read ({why}); give a YAML file of settings") from error
     if not isinstance(content, dict):
         raise ConfigError(f"config {path} holds no settings; write one `name: value` a line")
     defaults = {entry.name: entry.default for kind in (MTPConfig, LossConfig, TrainConfig) for entry in fields(kind)}
@@ -373,6 +378,11 @@ def with_config(arguments: list[str]) -> list[str]:
     named = {argument.split("=")[0].lstrip("-").replace("-", "_") for argument in given if argument.startswith("--")}
     asked = {name: value for name, value in settings.items() if not named & {name, f"no_{name}"}}
     return ["train", *given, *(word for name, value in asked.items() for word in _flag(name, value, defaults[name]))]
+
+
+def _split_config(argument: str) -> list[str]:
+    """`--config=FILE` as two words."""
+    return argument.split("=", 1) if argument.startswith("--config=") else [argument]
 
 
 def _flag(name: str, value: Any, default: Any) -> list[str]:
@@ -399,6 +409,11 @@ class _Stream:
         if not whole.endswith("�"):
             print(whole[len(self._shown) :], end="", flush=True)
             self._shown = whole
+
+
+def _print_table(table: Table) -> None:
+    """Print a table whole, in a pipe too."""
+    OUT.print(table, width=None if OUT.is_terminal else PIPE_WIDTH)
 
 
 def _print_json(content: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Every setting and its default, once. Command line, YAML, saved JSON and docs are derived from these classes."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from foresay.errors import ConfigError
 
@@ -14,6 +14,21 @@ def require(condition: bool, message: str) -> None:
     """Raise `ConfigError(message)` unless `condition` holds."""
     if not condition:
         raise ConfigError(message)
+
+
+def require_choices(settings: Any) -> None:
+    """Raise `ConfigError` unless every field of a `Literal` type holds one of its values."""
+    for name, kind in get_type_hints(type(settings)).items():
+        value, choices = getattr(settings, name), get_args(kind)
+        if get_origin(kind) is Literal:
+            require(value in choices, f"{name} is {value!r}; give one of {', '.join(choices)}")
+
+
+def require_at_least(settings: Any, least: float, *names: str) -> None:
+    """Raise `ConfigError` unless these fields are `least` or more."""
+    for name in names:
+        value = getattr(settings, name)
+        require(value >= least, f"{name} is {value}; give {least} or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +47,7 @@ class MTPConfig:
     """Train the mask embeddings; false keeps them at their random start (the paper's literal reading)."""
 
     def __post_init__(self) -> None:
+        require_choices(self)
         require(self.num_masks >= 1, f"num_masks is {self.num_masks}; a block needs at least 1 mask")
         require(self.rank >= 1, f"rank is {self.rank}; LoRA needs a rank of at least 1")
         require(self.alpha >= 0, f"alpha is {self.alpha}; give a positive alpha, or 0 for alpha = rank")
@@ -61,6 +77,10 @@ class LossConfig:
     """Hard target of a mask row: the data's `label`, or the base's own argmax there (what greedy decoding verifies)."""
     real_rows: bool = False
     """Average both cross-entropies over real rows too, as paper A writes; they never draft."""
+
+    def __post_init__(self) -> None:
+        require_choices(self)
+        require_at_least(self, 0, "base_weight", "sampler_weight", "consistency_weight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +121,11 @@ class TrainConfig:
     """Dtype of the saved adapter."""
 
     def __post_init__(self) -> None:
+        require_choices(self)
         for name in ("steps", "sequences", "max_length"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; give at least 1")
-        for name in ("anchors", "chunk_anchors", "warmup_steps", "eval_every", "save_every", "heldout"):
-            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; give 0 or more")
+        require_at_least(self, 0, "anchors", "chunk_anchors", "warmup_steps", "eval_every", "save_every", "heldout")
+        require_at_least(self, 0, "weight_decay")
         require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; give a positive one")
         require(self.clip > 0, f"clip is {self.clip}; give a positive gradient norm")
 
@@ -124,5 +145,6 @@ class DecodeConfig:
     """Generate past the stop token (benchmarks of fixed length)."""
 
     def __post_init__(self) -> None:
+        require_choices(self)
         require(self.masks >= 0, f"masks is {self.masks}; give 1 or more, or 0 for the trained number")
         require(self.max_new_tokens >= 1, f"max_new_tokens is {self.max_new_tokens}; give at least 1")

@@ -178,4 +178,4 @@ def _open_base(
 def _name(base: str | PreTrainedModel, model: PreTrainedModel) -> str:
     """How the artefact names its base: folders by their whole path, so that it loads from anywhere."""
     name = base if isinstance(base, str) else model.name_or_path
-    return str(Path(name).resolve()) if Path(name).is_dir() and name != NANO else name
+    return str(Path(name).resolve()) if name not in ("", NANO) and Path(name).is_dir() else name

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from foresay.errors import DataError
 from foresay.modelling.load import EMBEDDED
-from foresay.training.data import PROMPT_COLUMNS, Record, read_records, template_ids
+from foresay.training.data import PROMPT_COLUMNS, Record, checked_messages, read_records, template_ids
 
 DOMAINS = ("math", "code", "stories", "chat")
 Split = Literal["dev", "test", "all"]
@@ -64,10 +64,13 @@ def by_domain(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
 
 def _prompt(record: Record, tokenizer: PreTrainedTokenizerBase, domain: str) -> Prompt:
     row = record.row
-    messages = row.get("messages")
-    if isinstance(messages, list) and messages:
-        asked = messages[:-1] if messages[-1].get("role") == "assistant" else messages
-        return Prompt(tuple(template_ids(tokenizer, asked, prompt=True)), domain, str(asked[-1]["content"]))
+    if isinstance(row.get("messages"), list) and row["messages"]:
+        messages = checked_messages(record)
+        asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages
+        if tokenizer.chat_template is None:
+            bare = "\n".join(message["content"] for message in asked)
+            return Prompt(tuple(encode(tokenizer, bare)), domain, bare)
+        return Prompt(tuple(template_ids(tokenizer, asked, prompt=True)), domain, asked[-1]["content"])
     # An embedded story opening is text to go on with, not a message; so are `text` rows.
     raw = domain == "stories" or "text" in row
     text = next((row[name] for name in (*PROMPT_COLUMNS, "text") if isinstance(row.get(name), str)), None)

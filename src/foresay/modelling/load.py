@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -41,7 +42,7 @@ def load_base(name: str, dtype: DType) -> PreTrainedModel:
         )
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BaseNotFound(_not_found(name, error)) from error
     return model.to("cuda") if torch.cuda.is_available() else model  # type: ignore[no-any-return, arg-type]
 
@@ -66,6 +67,8 @@ def _check_exists(name: str, folder: str, file: str) -> None:
 
 
 def _not_found(name: str, error: Exception) -> str:
+    if Path(name).is_dir():
+        return f"{name} holds no model that transformers can read ({_first_line(error)}); give a whole one"
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
     why = "the hub is switched off (HF_HUB_OFFLINE)" if offline else _first_line(error)
     return f"no base {name!r} was found: no such folder, and {why}; give a local folder, a reachable hub id or nano"

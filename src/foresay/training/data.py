@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,7 @@ def read_records(path: Path) -> Iterator[Record]:
     elif text.lstrip().startswith("["):
         yield from _json_list(path, text)
     else:
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 yield Record(f"{path}:{number}", _row(_parse(path, line, number), f"{path}:{number}"))
 
@@ -113,39 +112,58 @@ def _row(row: Any, place: str) -> dict[str, Any]:
 
 def _encode(record: Record, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Iterator[Example]:
     """Examples of one row, of two tokens or more and with an answer token each."""
-    row, domain = record.row, str(record.row.get("domain", ""))
-    messages = conversation(row)
+    row = record.row
+    messages = conversation(record)
     if isinstance(row.get("ids"), list):
-        prompt = int(row.get("prompt_tokens", 0))
-        pieces = [(row["ids"][:max_length], [place >= prompt for place in range(min(len(row["ids"]), max_length))])]
+        pieces = [_encoded(record, len(tokenizer))]
     elif messages is not None and tokenizer.chat_template is not None:
-        ids, answer = _encode_chat(messages, tokenizer, record.place)
-        pieces = [(ids[:max_length], answer[:max_length])]
+        pieces = [_encode_chat(messages, tokenizer, record.place)]
     elif messages is not None:
-        prompt = tokenizer(messages[0]["content"])["input_ids"]
-        response = tokenizer(messages[-1]["content"], add_special_tokens=False)["input_ids"] + _stop(tokenizer)
-        ids, answer = prompt + response, [False] * len(prompt) + [True] * len(response)
-        pieces = [(ids[:max_length], answer[:max_length])]
+        pieces = [_encode_bare(messages, tokenizer)]
     elif isinstance(row.get("text"), str):
         ids = tokenizer(row["text"], verbose=False)["input_ids"] + _stop(tokenizer)
-        stream = iter(ids)
-        windows = iter(lambda: list(islice(stream, max_length)), [])
-        pieces = [(window, [True] * len(window)) for window in windows]
+        pieces = [Tokens(ids[at : at + max_length], 0) for at in range(0, len(ids), max_length)]
     else:
         raise DataError(
             f"{record.place} has columns {', '.join(sorted(row)) or 'none'}; needed are messages, or one of "
             f"{'/'.join(PROMPT_COLUMNS)} with one of {'/'.join(RESPONSE_COLUMNS)}, or text"
         )
-    for ids, answer in pieces:
-        if len(ids) > 1 and any(answer[1:]):
-            yield Example(tuple(ids), tuple(answer), domain)
+    for piece in pieces:
+        ids, answer = piece.ids[:max_length], piece.answer[:max_length]
+        if any(answer[1:]):
+            yield Example(tuple(ids), tuple(answer), str(row.get("domain", "")))
 
 
-def conversation(row: dict[str, Any]) -> list[dict[str, str]] | None:
-    """The row as chat messages, None when it is no conversation."""
+class Tokens:
+    """Token ids of a row as they grow, and which of them answer."""
+
+    def __init__(self, ids: list[int] | None = None, prompt: int = 0) -> None:
+        self.ids = list(ids or ())
+        self.answer = [place >= prompt for place in range(len(self.ids))]
+
+    def add(self, ids: list[int], answer: bool) -> None:
+        """Append tokens of one kind."""
+        self.ids += ids
+        self.answer += [answer] * len(ids)
+
+
+def _encoded(record: Record, vocabulary: int) -> Tokens:
+    """A row that brings its own ids."""
+    ids, prompt = record.row["ids"], record.row.get("prompt_tokens", 0)
+    known = all(isinstance(token, int) and 0 <= token < vocabulary for token in ids)
+    if not known or not isinstance(prompt, int):
+        raise DataError(
+            f"{record.place} has ids or prompt_tokens that are no ids below {vocabulary} and no number; give text, "
+            "or ids of the base's own tokenizer"
+        )
+    return Tokens(ids, prompt)
+
+
+def conversation(record: Record) -> list[dict[str, str]] | None:
+    """The row as chat messages, None when it is no conversation. Raises DataError for messages that are none."""
+    row = record.row
     if isinstance(row.get("messages"), list):
-        messages: list[dict[str, str]] = row["messages"]
-        return messages
+        return checked_messages(record)
     prompt = next((row[name] for name in PROMPT_COLUMNS if isinstance(row.get(name), str)), None)
     response = next((row[name] for name in RESPONSE_COLUMNS if isinstance(row.get(name), str)), None)
     if prompt is None or response is None:
@@ -155,25 +173,42 @@ def conversation(row: dict[str, Any]) -> list[dict[str, str]] | None:
     return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
 
 
-def _encode_chat(
-    messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, place: str
-) -> tuple[list[int], list[bool]]:
-    """Ids of the whole conversation, and loss on the assistant's turns, found by comparing prefixes."""
-    ids: list[int] = []
-    answer: list[bool] = []
+def checked_messages(record: Record) -> list[dict[str, str]]:
+    """The row's messages, each with a role and a text. Raises DataError."""
+    messages: list[dict[str, str]] = record.row["messages"]
+    for turn, message in enumerate(messages, 1):
+        whole = isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
+        if not whole:
+            raise DataError(f"{record.place}: message {turn} needs a role and a content, both text; mend or remove it")
+    return messages
+
+
+def _encode_chat(messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, place: str) -> Tokens:
+    """The whole conversation, with loss on the assistant's turns, found by comparing prefixes."""
+    tokens = Tokens()
     for turn, message in enumerate(messages):
-        if message.get("role") != "assistant":
+        if message["role"] != "assistant":
             continue
         asked = template_ids(tokenizer, messages[:turn], prompt=True)
         whole = template_ids(tokenizer, messages[: turn + 1], prompt=False)
-        if whole[: len(asked)] != asked or asked[: len(ids)] != ids:
+        if whole[: len(asked)] != asked or asked[: len(tokens.ids)] != tokens.ids:
             raise DataError(
                 f"{place}: the chat template writes turn {turn + 1} differently once it is answered, so the answer's "
                 "tokens cannot be told from the prompt's; give prompt/response rows instead"
             )
-        answer += [False] * (len(asked) - len(ids)) + [True] * (len(whole) - len(asked))
-        ids = whole
-    return ids, answer
+        tokens.add(asked[len(tokens.ids) :], answer=False)
+        tokens.add(whole[len(asked) :], answer=True)
+    return tokens
+
+
+def _encode_bare(messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -> Tokens:
+    """Turn behind turn, for a tokenizer without a template: answers carry loss and end with the stop token."""
+    tokens = Tokens()
+    for turn, message in enumerate(messages):
+        answer = message["role"] == "assistant"
+        ids: list[int] = tokenizer(message["content"], add_special_tokens=turn == 0)["input_ids"]
+        tokens.add(ids + (_stop(tokenizer) if answer else []), answer)
+    return tokens
 
 
 def template_ids(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], prompt: bool) -> list[int]:
