@@ -113,7 +113,6 @@ def test_long_text_is_cut_into_windows_that_lose_nothing(tmp_path: Path, tokeniz
     assert all(tokenizer.eos_token_id not in window.ids for window in windows[:-1])
 
 
-@pytest.mark.xfail(strict=True, raises=DataError, reason="lines are split at U+2028, which JSON allows in strings")
 @pytest.mark.parametrize("separator", ["\u2028", "\x85"])
 def test_only_newlines_end_a_row(tmp_path: Path, tokenizer: PreTrainedTokenizerBase, separator: str) -> None:
     row = json.dumps({"text": f"Once{separator}upon a time"}, ensure_ascii=False)
@@ -220,7 +219,6 @@ def test_without_a_template_prompt_and_response_are_joined(tmp_path: Path, bare:
     assert answered(bare, example) == f" Hi!{STOP}"
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="without a template the turns between are dropped")
 def test_without_a_template_no_turn_is_lost(tmp_path: Path, bare: PreTrainedTokenizerBase) -> None:
     row = chat("Count to two.", "One, two.", "And on?", "Three, four.")
     text = "".join(bare.decode(example.ids) for example in load_examples(write_rows(tmp_path, row), bare, 64))
@@ -284,7 +282,6 @@ def test_template_that_rewrites_history_is_refused(
         load_examples(write_rows(tmp_path, chat(*contents)), bare, 64)
 
 
-@pytest.mark.xfail(strict=True, raises=(AttributeError, ValueError, TypeError), reason="values are not checked")
 @pytest.mark.parametrize(
     "row",
     [
@@ -301,7 +298,6 @@ def test_columns_of_the_wrong_kind_are_refused(
         load_examples(write_rows(tmp_path, row), tokenizer, 64)
 
 
-@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="values are not checked")
 @pytest.mark.parametrize(
     "row",
     [

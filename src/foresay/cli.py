@@ -19,13 +19,14 @@ from transformers.utils import logging
 from foresay.adapt import Recipe, adapt
 from foresay.benchmark import BenchConfig, bench, decoders_of
 from foresay.check import CheckConfig, Checker
-from foresay.config import DecodeConfig, DType, LossConfig, MTPConfig, TrainConfig, require
+from foresay.config import DecodeConfig, DType, LossConfig, MTPConfig, SampleConfig, TrainConfig, require
 from foresay.decoding.generate import generate
 from foresay.decoding.session import How, Step
 from foresay.demo import Demo
 from foresay.demo import run as run_demo
 from foresay.errors import ConfigError, ForesayError
 from foresay.info import describe
+from foresay.inside import chooser_of
 from foresay.metrics import tally
 from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt, Split, by_domain, embedded_prompts, encode, file_prompts
@@ -80,6 +81,7 @@ class GenerateCommand:
     Examples:
       foresay generate nano "A robe takes 2 bolts of blue fiber and half that much white fiber. How many in total?"
       foresay generate nano "Once upon a time" --raw --layout linear --masks 4 --stats
+      foresay generate nano "Once upon a time" --raw --temperature 0.8 --top-p 0.95 --seed 7
       echo "Write a function to reverse a list." | foresay generate nano - --colour
     """
 
@@ -96,6 +98,7 @@ class GenerateCommand:
     json: bool = False
     """Print one JSON object instead of the text."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
     opening: Opening = field(default_factory=Opening)
 
     def run(self) -> int:
@@ -105,7 +108,8 @@ class GenerateCommand:
         text = sys.stdin.read() if self.prompt == "-" else self.prompt
         ids = encode(tokenizer, text, self.raw)
         stream = None if self.json or self.colour else _Stream(tokenizer)
-        [said] = generate(model.core, [ids], self.decode, How(watch=stream.tell) if stream else How())
+        how = How(chooser=chooser_of(self.sample))
+        [said] = generate(model.core, [ids], self.decode, replace(how, watch=stream.tell) if stream else how)
         counted = tally([said])
         if self.json:
             _print_json({
@@ -413,7 +417,7 @@ class _Stream:
 
 def _print_table(table: Table) -> None:
     """Print a table whole, in a pipe too."""
-    OUT.print(table, width=None if OUT.is_terminal else PIPE_WIDTH)
+    (OUT if OUT.is_terminal else Console(width=PIPE_WIDTH)).print(table)
 
 
 def _print_json(content: dict[str, Any]) -> None:

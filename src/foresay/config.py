@@ -148,3 +148,24 @@ class DecodeConfig:
         require_choices(self)
         require(self.masks >= 0, f"masks is {self.masks}; give 1 or more, or 0 for the trained number")
         require(self.max_new_tokens >= 1, f"max_new_tokens is {self.max_new_tokens}; give at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleConfig:
+    """How tokens are chosen; the defaults are greedy decoding."""
+
+    temperature: float = 0.0
+    """Divides the logits before a token is drawn; 0 takes the best token, always."""
+    top_k: int = 0
+    """Draw from the k best tokens; 0 from all."""
+    top_p: float = 1.0
+    """Draw from the fewest tokens that hold this share of the chance."""
+    min_p: float = 0.0
+    """Draw from tokens with at least this share of the best token's chance."""
+    seed: int = 0
+    """Seed of the draws."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 0, "temperature", "top_k", "min_p", "seed")
+        require(0 < self.top_p <= 1, f"top_p is {self.top_p}; give a share above 0, at most 1")
+        require(self.min_p <= 1, f"min_p is {self.min_p}; give a share of at most 1")

@@ -4,7 +4,7 @@ transformers validates the arguments and builds logits processors and stopping c
 (`custom_generate`), which runs our engine on them and returns what its own decoding loop would.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from transformers.generation.logits_process import LogitsProcessorList
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from foresay.config import DecodeConfig
+from foresay.config import DecodeConfig, SampleConfig
 from foresay.decoding.choose import Chooser, Greedy, Sampled
 from foresay.decoding.dice import SeededDice
 from foresay.decoding.generate import generate
@@ -141,6 +141,17 @@ def _chooser(processing: Processing, config: GenerationConfig) -> Any:
         return Sampled(SeededDice(seed, indices), processing)
 
     return sampled
+
+
+def chooser_of(sample: SampleConfig) -> Callable[[Sequence[int]], Chooser]:
+    """Makes the chooser of some prompts, with transformers' own warpers in its own order."""
+    if sample.temperature == 0:
+        return lambda indices: Greedy()
+    warpers: list[known.LogitsProcessor] = [known.TemperatureLogitsWarper(sample.temperature)]
+    warpers += [known.TopKLogitsWarper(sample.top_k)] if sample.top_k else []
+    warpers += [known.TopPLogitsWarper(sample.top_p)] if sample.top_p < 1 else []
+    warpers += [known.MinPLogitsWarper(sample.min_p)] if sample.min_p else []
+    return lambda indices: Sampled(SeededDice(sample.seed, indices), Processing(tuple(warpers)))
 
 
 def _any_of(rules: Sequence[Any], device: torch.device) -> Any:
