@@ -1,14 +1,28 @@
 """One thread, no hub, and hypothesis without clocks or a database: the same run everywhere."""
 
+import inspect
 import os
 import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = f"{tempfile.gettempdir()}/hypothesis"
 
+import pytest
 import torch
+import transformers
 from hypothesis import settings
+from transformers import Phi3ForCausalLM
 
 torch.set_num_threads(1)
 settings.register_profile("laws", deadline=None, database=None, derandomize=True, max_examples=60)
 settings.load_profile("laws")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip longrope where transformers' own `generate`, which the laws compare with, is wrong at the switch."""
+    if "next_sequence_length" in inspect.getsource(Phi3ForCausalLM.prepare_inputs_for_generation):
+        return
+    reason = f"transformers {transformers.__version__} recomputes Phi-3's cache with wrong rows where longrope switches"
+    for item in items:
+        if "longrope" in item.nodeid:
+            item.add_marker(pytest.mark.skip(reason=reason))

@@ -166,14 +166,9 @@ def test_other_shapes_are_refused(saved: Path) -> None:
         MultiTokenModel.from_pretrained(saved, LLAMA.model(num_hidden_layers=3))
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    [
-        torch.bfloat16,
-    ],
-)
-def test_the_base_is_the_same_in_another_dtype(dtype: torch.dtype) -> None:
-    assert artefact.fingerprint(LLAMA.model().to(dtype), None) == artefact.fingerprint(LLAMA.model(), None)
+def test_the_base_is_the_same_in_bfloat16() -> None:
+    rounded = LLAMA.model().to(torch.bfloat16)
+    assert artefact.fingerprint(rounded, None) == artefact.fingerprint(LLAMA.model(), None)
 
 
 @pytest.fixture

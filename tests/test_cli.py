@@ -296,9 +296,9 @@ def check_refused(arguments: list[Any], message: str, at: At, run: Run) -> None:
     assert contents(at.adapter) == adapter
 
 
-# Bad use that is not answered well yet: a traceback, several lines, or an answer that comes after the work.
 LONG = json.dumps({"text": "word " * 1100})
-CRASHES: dict[str, tuple[Arguments, str]] = {
+# What could come to light only in the middle of the work, or deep in a library.
+EARLY: dict[str, tuple[Arguments, str]] = {
     "brackets in a name": (lambda at: at.train(data=at.tmp / "a[/b].jsonl"), r"a\[/b\]\.jsonl does not exist"),
     "check: prompt past the context": (with_prompts("check", LONG), "tokens and the base's context is 1024"),
     "bench: prompt past the context": (with_prompts("bench", LONG), "tokens and the base's context is 1024"),
@@ -334,9 +334,9 @@ def torn(at: At, whole: bool = True) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("case", CRASHES)
-def test_more_bad_use_is_answered_in_one_sentence(case: str, at: At, run: Run) -> None:
-    arguments, message = CRASHES[case]
+@pytest.mark.parametrize("case", EARLY)
+def test_bad_use_is_answered_before_the_work_begins(case: str, at: At, run: Run) -> None:
+    arguments, message = EARLY[case]
     check_refused(arguments(at), message, at, run)
 
 

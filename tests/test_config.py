@@ -27,7 +27,7 @@ IMPOSSIBLE: list[tuple[type, dict[str, Any], str]] = [
     (DecodeConfig, {"masks": -1}, "masks is -1; give 1 or more, or 0 for the trained number"),
     (DecodeConfig, {"max_new_tokens": 0}, "max_new_tokens is 0; give at least 1"),
 ]
-# A misspelt choice must not pass as the other one: the command line checks them, Python and foresay.json do not yet.
+# A misspelt choice must not pass as the other one; Python and foresay.json have no command line to check it.
 MISSPELT: list[tuple[type, dict[str, Any], str]] = [
     (MTPConfig, {"sampler": "papre"}, "sampler"),
     (LossConfig, {"target": "labels"}, "target"),
