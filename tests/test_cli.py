@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -202,7 +203,7 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
     ),
     "train: prompts longer than the maximum": (
         lambda at: at.train(data=at.file(json.dumps({"prompt": "word " * 200, "response": "yes"}))),
-        r"none of the 1 rows of .* has an answer token within 64 tokens; raise --max-length",
+        r"none of the 1 rows of .* has two answer tokens within 64 tokens; raise --max-length",
     ),
     "train: one example": (
         lambda at: at.train(data=at.file('{"prompt": "Say hi.", "response": "Hi."}')),
@@ -687,3 +688,38 @@ def test_program_whose_reader_went_away_says_nothing(at: At) -> None:
         process.stdout.close()
         err = process.stderr.read()
     assert (process.returncode, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--per-domain", "-1"], "per_domain is -1"),
+        (["--max-new-tokens", "-3"], "max_new_tokens is -3"),
+    ],
+    ids=str,
+)
+def test_negative_numbers_are_refused(flags: list[str], message: str, at: At, run: Run) -> None:
+    said = run("check", at.adapter, *flags)
+    assert (said.status, said.out) == (2, "")
+    assert message in said.err
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are(at: At, run: Run) -> None:
+    prompts = at.file('{"prompt": "Say 3.", "domain": "[/b]"}\n')
+    said = run("bench", at.adapter, "--prompts", prompts, "--repeats", "1", "--layouts", "quadratic", *SHORT)
+    assert said.status == 0
+    assert "[/b]" in said.out
+
+
+def test_the_demo_replaces_no_folder_but_its_own(at: At, run: Run) -> None:
+    (at.tmp / "thesis").mkdir()
+    (at.tmp / "thesis" / "chapter").write_text("1")
+    said = run("demo", "--seconds", "1", "--out", at.tmp / "thesis")
+    assert said.status == 2
+    assert "is not empty" in said.err
+    assert (at.tmp / "thesis" / "chapter").read_text() == "1"
+
+
+def test_a_reader_that_goes_away_is_no_failed_check(at: At) -> None:
+    command = f"{sys.executable} -m foresay info {shlex.quote(str(at.adapter))} | true; exit ${{PIPESTATUS[0]}}"
+    assert subprocess.run(["bash", "-c", command], capture_output=True, check=False).returncode == 0

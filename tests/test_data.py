@@ -207,10 +207,15 @@ def test_domain_is_kept(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> N
 
 
 def test_token_ids_are_taken_as_they_are(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    [example] = load_examples(write_rows(tmp_path, {"ids": [5, 6, 7, 8, 9], "prompt_tokens": 3}), tokenizer, 4)
+    [example] = load_examples(write_rows(tmp_path, {"ids": [5, 6, 7, 8, 9], "prompt_tokens": 2}), tokenizer, 4)
     assert example.ids == (5, 6, 7, 8)
-    assert example.answer == (False, False, False, True)
-    assert example.prompt == (5, 6, 7)
+    assert example.answer == (False, False, True, True)
+    assert example.prompt == (5, 6)
+
+
+def test_an_answer_of_one_token_teaches_nothing(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(DataError, match="none of the 1 rows of .* has two answer tokens"):
+        load_examples(write_rows(tmp_path, {"ids": [5, 6, 7], "prompt_tokens": 2}), tokenizer, 64)
 
 
 def test_without_a_template_prompt_and_response_are_joined(tmp_path: Path, bare: PreTrainedTokenizerBase) -> None:
@@ -245,8 +250,8 @@ def test_without_a_template_no_turn_is_lost(tmp_path: Path, bare: PreTrainedToke
             f'{{"prompt": "{"word " * 99}", "response": "b"}}',
             r"none of the 1 rows of .* within 64 tokens; raise --max-",
         ),
-        ('{"messages": [{"role": "user", "content": "a"}]}', "none of the 1 rows of .* has an answer token"),
-        ('{"messages": []}', "none of the 1 rows of .* has an answer token"),
+        ('{"messages": [{"role": "user", "content": "a"}]}', "none of the 1 rows of .* has two answer tokens"),
+        ('{"messages": []}', "none of the 1 rows of .* has two answer tokens"),
         (b'{"text": "caf\xe9"}', r"data\.jsonl is not UTF-8 at byte 13; save it as UTF-8"),
     ],
 )

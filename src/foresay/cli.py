@@ -19,7 +19,16 @@ from transformers.utils import logging
 from foresay.adapt import Recipe, adapt
 from foresay.benchmark import BenchConfig, bench, decoders_of
 from foresay.check import CheckConfig, Checker
-from foresay.config import DecodeConfig, DType, LossConfig, MTPConfig, SampleConfig, TrainConfig, require
+from foresay.config import (
+    DecodeConfig,
+    DType,
+    LossConfig,
+    MTPConfig,
+    SampleConfig,
+    TrainConfig,
+    require,
+    require_at_least,
+)
 from foresay.decoding.generate import generate
 from foresay.decoding.session import How, Step
 from foresay.demo import Demo
@@ -34,7 +43,20 @@ from foresay.view import TrainingView, bench_table, coloured, divergence_table, 
 
 ABOUT = "Make a pretrained language model say several tokens at once, with the same output."
 PIPE_WIDTH = 160
-OUT, ERR = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+
+
+class Terminal(Console):
+    """A console that shows text as it is, and lets `main` deal with a reader that goes away."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, **settings)
+
+    def on_broken_pipe(self) -> None:
+        """Pass it on: rich itself would exit with status 1, which means here that a check failed."""
+        raise BrokenPipeError
+
+
+OUT, ERR = Terminal(soft_wrap=True), Terminal(stderr=True, soft_wrap=True)
 Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 
 
@@ -65,6 +87,9 @@ class Chosen:
     """File with a prompt a row (messages, prompt or text); without it, the embedded held-out prompts."""
     per_domain: int = 0
     """Embedded prompts of each domain; 0: a few, or many with --full."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 0, "per_domain")
 
     def load(self, model: MultiTokenModel, per_domain: int, split: Split) -> list[Prompt]:
         """The prompts, at most `per_domain` of each embedded domain unless set."""
@@ -105,7 +130,7 @@ class GenerateCommand:
         """Stream the answer step by step."""
         model = self.opening.open(self.model)
         tokenizer = model.require_tokenizer()
-        text = sys.stdin.read() if self.prompt == "-" else self.prompt
+        text = sys.stdin.read().removesuffix("\n") if self.prompt == "-" else self.prompt
         ids = encode(tokenizer, text, self.raw)
         stream = None if self.json or self.colour else _Stream(tokenizer)
         how = How(chooser=chooser_of(self.sample))
@@ -343,7 +368,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = tyro.cli(kind, prog="foresay", description=ABOUT, args=with_config(arguments))
         return int(command.run())
     except ForesayError as error:
-        ERR.print(f"foresay: {error}", style="red", highlight=False, markup=False)
+        ERR.print(f"foresay: {error}", style="red", highlight=False)
         return 2
     except KeyboardInterrupt:
         ERR.print("foresay: interrupted; nothing half written was left behind")
@@ -417,7 +442,7 @@ class _Stream:
 
 def _print_table(table: Table) -> None:
     """Print a table whole, in a pipe too."""
-    (OUT if OUT.is_terminal else Console(width=PIPE_WIDTH)).print(table)
+    (OUT if OUT.is_terminal else Terminal(width=PIPE_WIDTH)).print(table)
 
 
 def _print_json(content: dict[str, Any]) -> None:

@@ -126,6 +126,7 @@ class TrainConfig:
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; give at least 1")
         require_at_least(self, 0, "anchors", "chunk_anchors", "warmup_steps", "eval_every", "save_every", "heldout")
         require_at_least(self, 0, "weight_decay")
+        require(0 <= self.seed < 2**63, f"seed is {self.seed}; give a number from 0 to 2**63 - 1")
         require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; give a positive one")
         require(self.clip > 0, f"clip is {self.clip}; give a positive gradient norm")
 

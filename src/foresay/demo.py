@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.rule import Rule
 
 from foresay.adapt import Recipe, adapt
+from foresay.artefact import SETTINGS
 from foresay.benchmark import PLAIN, Bench, BenchConfig, bench, decoders_of
 from foresay.config import DecodeConfig, TrainConfig
 from foresay.decoding.generate import generate
@@ -20,7 +21,7 @@ from foresay.view import TrainingView, bench_table, coloured, progress_bar
 PROMPTS = 3
 """Held-out prompts of each of the four domains."""
 STEPS_A_SECOND = 1.4
-"""Training speed assumed until the first steps have shown the real one."""
+"""Training speed of two cores, which sets the number of steps; a slower machine stops at the time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +61,12 @@ def run(demo: Demo, out: Console, err: Console) -> int:
 
 
 def _train(demo: Demo, err: Console) -> MultiTokenModel:
-    """Train for the demo's seconds; the schedule is stretched to the speed of this machine."""
+    """Train for about the demo's seconds. An adapter that an earlier demo left is replaced, nothing else is."""
     steps = max(int(demo.seconds * STEPS_A_SECOND), 10)
     config = TrainConfig(steps=steps, warmup_steps=10, eval_every=max(steps // 4, 1))
-    recipe = Recipe(NANO, (EMBEDDED / NANO / "demo.jsonl",), demo.out, train=config, overwrite=True)
+    recipe = Recipe(
+        NANO, (EMBEDDED / NANO / "demo.jsonl",), demo.out, train=config, overwrite=(demo.out / SETTINGS).is_file()
+    )
     tokenizer = load_tokenizer(NANO)
     view = TrainingView(err, steps)
     with view.showing():

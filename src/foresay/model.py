@@ -91,6 +91,8 @@ class MultiTokenModel:
     def generate(
         self,
         input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
         config: DecodeConfig | None = None,
         streamer: BaseStreamer | None = None,
         stop_strings: str | list[str] | None = None,
@@ -98,9 +100,10 @@ class MultiTokenModel:
     ) -> Tensor | GenerateDecoderOnlyOutput:
         """transformers' `generate`, several tokens a step: the same arguments, the same result.
 
-        `input_ids` (B, P) int64; greedy or sampled as `do_sample` and the generation config say. `config`, or any of
-        its fields (`layout="linear"`, `masks=4`), says how to draft. Returns prompts with continuations (B, L) int64,
-        padded behind. Raises PromptError for what cannot be accelerated (beam search and the like), with the reason.
+        `input_ids` (B, P) int64, padded on either side where `attention_mask` is 0; greedy or sampled as `do_sample`
+        and the generation config say. `config`, or any of its fields (`layout="linear"`, `masks=4`), says how to
+        draft. Returns prompts with continuations (B, L) int64, padded behind. Raises PromptError for what cannot be
+        accelerated (beam search and the like), with the reason.
         """
         changes = {name: arguments.pop(name) for name in ("layout", "masks") if name in arguments}
         decode = replace(config or DecodeConfig(), **changes)
@@ -115,7 +118,7 @@ class MultiTokenModel:
         if streamer is not None:
             streamer.put(input_ids.cpu())
         result: Tensor | GenerateDecoderOnlyOutput = self.core.model.generate(
-            input_ids, custom_generate=bridge, **arguments
+            input_ids, attention_mask=attention_mask, custom_generate=bridge, **arguments
         )
         return result
 

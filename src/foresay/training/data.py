@@ -65,7 +65,7 @@ def load_examples(path: Path, tokenizer: PreTrainedTokenizerBase, max_length: in
         raise DataError(f"{path} is empty; give a file with chat, prompt/response or text rows")
     if not examples:
         raise DataError(
-            f"none of the {rows} rows of {path} has an answer token within {max_length} tokens; raise --max-length "
+            f"none of the {rows} rows of {path} has two answer tokens within {max_length} tokens; raise --max-length "
             "(up to the base's context) or shorten the prompts"
         )
     return examples
@@ -111,7 +111,7 @@ def _row(row: Any, place: str) -> dict[str, Any]:
 
 
 def _encode(record: Record, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Iterator[Example]:
-    """Examples of one row, of two tokens or more and with an answer token each."""
+    """Examples of one row, with two answer tokens or more each."""
     row = record.row
     messages = conversation(record)
     if isinstance(row.get("ids"), list):
@@ -130,7 +130,8 @@ def _encode(record: Record, tokenizer: PreTrainedTokenizerBase, max_length: int)
         )
     for piece in pieces:
         ids, answer = piece.ids[:max_length], piece.answer[:max_length]
-        if any(answer[1:]):
+        # The block behind the token before an answer's first guesses from its second on: one token teaches nothing.
+        if sum(answer[1:]) > 1:
             yield Example(tuple(ids), tuple(answer), str(row.get("domain", "")))
 
 
