@@ -8,7 +8,8 @@ from pathlib import Path
 os.environ["COLUMNS"] = "100"
 os.environ["NO_COLOR"] = "1"
 
-from foresay.cli import VERBS, main  # noqa: E402  (the width must be set first)
+from foresay.cli import main
+from foresay.verbs import VERBS
 
 PAGE = Path(__file__).parent / "cli.md"
 

@@ -16,12 +16,14 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
-from foresay.cli import VERBS, main, with_config
+from foresay.cli import main
 from foresay.decoding import choose
 from foresay.errors import ConfigError
 from foresay.model import MultiTokenModel
 from foresay.modelling.load import load_tokenizer
+from foresay.recipe_file import with_config
 from foresay.training import train
+from foresay.verbs import VERBS
 from toys import LLAMA
 
 ROWS = [{"prompt": f"Say {number}.", "response": f"I say {number}, and {number} again."} for number in range(12)]

@@ -214,7 +214,7 @@ def test_token_ids_are_taken_as_they_are(tmp_path: Path, tokenizer: PreTrainedTo
 
 
 def test_an_answer_of_one_token_teaches_nothing(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    with pytest.raises(DataError, match="none of the 1 rows of .* has two answer tokens"):
+    with pytest.raises(DataError, match=r"none of the 1 rows of .* has two answer tokens"):
         load_examples(write_rows(tmp_path, {"ids": [5, 6, 7], "prompt_tokens": 2}), tokenizer, 64)
 
 

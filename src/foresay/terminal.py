@@ -1,0 +1,53 @@
+"""Where text goes: results to stdout, chatter to stderr."""
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedTokenizerBase
+
+from foresay.decoding.session import Step
+
+PIPE_WIDTH = 160
+"""Columns of a table that goes into a pipe or a file."""
+
+
+class Terminal(Console):
+    """A console that shows text as it is, and lets `main` deal with a reader that goes away."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, **settings)
+
+    def on_broken_pipe(self) -> None:
+        """Pass it on: rich itself would exit with status 1, which means here that a check failed."""
+        raise BrokenPipeError
+
+
+OUT, ERR = Terminal(soft_wrap=True), Terminal(stderr=True, soft_wrap=True)
+
+
+class AnswerStream:
+    """Writes an answer to stdout as it grows, whole characters at a time."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer, self._shown = tokenizer, ""
+        self._said: list[int] = []
+
+    def tell(self, index: int, step: Step) -> None:
+        """Write what a step added."""
+        self._said.extend(step.tokens)
+        whole = self._tokenizer.decode(self._said, skip_special_tokens=True)
+        if not whole.endswith("�"):
+            print(whole[len(self._shown) :], end="", flush=True)
+            self._shown = whole
+
+
+def print_table(table: Table) -> None:
+    """Print a table whole, in a pipe too."""
+    (OUT if OUT.is_terminal else Terminal(width=PIPE_WIDTH)).print(table)
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print one JSON object."""
+    print(json.dumps(content, indent=2, ensure_ascii=False))
