@@ -173,18 +173,23 @@ class Session:
             states, newest, accepted = states[chosen], newest[chosen], accepted[chosen]
             self.cache.select(chosen)
             self.chooser.select(going)
-        drawing = plan.layout.draw(newest.device)
-        anchors = accepted + (plan.layout.real - plan.drafted - 1)
-        sizes: list[int] = drawing.block_sizes[anchors].tolist() if plan.layout.masks else [0] * len(going)
         self.pending = Drafts(newest[:, None])
-        if max(sizes):
-            rows = drawing.block_rows[anchors][:, : max(sizes)]
-            block = states.gather(1, rows[:, :, None].expand(-1, -1, states.shape[2]))
-            drafts = self.chooser.draft(self.model, Blocks(block, newest, sizes, [live.ids for live in self.live]))
-            self.pending = Drafts(torch.cat((newest[:, None], drafts.tokens), dim=1), drafts.q)
+        if plan.layout.masks:
+            self._draft_behind(plan, states, newest, accepted + (plan.layout.real - plan.drafted - 1))
+        self._recompute()
+
+    def _draft_behind(self, plan: Plan, states: Tensor, newest: Tensor, anchors: Tensor) -> None:
+        """Draft from the blocks that hang on the rows `anchors` (B,), where there are any."""
+        drawing = plan.layout.draw(newest.device)
+        sizes: list[int] = drawing.block_sizes[anchors].tolist()
+        if not max(sizes):
+            return
+        rows = drawing.block_rows[anchors][:, : max(sizes)]
+        block = states.gather(1, rows[:, :, None].expand(-1, -1, states.shape[2]))
+        drafts = self.chooser.draft(self.model, Blocks(block, newest, sizes, [live.ids for live in self.live]))
+        self.pending = Drafts(torch.cat((newest[:, None], drafts.tokens), dim=1), drafts.q)
         for live, size in zip(self.live, sizes):
             live.row = Row(live.row.past, 1 + size, size)
-        self._recompute()
 
     def _recompute(self) -> None:
         """Where the base's own decoding computes its cache anew, do so: the whole text is one prefill again."""

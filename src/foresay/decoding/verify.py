@@ -33,6 +33,9 @@ def verify_greedy(logits: Tensor, drafts: Tensor, drafted: Tensor) -> Verdict:
     right, `drafted` (B,) int64 of them real. A prefix, so a product: drafts behind a mismatch never count.
     """
     choices = logits.argmax(dim=-1)
+    if not drafts.shape[1]:
+        nothing = torch.zeros_like(choices[:, 0])
+        return Verdict(nothing, choices, nothing)
     first = drafts.shape[1] - drafted
     missing = torch.arange(drafts.shape[1], device=drafts.device) < first[:, None]
     matches = (drafts == choices[:, :-1]) | missing

@@ -133,6 +133,11 @@ class Base:
                     adapted[f"{layer_name}.{name}"] = module
         return Linears(adapted, tuple(left_alone))
 
+    @property
+    def sees_all(self) -> bool:
+        """Every layer reaches back to the start, through an attention that takes no mask for that."""
+        return set(self.windows) == {FULL} and self.config._attn_implementation == "sdpa"
+
     def masks(self, draw: Callable[[int | None], Tensor]) -> Tensor | dict[str, Tensor]:
         """The masks that the base's attention takes, from `draw(window) -> (B, 1, T, S) bool`.
 

@@ -89,7 +89,9 @@ class MaskModel(nn.Module):
         if layout.masks:
             masks = self.adapter.masks[layout.draw(ids.device).offsets].to(embeds.dtype)
             embeds = torch.cat((embeds, masks.expand(len(ids), -1, -1)), dim=1)
-        sight = self.base.masks(lambda window: call.sight(used, window))
+        # One row of one sequence sees every slot in use: no mask says the same, and attention is faster without.
+        alone = len(ids) == 1 and layout.rows == 1 and self.base.sees_all
+        sight = None if alone else self.base.masks(lambda window: call.sight(used, window))
         kept = torch.arange(layout.real - keep, layout.real, device=ids.device)
         if not layout.masks:
             return self.base.run(embeds, call.positions(), sight, cache, kept)
