@@ -20,6 +20,7 @@ def plain_answers(model: MultiTokenModel, prompts: Sequence[Sequence[int]], max_
     ids = torch.tensor([[*[pad] * (longest - len(prompt)), *prompt] for prompt in prompts], device=base.device)
     lengths = torch.tensor([[len(prompt)] for prompt in prompts], device=base.device)
     mask = torch.arange(longest, device=base.device) >= longest - lengths
+    model.core.equip(False)  # the baseline is the bare base
     said = model.core.model.generate(
         ids,
         attention_mask=mask.long(),

@@ -8,6 +8,7 @@ read the states that its head unembeds. Whatever does not fit is refused in one 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -60,13 +61,13 @@ class Base:
         # Some heads call the decoder past the module that holds it (OPT): the decoder is what always runs.
         model.get_decoder().register_forward_hook(self._read_states)
 
-    @property
+    @cached_property
     def embedding(self) -> nn.Embedding:
         """Input embeddings E: (V, embedding width)."""
         embedding: nn.Embedding = self.model.get_input_embeddings()
         return embedding
 
-    @property
+    @cached_property
     def head(self) -> nn.Linear:
         """Unembedding W_u: (V, width of the states it takes)."""
         head: nn.Linear = self.model.get_output_embeddings()
@@ -94,7 +95,7 @@ class Base:
         stops = self.model.generation_config.eos_token_id
         return () if stops is None else tuple(stops) if isinstance(stops, list) else (stops,)
 
-    @property
+    @cached_property
     def limits(self) -> tuple[int, ...]:
         """Positions that no call may straddle, ascending: where longrope switches its frequencies, then the context.
 
@@ -108,7 +109,7 @@ class Base:
         switches = {r["original_max_position_embeddings"] for r in kinds if r.get("rope_type") == "longrope"}
         return (*sorted(int(switch) for switch in switches if switch < self.context), self.context)
 
-    @property
+    @cached_property
     def recomputes(self) -> bool:
         """Plain decoding computes its whole cache anew where longrope switches: Phi-3's own `generate` does."""
         own = type(self.model).prepare_inputs_for_generation
@@ -133,7 +134,7 @@ class Base:
                     adapted[f"{layer_name}.{name}"] = module
         return Linears(adapted, tuple(left_alone))
 
-    @property
+    @cached_property
     def sees_all(self) -> bool:
         """Every layer reaches back to the start, through an attention that takes no mask for that."""
         return set(self.windows) == {FULL} and self.config._attn_implementation == "sdpa"

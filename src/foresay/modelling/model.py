@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from foresay.config import MTPConfig
@@ -51,9 +52,8 @@ class MaskModel(nn.Module):
         self.adapter = Adapter(base, config).to(base.device)
         self.gate = Gate()
         self.acceptance: tuple[float, ...] = ()
-        linears = base.linears().adapted
-        for lora in self.adapter.pairs:
-            lora.attach(linears[lora.name], self.gate)
+        self._linears = base.linears().adapted
+        self._hooks: list[RemovableHandle] = []
 
     @classmethod
     def from_base(cls, model: PreTrainedModel, config: MTPConfig | None = None, seed: int = 0) -> "MaskModel":
@@ -93,16 +93,26 @@ class MaskModel(nn.Module):
         alone = len(ids) == 1 and layout.rows == 1 and self.base.sees_all
         sight = None if alone else self.base.masks(lambda window: call.sight(used, window))
         kept = torch.arange(layout.real - keep, layout.real, device=ids.device)
+        self.equip(bool(layout.masks))
         if not layout.masks:
             return self.base.run(embeds, call.positions(), sight, cache, kept)
         with self.gate.open(len(ids), layout.rows, layout.real):
             return self.base.run(embeds, call.positions(), sight, cache, kept)
+
+    def equip(self, wanted: bool) -> None:
+        """Hang LoRA on the base's linears, or take it off: a hook costs time even where the gate stays closed."""
+        if wanted and not self._hooks:
+            self._hooks = [pair.attach(self._linears[pair.name], self.gate) for pair in self.adapter.pairs]
+        elif not wanted:
+            while self._hooks:
+                self._hooks.pop().remove()
 
     def keep(self, ids: Tensor) -> tuple[KeptCache, Tensor]:
         """The base pass of training, without gradient: `ids` (B, R) int64, padded behind, through the closed gate.
 
         Returns the K/V for `see_masks` and the states (B, R, D).
         """
+        self.equip(False)
         call = Call(Layout.plain(ids.shape[1]), ids.new_zeros(len(ids)))
         cache = KeptCache(self.base.layers)
         with torch.no_grad():
@@ -117,6 +127,7 @@ class MaskModel(nn.Module):
         embeds = self.adapter.masks[call.offsets()].to(self.base.dtype).expand(count, -1, -1)
         sight = self.base.masks(lambda window: call.sight(kept, window))
         none = torch.zeros(1, dtype=torch.int64, device=call.anchors.device)
+        self.equip(True)
         with self.gate.open(count, call.rows, 0):
             return self.base.run(embeds, call.positions(), sight, cache, none).states
 
