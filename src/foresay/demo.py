@@ -15,6 +15,7 @@ from foresay.decoding.generate import generate
 from foresay.model import MultiTokenModel
 from foresay.modelling.load import EMBEDDED, NANO, load_tokenizer
 from foresay.prompts import Prompt, by_domain, embedded_prompts
+from foresay.terminal import print_table
 from foresay.training.train import Progress
 from foresay.view import TrainingView, bench_table, coloured, progress_bar
 
@@ -45,7 +46,7 @@ def run(demo: Demo, out: Console, err: Console) -> int:
     prompts = embedded_prompts(tokenizer, "test", PROMPTS)
     out.print(Rule("2. Decode held-out prompts: same output, fewer steps"))
     measured = _measure(model, prompts, demo, err)
-    out.print(bench_table(measured))
+    print_table(bench_table(measured))
     out.print(_identical(measured))
     out.print(Rule("3. One answer of each domain; the tokens of each step share a colour"))
     for domain, group in by_domain(prompts).items():

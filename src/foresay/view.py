@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -99,9 +100,14 @@ def coloured(tokenizer: PreTrainedTokenizerBase, steps: Sequence[Step]) -> Text:
 
 def bench_table(bench: Bench) -> Table:
     """Every result, domain by domain."""
-    table = Table(title=f"batch {bench.results[0].batch_size}, {bench.results[0].dtype}", title_justify="left")
+    table = Table(
+        title=f"batch {bench.results[0].batch_size}, {bench.results[0].dtype}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for heading in ("domain", "decoder", "masks"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading == "decoder")
     for heading in (
         "tokens/step",
         "tokens/s",
