@@ -122,10 +122,7 @@ class _Run:
 
     def decode(self) -> None:
         """Measure tokens per step on the held-out prompts, by domain."""
-        said = {domain: decode_heldout(self.model, group) for domain, group in by_domain(self.prompts).items()}
-        self.tokens_per_step = {domain: tally(answers).tokens_per_step for domain, answers in said.items()}
-        whole = tally(answer for answers in said.values() for answer in answers)
-        self.model.core.acceptance = tuple(round(share, 4) for share in whole.acceptance_per_position)
+        self.tokens_per_step = measure_acceptance(self.model, self.prompts)
 
     def save(self, progress: Progress) -> None:
         recipe = self.recipe
@@ -140,6 +137,15 @@ class _Run:
         )
         self.model.save_pretrained(recipe.out, recipe.train.save_dtype, recipe.overwrite or self.saved)
         self.saved = True
+
+
+def measure_acceptance(model: MultiTokenModel, prompts: Sequence[Prompt]) -> dict[str, float]:
+    """Tokens per step by domain; acceptance per position over all of them becomes the model's own (none: unchanged)."""
+    said = {domain: decode_heldout(model, group) for domain, group in by_domain(prompts).items()}
+    if said:
+        whole = tally(answer for answers in said.values() for answer in answers)
+        model.core.acceptance = tuple(round(share, 4) for share in whole.acceptance_per_position)
+    return {domain: tally(answers).tokens_per_step for domain, answers in said.items()}
 
 
 def decode_heldout(model: MultiTokenModel, prompts: Sequence[Prompt]) -> list[Generation]:

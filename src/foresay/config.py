@@ -142,6 +142,8 @@ class DecodeConfig:
     """Masks in a block, at most the trained k; 0 takes the trained k (`planned`: the most it may take)."""
     max_new_tokens: int = 128
     """Most tokens generated for a prompt; the base's context may end it sooner."""
+    compile: bool = False
+    """Send steps through torch.compile: each layout takes some seconds when it first runs, then steps are faster."""
     ignore_stop: bool = False
     """Generate past the stop token (benchmarks of fixed length)."""
 

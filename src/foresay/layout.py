@@ -83,6 +83,10 @@ class Layout:
         """All rows, T."""
         return self.real + self.masks
 
+    def size_behind(self, anchor: int) -> int:
+        """Masks behind the real row `anchor`."""
+        return next((block.size for block in self.blocks if block.anchor == anchor), 0)
+
     def within(self, room: int) -> "Layout":
         """The layout with no row more than `room` positions past the first: drafts and blocks end there."""
         real = min(self.real, room + 1)
@@ -137,6 +141,13 @@ class Call:
     """(B,) int64: cached tokens of each sequence; slot s < past holds position s."""
     pads: Tensor | None = None
     """(B,) int64: dead rows at the front of each sequence; None when there are none."""
+    longest: int | None = None
+    """The largest of `past`, where the host knows it: reading it from a device would make the host wait."""
+
+    @property
+    def used(self) -> int:
+        """Slots that hold something once the call has run."""
+        return (int(self.past.max()) if self.longest is None else self.longest) + self.layout.rows
 
     def positions(self) -> Tensor:
         """(B, T) int64: position of every row; dead rows stand at 0 or later and never past a live one."""

@@ -71,7 +71,9 @@ class MultiTokenModel:
         artefact.check_base(settings, artefact.fingerprint(model, tokenizer), place, name)
         core = MaskModel.from_base(model, settings.mtp)
         artefact.load_weights(place, core)
-        core.adapter.to(model.dtype)
+        if model.device.type != "cpu":
+            # A CPU multiplies matrices as narrow as these faster in float32 than in half precision.
+            core.adapter.to(model.dtype)
         core.acceptance = settings.acceptance
         return cls(core, tokenizer, name, settings.provenance)
 

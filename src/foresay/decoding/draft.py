@@ -12,6 +12,11 @@ def draft_greedy(model: MaskModel, states: Tensor, newest: Tensor) -> Tensor:
     Each guess is the sampler's argmax given the guess before it. Soft-capping and scaling of logits keep their order,
     so the bare head is enough.
     """
+    drafts: Tensor = model.compiled(_chain)(model, states, newest)
+    return drafts
+
+
+def _chain(model: MaskModel, states: Tensor, newest: Tensor) -> Tensor:
     guesses, previous = [], newest
     for state in states.unbind(dim=1):
         previous = model.base.head(model.sample(previous, state)).argmax(dim=-1)

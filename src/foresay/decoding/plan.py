@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from foresay.config import FixedLayout
+from foresay.decoding.planner import Entry
 from foresay.layout import Call, Layout
 
 
@@ -52,15 +53,16 @@ class Plan:
         """The layout placed behind what is cached."""
         pads = self.pads()
         past = torch.tensor([row.past for row in self.rows], device=device)
-        return Call(self.layout, past, torch.tensor(pads, device=device) if any(pads) else None)
+        dead = torch.tensor(pads, device=device) if any(pads) else None
+        return Call(self.layout, past, dead, max(row.past for row in self.rows))
 
     def align(self, pending: Tensor) -> Tensor:
-        """Real rows of the call, aligned to the right: `pending` (B, >= R) int64, aligned to the left -> (B, R)."""
+        """Real rows of the call, aligned to the right: `pending` (B, any) int64, aligned to the left -> (B, R)."""
         pads, real = self.pads(), self.layout.real
         if not any(pads):
             return pending[:, :real]
         rows = torch.arange(real, device=pending.device) - torch.tensor(pads, device=pending.device)[:, None]
-        return pending.gather(1, rows % real)
+        return pending.gather(1, rows.clamp(0, pending.shape[1] - 1))
 
     def align_drafts(self, q: Tensor) -> Tensor:
         """`q` (B, >= N, V), aligned to the left as drafts are made -> (B, N, V), aligned to the right as judged."""
@@ -76,18 +78,20 @@ LAYOUTS: dict[FixedLayout, Callable[[int, int], Layout]] = {
 }
 
 
-def plan(rows: Sequence[Row], layout: FixedLayout, masks: int, limits: Sequence[int]) -> Plan:
-    """Place the masks of `layout`, at most `masks` behind an anchor, and keep every row before the next limit.
+def plan(rows: Sequence[Row], entry: Entry, limits: Sequence[int]) -> Plan:
+    """Place the masks of `entry` and keep every row before the next limit.
 
     `limits` are positions that no call may straddle, ascending (`Base.limits`). A prompt carries one block, behind
-    its last token, in every layout with masks.
+    its last token, in every layout with masks. A call with drafts has room for all that the entry verifies, used or
+    not: so few shapes are what compilation can hold.
     """
     newest = max(row.past + row.fresh - row.drafted - 1 for row in rows)
     limit = next((limit for limit in limits if limit > newest), limits[-1])
     clipped = tuple(row.within(limit) for row in rows)
-    real = max(row.fresh for row in clipped)
-    drafted = max(row.drafted for row in clipped)
+    real, drafted = max(row.fresh for row in clipped), max(row.drafted for row in clipped)
     prefill = real > drafted + 1
-    drawn = LAYOUTS["linear" if prefill and layout != "plain" else layout](real, masks)
+    if drafted and not prefill and newest + entry.drafts < limit:
+        real = entry.drafts + 1
+    drawn = LAYOUTS["linear" if prefill and entry.layout != "plain" else entry.layout](real, entry.masks)
     first = max(row.past + row.fresh for row in clipped) - real
     return Plan(clipped, drawn.within(limit - 1 - first))

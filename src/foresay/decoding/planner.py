@@ -36,6 +36,11 @@ class Entry:
     layout: FixedLayout
     masks: int = 0
 
+    @property
+    def drafts(self) -> int:
+        """Drafts that a step verifies, if there are as many: one a mask; in `plain` those that a probe left."""
+        return self.masks or PROBE_MASKS
+
 
 PLAIN = Entry("plain")
 MENU: tuple[Entry, ...] = (

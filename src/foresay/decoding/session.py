@@ -10,8 +10,9 @@ from torch import Tensor
 from foresay.config import DecodeConfig
 from foresay.decoding.choose import Asked, Blocks, Chooser, Drafts, Greedy
 from foresay.decoding.plan import Plan, Row, plan
-from foresay.decoding.planner import Entry, Planner
+from foresay.decoding.planner import PROBE_MASKS, Entry, Planner
 from foresay.decoding.verify import Verdict
+from foresay.layout import Layout
 from foresay.modelling.base import Rows
 from foresay.modelling.cache import SlotCache
 from foresay.modelling.model import MaskModel
@@ -56,6 +57,8 @@ class Live:
     """Tokens it may still say."""
     ids: list[int]
     """Prompt and answer so far."""
+    anchor: int = 0
+    """Row of the last call that the newest token was said by."""
     steps: list[Step] = field(default_factory=list)
     stopped: bool = False
 
@@ -101,7 +104,7 @@ class Session:
         ]
         masks = config.masks or model.config.num_masks
         self.fixed = None if config.layout == "planned" else Entry(config.layout, masks)
-        self.cache = SlotCache(model.base.layers, longest + max(rooms) + (masks + 1) ** 2)
+        self.cache = SlotCache(model.base.layers, longest + max(rooms) + (max(masks, PROBE_MASKS) + 1) ** 2)
         padded = [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts]
         self.pending = Drafts(torch.tensor(padded, device=model.base.device))
 
@@ -118,10 +121,8 @@ class Session:
 
     def _plan(self) -> Plan:
         entry = self._entry()
-        # A plain step verifies what is there; every other entry is measured with as many drafts as masks.
-        most = self.model.config.num_masks if entry.layout == "plain" else entry.masks
-        rows = [live.row.first(most) for live in self.live]
-        return plan(rows, entry.layout, entry.masks, self.model.base.limits)
+        rows = [live.row.first(entry.drafts) for live in self.live]
+        return plan(rows, entry, self.model.base.limits)
 
     def _entry(self) -> Entry:
         """The layout of the next step."""
@@ -147,6 +148,7 @@ class Session:
             live.steps.append(step)
             live.room -= len(said)
             live.row = Row(row.past + row.fresh - row.drafted + accepted, 1, 0)
+            live.anchor = plan.layout.real - 1 - row.drafted + accepted
             kept.append((live.index, step))
             if self.planner is not None:
                 self.planner.acceptance.observe(row.drafted, accepted)
@@ -164,27 +166,26 @@ class Session:
     def _draft(self, plan: Plan, seen: Rows, verdict: Verdict) -> None:
         """Drop the finished, draft for the others from the block behind their last accepted row."""
         going = [place for place, live in enumerate(self.live) if not self._finish(live)]
-        states, newest, accepted = seen.states, verdict.newest, verdict.first + verdict.accepted
+        states, newest = seen.states, verdict.newest
         if len(going) < len(self.live):
             self.live = [self.live[place] for place in going]
             if not going:
                 return
             chosen = torch.tensor(going, device=newest.device)
-            states, newest, accepted = states[chosen], newest[chosen], accepted[chosen]
+            states, newest = states[chosen], newest[chosen]
             self.cache.select(chosen)
             self.chooser.select(going)
         self.pending = Drafts(newest[:, None])
-        if plan.layout.masks:
-            self._draft_behind(plan, states, newest, accepted + (plan.layout.real - plan.drafted - 1))
+        self._draft_behind(plan.layout, states, newest)
         self._recompute()
 
-    def _draft_behind(self, plan: Plan, states: Tensor, newest: Tensor, anchors: Tensor) -> None:
-        """Draft from the blocks that hang on the rows `anchors` (B,), where there are any."""
-        drawing = plan.layout.draw(newest.device)
-        sizes: list[int] = drawing.block_sizes[anchors].tolist()
+    def _draft_behind(self, layout: Layout, states: Tensor, newest: Tensor) -> None:
+        """Draft from the blocks that hang on the anchors, where there are any."""
+        sizes = [layout.size_behind(live.anchor) for live in self.live]
         if not max(sizes):
             return
-        rows = drawing.block_rows[anchors][:, : max(sizes)]
+        anchors = torch.tensor([live.anchor for live in self.live], device=newest.device)
+        rows = layout.draw(newest.device).block_rows[anchors][:, : max(sizes)]
         block = states.gather(1, rows[:, :, None].expand(-1, -1, states.shape[2]))
         drafts = self.chooser.draft(self.model, Blocks(block, newest, sizes, [live.ids for live in self.live]))
         self.pending = Drafts(torch.cat((newest[:, None], drafts.tokens), dim=1), drafts.q)

@@ -72,7 +72,7 @@ class SlotCache(Cache):  # type: ignore[misc]
     """Preallocated slots for every layer, full length in sliding-window layers too (sight does the rest)."""
 
     def __init__(self, layers: int, slots: int) -> None:
-        self.placement = Placement()
+        self.placement, self.slots = Placement(), slots
         super().__init__(layers=[SlotLayer(slots, self.placement) for _ in range(layers)])
 
     def place(self, slots: Tensor, used: int) -> None:

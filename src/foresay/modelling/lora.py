@@ -30,10 +30,19 @@ class GatedLora(nn.Module):
             self.down.copy_((torch.rand(self.down.shape, generator=generator) * 2 - 1) * bound)
             self.up.zero_()
 
+    def approximate(self, other: "GatedLora") -> None:
+        """Become the nearest pair of this rank to `other`'s product: its largest singular parts (Eckart-Young)."""
+        with torch.no_grad():
+            outer, left = torch.linalg.qr(other.up.double() * other.scale)
+            inner, right = torch.linalg.qr(other.down.double().t())
+            u, s, v = torch.linalg.svd(left @ right.t(), full_matrices=False)
+            kept, root = min(len(self.down), len(s)), s.sqrt()
+            self.up.zero_()[:, :kept].copy_((outer @ u * root)[:, :kept] / self.scale)
+            self.down.zero_()[:kept].copy_((inner @ v.t() * root).t()[:kept])
+
     def forward(self, states: Tensor) -> Tensor:
-        """(..., inputs) -> (..., outputs): what is added to the linear's output."""
-        down, up = self.down.to(states.dtype), self.up.to(states.dtype)
-        return functional.linear(functional.linear(states, down), up) * self.scale
+        """(..., inputs) -> (..., outputs): what is added to the linear's output, computed in the pair's own dtype."""
+        return functional.linear(self._narrow(states), self.up).mul(self.scale).to(states.dtype)
 
     def attach(self, linear: nn.Module, gate: Gate) -> RemovableHandle:
         """Add this pair's product to the mask rows of `linear`'s output while `gate` stands open."""
@@ -42,12 +51,23 @@ class GatedLora(nn.Module):
             if not gate.is_open:
                 return None
             inputs, outputs = gate.by_row(args[0], self.name), gate.by_row(output, self.name)
-            addend = self(inputs[:, gate.real :])
+            masks = inputs[:, gate.real :]
             if torch.is_grad_enabled():
-                joined = torch.cat((outputs[:, : gate.real], outputs[:, gate.real :] + addend), dim=1)
+                joined = torch.cat((outputs[:, : gate.real], outputs[:, gate.real :] + self(masks)), dim=1)
                 return joined.view_as(output)
             # Without autograd the linear's output is ours alone: adding in place spares a copy of the real rows.
-            outputs[:, gate.real :].add_(addend)
+            self._add(masks, outputs[:, gate.real :])
             return None
 
         return linear.register_forward_hook(add)
+
+    def _narrow(self, states: Tensor) -> Tensor:
+        """(..., inputs) -> (..., rank)."""
+        return functional.linear(states.to(self.down.dtype), self.down)
+
+    def _add(self, states: Tensor, outputs: Tensor) -> None:
+        """Add the product of `states` (B, T, inputs) to `outputs` (B, T, outputs), in as few kernels as there are."""
+        if len(states) == 1 and outputs.dtype == self.up.dtype:
+            outputs[0].addmm_(self._narrow(states[0]), self.up.t(), alpha=self.scale)
+        else:
+            outputs.add_(functional.linear(self._narrow(states), self.up), alpha=self.scale)

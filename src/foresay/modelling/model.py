@@ -1,5 +1,8 @@
 """The base and its adapter as one model: the two ways a call is made, and nothing about training or decoding."""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
+
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -10,10 +13,12 @@ from foresay.errors import UnsupportedBase
 from foresay.layout import Call, Layout, MaskCall
 from foresay.modelling.base import Base, Rows
 from foresay.modelling.cache import KeptCache, SlotCache
+from foresay.modelling.compiling import check_compiler, compile_for, let_grow
 from foresay.modelling.gate import Gate
 from foresay.modelling.lora import GatedLora
 from foresay.modelling.sampler import build_sampler
 
+F = TypeVar("F", bound=Callable[..., Any])
 PROBE_ROWS = 6
 PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 
@@ -54,6 +59,7 @@ class MaskModel(nn.Module):
         self.acceptance: tuple[float, ...] = ()
         self._linears = base.linears().adapted
         self._hooks: list[RemovableHandle] = []
+        self._compiled: dict[Any, Any] | None = None
 
     @classmethod
     def from_base(cls, model: PreTrainedModel, config: MTPConfig | None = None, seed: int = 0) -> "MaskModel":
@@ -82,22 +88,39 @@ class MaskModel(nn.Module):
 
         Logits come for the last `keep` real rows, states for all rows.
         """
-        layout = call.layout
-        used = int(call.past.max()) + layout.rows
-        cache.place(call.slots(), used)
-        embeds = self.base.embedding(ids)
-        if layout.masks:
-            masks = self.adapter.masks[layout.draw(ids.device).offsets].to(embeds.dtype)
-            embeds = torch.cat((embeds, masks.expand(len(ids), -1, -1)), dim=1)
+        layout, device = call.layout, ids.device
+        fixed = self._compiled is not None and layout.real <= self.config.num_masks + 1
         # One row of one sequence sees every slot in use: no mask says the same, and attention is faster without.
-        alone = len(ids) == 1 and layout.rows == 1 and self.base.sees_all
+        alone = len(ids) == 1 and layout.rows == 1 and self.base.sees_all and not fixed
+        used = cache.slots if fixed and ids.is_cuda else call.used
         sight = None if alone else self.base.masks(lambda window: call.sight(used, window))
-        kept = torch.arange(layout.real - keep, layout.real, device=ids.device)
+        if fixed and sight is not None:
+            let_grow(sight, cache)
+        cache.place(call.slots(), used)
         self.equip(bool(layout.masks))
-        if not layout.masks:
-            return self.base.run(embeds, call.positions(), sight, cache, kept)
-        with self.gate.open(len(ids), layout.rows, layout.real):
-            return self.base.run(embeds, call.positions(), sight, cache, kept)
+        kept = torch.arange(layout.real - keep, layout.real, device=device)
+        placed = Placed(ids, layout.draw(device).offsets, call.positions(), sight, kept)
+        return Rows(*(self.compiled(_step) if fixed else _step)(self, placed, cache))
+
+    def compile_steps(self, wanted: bool = True) -> None:
+        """Send decode steps through torch.compile, or no longer: each layout is compiled when it first runs.
+
+        Prefill stays as it is. Weights of base and adapter are taken for constants: after training, ask anew. Raises
+        ConfigError where a CPU has no C++ compiler.
+        """
+        if wanted:
+            check_compiler(self.base.device)
+            self._compiled = self._compiled if self._compiled is not None else {}
+        else:
+            self._compiled = None
+
+    def compiled(self, function: F) -> F:
+        """`function`, compiled where `compile_steps` asked for it."""
+        if self._compiled is None:
+            return function
+        if function not in self._compiled:
+            self._compiled[function] = compile_for(function, self.base.device)
+        return cast(F, self._compiled[function])
 
     def equip(self, wanted: bool) -> None:
         """Hang LoRA on the base's linears, or take it off: a hook costs time even where the gate stays closed."""
@@ -163,6 +186,39 @@ class MaskModel(nn.Module):
                     f"{name} gives other logits through {what} than through its own forward (relative distance "
                     f"{apart:.1e}), so nothing could be verified; give a decoder-only attention model"
                 )
+
+
+class Placed(NamedTuple):
+    """What a step runs on, cache slots apart."""
+
+    ids: Tensor
+    """(B, R) int64: real rows."""
+    offsets: Tensor
+    """(T - R,) int64 of the masks."""
+    positions: Tensor
+    """(B, T) int64."""
+    sight: Any
+    """Masks for the base's attention; None: everything is seen."""
+    kept: Tensor
+    """Rows that get logits, int64."""
+
+
+def _step(model: MaskModel, placed: Placed, cache: SlotCache) -> tuple[Tensor, Tensor]:
+    """Logits and states of rows whose slots are known: the part of `see` that may be compiled."""
+    ids, offsets, positions, sight, kept = placed
+    base = model.base
+    if sight is not None:
+        # Compiled, the width of the sight is a symbol that stands for every number of slots.
+        cache.placement.used = (next(iter(sight.values())) if isinstance(sight, dict) else sight).shape[-1]
+    embeds = base.embedding(ids)
+    if not len(offsets):
+        seen = base.run(embeds, positions, sight, cache, kept)
+    else:
+        masks = model.adapter.masks[offsets].to(embeds.dtype)
+        embeds = torch.cat((embeds, masks.expand(len(ids), -1, -1)), dim=1)
+        with model.gate.open(len(ids), embeds.shape[1], ids.shape[1]):
+            seen = base.run(embeds, positions, sight, cache, kept)
+    return seen.logits, seen.states
 
 
 def _shape(linear: nn.Module) -> tuple[int, int]:

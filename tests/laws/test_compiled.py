@@ -1,0 +1,59 @@
+"""Compiled steps say the same tokens, and a layout is compiled once for a batch size, not for every length."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from foresay.config import DecodeConfig, FixedLayout
+from foresay.decoding.generate import generate
+from foresay.errors import ConfigError
+from foresay.modelling import compiling
+from toys import GEMMA3, LLAMA, Toy, adapted, own_output, random_prompts
+
+LAYOUTS: tuple[tuple[FixedLayout, int], ...] = (("plain", 0), ("linear", 2), ("quadratic", 2))
+NEW = 20
+
+
+@pytest.fixture(autouse=True)
+def _anew() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def say(toy: Toy, layout: FixedLayout, masks: int, lengths: tuple[int, ...], compile: bool = True) -> None:
+    prompts = random_prompts(lengths)
+    config = DecodeConfig(layout=layout, masks=masks, max_new_tokens=NEW, compile=compile)
+    said = generate(adapted(toy), prompts, config)
+    assert [g.tokens for g in said] == [own_output(toy, prompt, len(prompt) + NEW) for prompt in prompts]
+
+
+@pytest.mark.parametrize(("layout", "masks"), LAYOUTS)
+@pytest.mark.parametrize("toy", [LLAMA, GEMMA3], ids=str)
+def test_compiled_steps_say_the_same(toy: Toy, layout: FixedLayout, masks: int) -> None:
+    for lengths in ((5,), (4, 9)):
+        say(toy, layout, masks, lengths)
+
+
+def test_lengths_share_one_compiled_step() -> None:
+    say(LLAMA, "quadratic", 2, (5,))
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert graphs
+    for length in (3, 12, 30):
+        say(LLAMA, "quadratic", 2, (length,))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
+
+
+def test_eager_steps_come_back() -> None:
+    say(LLAMA, "plain", 0, (5,), compile=False)
+    assert not torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+def test_no_compiler_is_said_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match="no C\\+\\+ compiler"):
+        compiling.check_compiler(torch.device("cpu"))
+    compiling.check_compiler(torch.device("cuda"))
