@@ -75,6 +75,11 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.placement, self.slots = Placement(), slots
         super().__init__(layers=[SlotLayer(slots, self.placement) for _ in range(layers)])
 
+    @property
+    def begun(self) -> bool:
+        """A call was made."""
+        return bool(self.layers[0].is_initialized)
+
     def place(self, slots: Tensor, used: int) -> None:
         """Say where the next call's rows go: `slots` (B, T) int64, of which the first `used` are seen."""
         self.placement.slots, self.placement.used = slots, used
