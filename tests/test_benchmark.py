@@ -64,6 +64,13 @@ def test_every_decoder_stands_beside_plain_and_transformers(model: MultiTokenMod
     assert decoders_of(model, BenchConfig(layouts=("linear",)))[2:] == [Decoder("linear", 3)]
 
 
+def test_a_tree_is_measured_like_any_layout(model: MultiTokenModel) -> None:
+    config = BenchConfig(layouts=("tree",), batch_size=2, max_new_tokens=12, repeats=1)
+    result = bench(model, PROMPTS[:3], config).results[-1]
+    assert (result.decoder, result.masks, result.identical) == ("tree", 3, 3)
+    assert len(result.acceptance_per_position) == 3
+
+
 def test_every_result_has_its_facts(measured: Bench) -> None:
     assert [(result.domain, result.decoder) for result in measured.results] == [
         (domain, name) for domain in ("odd", "even") for name in NAMES

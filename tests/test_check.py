@@ -11,7 +11,7 @@ from foresay.check import ROUNDING, Certificate, CheckConfig, Checker, first_dif
 from foresay.config import DecodeConfig, DType
 from foresay.decoding import choose
 from foresay.decoding.generate import Generation, generate
-from foresay.decoding.verify import Verdict, verify_greedy
+from foresay.decoding.verify import Asked, Verdict, verify_greedy
 from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt
 from toys import LLAMA, random_prompts, with_adapter
@@ -49,45 +49,47 @@ def check(model: MultiTokenModel, exact: MultiTokenModel, config: CheckConfig = 
 # Broken and half-broken verifiers.
 
 
-def accept_everything(logits: torch.Tensor, drafts: torch.Tensor, drafted: torch.Tensor) -> Verdict:
+def accept_everything(logits: torch.Tensor, asked: Asked) -> Verdict:
     """Keep every draft, right or wrong."""
-    own = verify_greedy(logits, drafts, drafted)
-    return replace(own, accepted=drafted, tokens=torch.cat((drafts, own.tokens[:, -1:]), dim=1))
+    own = verify_greedy(logits, asked)
+    path = (asked.roots[:, None] + torch.arange(asked.tokens.shape[1])).clamp(max=asked.tokens.shape[1] - 1)
+    tokens = torch.cat((asked.tokens[:, 1:], logits[:, -1:].argmax(dim=-1)), dim=1)
+    return replace(own, accepted=torch.tensor(asked.counts), path=path, tokens=tokens.gather(1, path))
 
 
-def second_everywhere(logits: torch.Tensor, drafts: torch.Tensor, drafted: torch.Tensor) -> Verdict:
+def second_everywhere(logits: torch.Tensor, asked: Asked) -> Verdict:
     """Take the base's second choice, however far behind it is."""
-    return verify_greedy(logits.scatter(-1, logits.topk(1).indices, torch.finfo(logits.dtype).min), drafts, drafted)
+    return verify_greedy(logits.scatter(-1, logits.topk(1).indices, torch.finfo(logits.dtype).min), asked)
 
 
-def third_where_close(logits: torch.Tensor, drafts: torch.Tensor, drafted: torch.Tensor) -> Verdict:
+def third_where_close(logits: torch.Tensor, asked: Asked) -> Verdict:
     """Take the base's third choice where its first two are as close as bfloat16 can confuse."""
     best = logits.float().topk(2)
     rounding = ROUNDING * torch.finfo(torch.bfloat16).eps * logits.float().abs().amax(-1)
     close = best.values[..., 0] - best.values[..., 1] < rounding / 2
     lowered = logits.scatter(-1, best.indices, torch.finfo(logits.dtype).min)
-    return verify_greedy(torch.where(close[..., None], lowered, logits), drafts, drafted)
+    return verify_greedy(torch.where(close[..., None], lowered, logits), asked)
 
 
-def second_where_close(logits: torch.Tensor, drafts: torch.Tensor, drafted: torch.Tensor) -> Verdict:
+def second_where_close(logits: torch.Tensor, asked: Asked) -> Verdict:
     """Take the base's second choice where bfloat16 could confuse it with the first, and with no other."""
     best = logits.float().topk(3)
     rounding = ROUNDING * torch.finfo(torch.bfloat16).eps * logits.float().abs().amax(-1)
     first, second, third = best.values.unbind(-1)
     close = (first - second < rounding / 2) & (second - third > rounding)
     lowered = logits.scatter(-1, best.indices[..., :1], torch.finfo(logits.dtype).min)
-    return verify_greedy(torch.where(close[..., None], lowered, logits), drafts, drafted)
+    return verify_greedy(torch.where(close[..., None], lowered, logits), asked)
 
 
-Verify = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Verdict]
+Verify = Callable[[torch.Tensor, Asked], Verdict]
 
 
 def only_in_bfloat16(verify: Verify) -> Verify:
     """Sound in float32: logits that bfloat16 holds exactly come from a model in bfloat16."""
 
-    def verdict(logits: torch.Tensor, drafts: torch.Tensor, drafted: torch.Tensor) -> Verdict:
+    def verdict(logits: torch.Tensor, asked: Asked) -> Verdict:
         rounded = torch.equal(logits.to(torch.bfloat16).to(logits.dtype), logits)
-        return (verify if rounded else verify_greedy)(logits, drafts, drafted)
+        return (verify if rounded else verify_greedy)(logits, asked)
 
     return verdict
 

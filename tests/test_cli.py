@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -383,7 +383,7 @@ def test_generate_prints_one_object(at: At, run: Run) -> None:
     assert content["tokens_per_step"] == len(content["tokens"]) / len(content["steps"])
 
 
-@pytest.mark.parametrize("layout", ["plain", "linear", "quadratic"])
+@pytest.mark.parametrize("layout", ["plain", "linear", "quadratic", "tree"])
 def test_generate_streams_what_the_object_holds(at: At, run: Run, layout: str) -> None:
     text = one_object(run("generate", at.adapter, "Say 3.", "--json", *SHORT))["text"]
     said = run("generate", at.adapter, "Say 3.", "--layout", layout, *SHORT)
@@ -442,7 +442,7 @@ def test_check_fails_on_a_bug(at: At, run: Run, monkeypatch: pytest.MonkeyPatch,
 
     def one_up(*args: torch.Tensor) -> Any:
         own = real(*args)
-        return type(own)(own.accepted, (own.tokens + 1) % 4096, own.first)
+        return replace(own, tokens=(own.tokens + 1) % 4096)
 
     monkeypatch.setattr(choose, "verify_greedy", one_up)
     said = run("check", at.adapter, "--per-domain", "1", *SHORT, *(["--json"] if json_ else []))

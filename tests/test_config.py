@@ -25,6 +25,8 @@ IMPOSSIBLE: list[tuple[type, dict[str, Any], str]] = [
     (TrainConfig, {"learning_rate": float("nan")}, "learning_rate is nan; give a positive one"),
     (TrainConfig, {"clip": 0.0}, "clip is 0.0; give a positive gradient norm"),
     (DecodeConfig, {"masks": -1}, "masks is -1; give 1 or more, or 0 for the trained number"),
+    (DecodeConfig, {"branches": 0}, "branches is 0; give 1 or more"),
+    (DecodeConfig, {"nodes": 0}, "nodes is 0; give 1 or more"),
     (DecodeConfig, {"max_new_tokens": 0}, "max_new_tokens is 0; give at least 1"),
 ]
 # A misspelt choice must not pass as the other one; Python and foresay.json have no command line to check it.
@@ -69,7 +71,7 @@ def test_smallest_values_are_possible() -> None:
     MTPConfig(num_masks=1, rank=1)
     zeros = dict.fromkeys(("anchors", "chunk_anchors", "warmup_steps", "eval_every", "save_every", "heldout"), 0)
     TrainConfig(steps=1, sequences=1, max_length=1, **zeros)
-    DecodeConfig(masks=0, max_new_tokens=1)
+    DecodeConfig(masks=0, max_new_tokens=1, branches=1, nodes=1)
 
 
 @pytest.mark.parametrize(("alpha", "lora_alpha", "scale"), [(0.0, 16.0, 1.0), (16.0, 16.0, 1.0), (8.0, 8.0, 0.5)])

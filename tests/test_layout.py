@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foresay.layout import Block, Call, Layout, MaskCall
+from foresay.tree import Tree
+from strategies import drawn_trees
 
 CPU = torch.device("cpu")
 
@@ -18,30 +20,38 @@ class Row:
 
     anchor: int
     mask: int
+    way: tuple[int, ...]
+    """Real rows from the first one to the anchor."""
 
     @property
     def step(self) -> int:
-        return self.anchor + self.mask
+        return len(self.way) - 1 + self.mask
 
 
 def rows_of(layout: Layout) -> list[Row]:
     """Real rows first, then block after block."""
-    masks = [Row(block.anchor, mask) for block in layout.blocks for mask in range(1, block.size + 1)]
-    return [Row(anchor, 0) for anchor in range(layout.real)] + masks
+    ways: list[tuple[int, ...]] = [(0,)]
+    for row in range(1, layout.real):
+        draft = row - layout.trunk
+        parent = row - 1 if draft < 0 else layout.trunk - 1 + layout.tree.parents[draft]
+        ways.append((*ways[parent], row))
+    masks = [(block.anchor, mask) for block in layout.blocks for mask in range(1, block.size + 1)]
+    return [Row(anchor, mask, ways[anchor]) for anchor, mask in [*((row, 0) for row in range(layout.real)), *masks]]
 
 
 def sees(query: Row, key: Row) -> bool:
     """The rule of sight for two rows of a call."""
     if key.mask == 0:
-        return key.anchor <= query.anchor
+        return key.anchor in query.way
     return key.anchor == query.anchor and key.mask <= query.mask
 
 
 @st.composite
 def drawn_layouts(draw: st.DrawFn) -> Layout:
-    real = draw(st.integers(1, 5))
+    tree = draw(drawn_trees())
+    real = tree.drafts + draw(st.integers(1, 4))
     sizes = draw(st.dictionaries(st.integers(0, real - 1), st.integers(1, 4)))
-    return Layout(real, tuple(Block(anchor, size) for anchor, size in sizes.items()))
+    return Layout(real, tuple(Block(anchor, size) for anchor, size in sizes.items()), tree)
 
 
 @dataclass(frozen=True)
@@ -56,8 +66,9 @@ def placed_calls(draw: st.DrawFn) -> Placed:
     layout = draw(drawn_layouts())
     batch = draw(st.integers(1, 3))
     past = draw(st.lists(st.integers(0, 6), min_size=batch, max_size=batch))
-    pads = draw(st.lists(st.integers(0, layout.real - 1), min_size=batch, max_size=batch))
-    given_pads = torch.tensor(pads) if any(pads) or draw(st.booleans()) else None
+    dead = layout.real - 1 if layout.tree.is_chain else 0
+    pads = draw(st.lists(st.integers(0, dead), min_size=batch, max_size=batch))
+    given_pads = torch.tensor(pads) if any(pads) or (layout.tree.is_chain and draw(st.booleans())) else None
     return Placed(Call(layout, torch.tensor(past), given_pads), past, pads)
 
 
@@ -133,6 +144,14 @@ def test_dead_rows_see_what_is_cached_and_their_own_block_only(placed: Placed, s
                 assert {slot for slot in range(slots) if sight[b][t][slot]} <= set(range(past)) | own
 
 
+@given(drawn_layouts())
+def test_a_chain_of_drafts_is_a_chain_of_rows(layout: Layout) -> None:
+    chained = Layout(layout.real, layout.blocks, Tree.chain(layout.tree.drafts)).draw(CPU)
+    plain = Layout(layout.real, layout.blocks).draw(CPU)
+    assert chained.sight.equal(plain.sight)
+    assert chained.steps.equal(plain.steps)
+
+
 @given(drawn_layouts(), st.integers(0, 10))
 def test_within_keeps_what_fits_and_nothing_else(layout: Layout, room: int) -> None:
     kept = rows_of(layout.within(room))
@@ -154,6 +173,14 @@ def test_a_block_must_hang_on_a_real_row() -> None:
             Layout(2, (wrong,))
     with pytest.raises(ValueError, match="needs a real row"):
         Layout(0)
+    with pytest.raises(ValueError, match="needs a real row before 2 drafts, not 2 in all"):
+        Layout(2, (), Tree((0, 0)))
+
+
+def test_a_tree_has_no_dead_rows() -> None:
+    Call(Layout(3, (), Tree.chain(2)), torch.tensor([4]), torch.tensor([1]))
+    with pytest.raises(ValueError, match="leave no dead rows"):
+        Call(Layout(3, (), Tree((0, 0))), torch.tensor([4]), torch.tensor([1]))
 
 
 @st.composite

@@ -6,9 +6,10 @@ from foresay.decoding.session import Generation, Step
 from foresay.metrics import Acceptance, repeated_4grams, tally
 
 
-def step(*tokens: int, drafted: int, accepted: int | None = None) -> Step:
-    """A step that kept these tokens; all but the last were drafts unless it was cut."""
-    return Step(tokens, drafted, len(tokens) - 1 if accepted is None else accepted)
+def step(*tokens: int, drafted: int, accepted: int | None = None, depth: int | None = None) -> Step:
+    """A step that kept these tokens, all but the last drafts unless it was cut; a chain unless `depth` says less."""
+    kept = len(tokens) - 1 if accepted is None else accepted
+    return Step(tokens, drafted, kept, drafted if depth is None else depth)
 
 
 def said(*steps: Step) -> Generation:
@@ -53,6 +54,15 @@ def test_acceptance_by_position_given_the_one_before_and_not() -> None:
     )
     assert (counted.drafted, counted.accepted) == (10, 5)
     assert counted.acceptance_per_position == [3 / 4, 1 / 3, 1 / 3]
+
+
+def test_positions_of_a_tree_are_its_depths() -> None:
+    counted = tally([said(step(1, 2, drafted=7, depth=2), step(3, drafted=2, depth=1))])
+    assert counted.acceptance == (
+        Acceptance(1, drafted=2, accepted=1, unconditional=1 / 2, conditional=1 / 2),
+        Acceptance(2, drafted=1, accepted=0, unconditional=0.0, conditional=0.0),
+    )
+    assert (counted.drafted, counted.accepted) == (9, 1)
 
 
 def test_a_position_that_nobody_reaches_is_zero() -> None:

@@ -54,7 +54,7 @@ def transformers_generate(toy: Toy, ids: torch.Tensor, mask: torch.Tensor, stop:
 
 
 @pytest.mark.parametrize("stopping", [False, True], ids=["to the end", "stopping"])
-@pytest.mark.parametrize("layout", ["plain", "linear", "quadratic"])
+@pytest.mark.parametrize("layout", ["plain", "linear", "quadratic", "tree"])
 @pytest.mark.parametrize("toy", [LLAMA, GPT2], ids=lambda toy: toy.name)
 def test_generate_returns_what_transformers_returns(toy: Toy, layout: LayoutName, stopping: bool) -> None:
     model, stop = front_door(toy), late_stop(toy) if stopping else None
@@ -68,7 +68,7 @@ def test_generate_returns_what_transformers_returns(toy: Toy, layout: LayoutName
         assert (ours[:, ids.shape[1] :] == stop).any()
 
 
-@pytest.mark.parametrize("layout", ["plain", "linear", "quadratic"])
+@pytest.mark.parametrize("layout", ["plain", "linear", "quadratic", "tree"])
 def test_padding_behind_is_not_part_of_the_prompt(model: MultiTokenModel, layout: LayoutName) -> None:
     ids, mask = padded("right")
     ours = model.generate(ids, attention_mask=mask, layout=layout, max_new_tokens=NEW)
@@ -107,6 +107,8 @@ def test_settings_are_fields_of_the_config(model: MultiTokenModel) -> None:
     assert model.generate(ids, config=config).shape[1] == ids.shape[1] + 5
     assert model.generate(ids, config=config, max_new_tokens=7).shape[1] == ids.shape[1] + 7
     assert config.max_new_tokens == 5
+    with pytest.raises(ConfigError, match="branches is 0"):
+        model.generate(ids, layout="tree", branches=0, nodes=4)
 
 
 def test_misspelt_argument_is_refused(model: MultiTokenModel) -> None:
@@ -200,7 +202,7 @@ def test_answers_go_through_the_chat_template(nano: MultiTokenModel) -> None:
 
 
 def test_unknown_setting_of_an_answer_is_refused_with_the_known_ones(nano: MultiTokenModel) -> None:
-    message = "unknown setting 'temprature'; known are layout, masks, max_new_tokens, ignore_stop"
+    message = "unknown setting 'temprature'; known are layout, masks, branches, nodes, max_new_tokens, ignore_stop"
     with pytest.raises(PromptError, match=message):
         nano.answer(["Say hi."], temprature=0.7)
 

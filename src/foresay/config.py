@@ -6,8 +6,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from foresay.errors import ConfigError
 
 DType = Literal["float32", "bfloat16", "float16"]
-FixedLayout = Literal["plain", "linear", "quadratic"]
-LayoutName = Literal["plain", "linear", "quadratic", "planned"]
+FixedLayout = Literal["plain", "linear", "quadratic", "tree"]
+LayoutName = Literal["plain", "linear", "quadratic", "tree", "planned"]
 
 
 def require(condition: bool, message: str) -> None:
@@ -136,10 +136,15 @@ class DecodeConfig:
     """How text is generated."""
 
     layout: LayoutName = "quadratic"
-    """Where masks stand: nowhere (`plain`), behind the last draft (`linear`) or every draft (`quadratic`); `planned`
-    takes what pays most here, by steps measured once on this machine and by what is being accepted."""
+    """Where masks stand: nowhere (`plain`), behind the last draft (`linear`) or every draft (`quadratic`); `tree` is
+    quadratic with several drafts for a place; `planned` takes what pays most here, by steps measured once on this
+    machine and by what is being accepted."""
     masks: int = 0
     """Masks in a block, at most the trained k; 0 takes the trained k (`planned`: the most it may take)."""
+    branches: int = 3
+    """Most drafts behind one token (`tree`)."""
+    nodes: int = 16
+    """Most drafts in a step (`tree`); its call has at most (nodes + 1) x (masks + 1) rows."""
     max_new_tokens: int = 128
     """Most tokens generated for a prompt; the base's context may end it sooner."""
     compile: bool = False
@@ -150,6 +155,7 @@ class DecodeConfig:
     def __post_init__(self) -> None:
         require_choices(self)
         require(self.masks >= 0, f"masks is {self.masks}; give 1 or more, or 0 for the trained number")
+        require_at_least(self, 1, "branches", "nodes")
         require(self.max_new_tokens >= 1, f"max_new_tokens is {self.max_new_tokens}; give at least 1")
 
 

@@ -2,7 +2,8 @@
 
 Real rows come first, mask rows after them. A mask row hangs on an anchor (a real row) at an offset j = 1..k and
 stands at the anchor's position + j. Rule of sight: a real row sees real rows up to itself; a mask row sees real rows
-up to its anchor, itself and the earlier masks of its own block; nobody else sees a mask.
+up to its anchor, itself and the earlier masks of its own block; nobody else sees a mask. Where drafts branch, "up to"
+means "on the way to the root".
 (Paper A, sections 3 and 5, in another order of rows: order is free because sight and position are explicit.)
 
 Letters: B batch, T rows of a call, R real rows, S slots, K masks of the largest block.
@@ -13,6 +14,10 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from foresay.tree import Tree
+
+NO_DRAFTS = Tree()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,37 +46,51 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The rows of one call: `real` rows in a chain, then blocks of masks behind some of them."""
+    """The rows of one call: real rows, then blocks of masks behind some of them.
+
+    Real rows are a chain whose last row is the root of `tree`, then its drafts.
+    """
 
     real: int
     blocks: tuple[Block, ...] = ()
+    tree: Tree = NO_DRAFTS
 
     def __post_init__(self) -> None:
-        if self.real < 1:
-            raise ValueError(f"a layout needs a real row, not {self.real}")
+        if self.trunk < 1:
+            raise ValueError(f"a layout needs a real row before {self.tree.drafts} drafts, not {self.real} in all")
         for block in self.blocks:
             if not (0 <= block.anchor < self.real and block.size >= 1):
                 raise ValueError(f"{block} does not hang on one of {self.real} real rows")
 
     @classmethod
-    def plain(cls, real: int = 1) -> "Layout":
+    def plain(cls, real: int = 1, tree: Tree = NO_DRAFTS) -> "Layout":
         """Real rows only."""
-        return cls(real)
+        return cls(real, (), tree)
 
     @classmethod
-    def linear(cls, real: int, masks: int) -> "Layout":
+    def linear(cls, real: int, masks: int, tree: Tree = NO_DRAFTS) -> "Layout":
         """Masks behind the last real row (paper A, linear decoding; also prefill)."""
-        return cls(real, _blocks({real - 1: masks}))
+        return cls(real, _blocks({real - 1: masks}), tree)
 
     @classmethod
-    def quadratic(cls, real: int, masks: int) -> "Layout":
-        """Masks behind every real row, the newest verified token included: (k+1)^2 rows for k drafts."""
-        return cls(real, _blocks(dict.fromkeys(range(real), masks)))
+    def quadratic(cls, real: int, masks: int, tree: Tree = NO_DRAFTS) -> "Layout":
+        """Masks behind every real row, the newest verified token included: (k+1)^2 rows for k drafts in a chain."""
+        return cls(real, _blocks(dict.fromkeys(range(real), masks)), tree)
 
     @classmethod
     def training(cls, real: int, anchors: tuple[int, ...], masks: int) -> "Layout":
         """Masks behind chosen real rows (the paper's packed training pass)."""
         return cls(real, _blocks(dict.fromkeys(anchors, masks)))
+
+    @property
+    def trunk(self) -> int:
+        """Real rows up to the root."""
+        return self.real - self.tree.drafts
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Position of every real row, counted from the first one's; they never fall."""
+        return (*range(self.trunk - 1), *(self.trunk - 1 + depth for depth in self.tree.depths))
 
     @property
     def masks(self) -> int:
@@ -89,9 +108,10 @@ class Layout:
 
     def within(self, room: int) -> "Layout":
         """The layout with no row more than `room` positions past the first: drafts and blocks end there."""
-        real = min(self.real, room + 1)
-        sizes = {b.anchor: min(b.size, room - b.anchor) for b in self.blocks if b.anchor < real}
-        return Layout(real, _blocks(sizes))
+        steps = self.steps
+        real = sum(step <= room for step in steps)
+        sizes = {b.anchor: min(b.size, room - steps[b.anchor]) for b in self.blocks if b.anchor < real}
+        return Layout(real, _blocks(sizes), self.tree.first(max(real - self.trunk, 0)))
 
     def draw(self, device: torch.device) -> Drawing:
         """The layout as tensors, made once for each device."""
@@ -105,18 +125,19 @@ def _blocks(sizes: dict[int, int]) -> tuple[Block, ...]:
 @lru_cache(maxsize=256)
 def _draw(layout: Layout, device: torch.device) -> Drawing:
     real, rows = layout.real, layout.rows
-    largest = max((block.size for block in layout.blocks), default=0)
-    steps = torch.arange(rows)
+    largest, root = max((block.size for block in layout.blocks), default=0), layout.trunk - 1
+    steps = torch.tensor([*layout.steps, *[0] * layout.masks])
     sight = torch.zeros(rows, rows, dtype=torch.bool)
-    sight[:real, :real] = torch.ones(real, real, dtype=torch.bool).tril()
+    sight[:real, : root + 1] = torch.ones(real, root + 1, dtype=torch.bool).tril()
+    sight[root:real, root:real] = layout.tree.draw(torch.device("cpu")).ways
     block_rows = torch.full((real, largest), rows - 1)
     block_sizes = torch.zeros(real, dtype=torch.int64)
     offsets, start = [], real
     for block in layout.blocks:
         end = start + block.size
         inside = torch.arange(block.size)
-        steps[start:end] = block.anchor + 1 + inside
-        sight[start:end, : block.anchor + 1] = True
+        steps[start:end] = steps[block.anchor] + 1 + inside
+        sight[start:end, :real] = sight[block.anchor, :real]
         sight[start:end, start:end] = torch.ones(block.size, block.size, dtype=torch.bool).tril()
         block_rows[block.anchor, : block.size] = start + inside
         block_sizes[block.anchor] = block.size
@@ -132,8 +153,9 @@ class Call:
     """A layout placed behind what each sequence has already cached.
 
     Real rows are aligned to the right: sequence b has `pads[b]` dead rows first, so that the last real row is row
-    R - 1 for all (a ragged prompt and a sequence without drafts are the same case). Its live real rows and then its
-    masks take the slots from `past[b]` on; dead rows go behind them, where nobody looks.
+    R - 1 for all (a ragged prompt and a sequence without drafts are the same case; a tree whose drafts branch has no
+    dead rows, for a part of it at its end is no tree). Its live real rows and then its masks take the slots from
+    `past[b]` on; dead rows go behind them, where nobody looks.
     """
 
     layout: Layout
@@ -148,6 +170,10 @@ class Call:
     def used(self) -> int:
         """Slots that hold something once the call has run."""
         return (int(self.past.max()) if self.longest is None else self.longest) + self.layout.rows
+
+    def __post_init__(self) -> None:
+        if self.pads is not None and not self.layout.tree.is_chain:
+            raise ValueError("drafts that branch leave no dead rows in front")
 
     def positions(self) -> Tensor:
         """(B, T) int64: position of every row; dead rows stand at 0 or later and never past a live one."""

@@ -17,9 +17,9 @@ class Acceptance:
 
     position: int
     drafted: int
-    """Steps that verified a draft at this position."""
+    """Steps that verified drafts at this position."""
     accepted: int
-    """Steps that kept it, and so all before it."""
+    """Steps that kept one, and so one at each position before."""
     unconditional: float
     """Accepted over drafted."""
     conditional: float
@@ -52,7 +52,7 @@ def tally(generations: Iterable[Generation]) -> Tally:
     """Count the steps of some generations together."""
     generations = list(generations)
     steps = [step for generation in generations for step in generation.steps]
-    longest = max((step.drafted for step in steps), default=0)
+    deepest = max((step.depth for step in steps), default=0)
     return Tally(
         prompts=len(generations),
         tokens=sum(len(step.tokens) for step in steps),
@@ -60,16 +60,16 @@ def tally(generations: Iterable[Generation]) -> Tally:
         drafted=sum(step.drafted for step in steps),
         accepted=sum(step.accepted for step in steps),
         acceptance=tuple(
-            _acceptance(position, [(step.drafted, step.accepted) for step in steps])
-            for position in range(1, longest + 1)
+            _acceptance(position, [(step.depth, step.accepted) for step in steps]) for position in range(1, deepest + 1)
         ),
     )
 
 
 def _acceptance(position: int, steps: Sequence[tuple[int, int]]) -> Acceptance:
-    drafted = sum(drafts >= position for drafts, _ in steps)
+    """`steps` are pairs: positions drafted for, drafts kept."""
+    drafted = sum(depth >= position for depth, _ in steps)
     accepted = sum(kept >= position for _, kept in steps)
-    reached = sum(drafts >= position and kept >= position - 1 for drafts, kept in steps)
+    reached = sum(depth >= position and kept >= position - 1 for depth, kept in steps)
     return Acceptance(position, drafted, accepted, _ratio(accepted, drafted), _ratio(accepted, reached))
 
 

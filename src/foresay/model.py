@@ -23,6 +23,9 @@ from foresay.modelling.load import EMBEDDED, NANO, load_base, load_tokenizer
 from foresay.modelling.model import MaskModel
 from foresay.prompts import encode
 
+DRAFTING = ("layout", "masks", "branches", "nodes")
+"""Fields of `DecodeConfig` that `generate` takes beside transformers' own arguments."""
+
 
 @dataclass(slots=True)
 class MultiTokenModel:
@@ -107,7 +110,7 @@ class MultiTokenModel:
         draft. Returns prompts with continuations (B, L) int64, padded behind. Raises PromptError for what cannot be
         accelerated (beam search and the like), with the reason.
         """
-        changes = {name: arguments.pop(name) for name in ("layout", "masks") if name in arguments}
+        changes = {name: arguments.pop(name) for name in DRAFTING if name in arguments}
         decode = replace(config or DecodeConfig(), **changes)
         if config is not None and not {"max_new_tokens", "max_length", "generation_config"} & arguments.keys():
             arguments["max_new_tokens"] = config.max_new_tokens

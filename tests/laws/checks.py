@@ -3,17 +3,18 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cache
 
 import pytest
 import torch
 from one_pass import Result
 from torch import Tensor
 
-from foresay.config import DecodeConfig, LossConfig
+from foresay.config import DecodeConfig, LayoutName, LossConfig
 from foresay.decoding.choose import Drafter, Greedy
 from foresay.decoding.draft import draft_greedy
 from foresay.decoding.generate import Generation, Session, generate
+from foresay.decoding.topology import tree_for
 from foresay.layout import Block, Call, Layout, MaskCall
 from foresay.modelling.cache import SlotCache
 from foresay.modelling.model import MaskModel
@@ -21,6 +22,7 @@ from foresay.training import losses
 from foresay.training.batches import collate
 from foresay.training.data import Example
 from foresay.training.two_pass import Batch, two_pass
+from foresay.tree import Tree
 from toys import VOCABULARY, Toy, own_output, pristine, random_prompts
 
 FLOAT32 = 2e-5
@@ -81,7 +83,7 @@ def assert_says(generation: Generation, expected: list[int], what: str) -> None:
     """The generation's tokens are `expected`, and its steps add up."""
     assert generation.tokens == expected, f"{what}: says {generation.tokens}, plain is {expected}"
     for step in generation.steps:
-        assert 1 <= len(step.tokens) <= step.drafted + 1, f"{what}: {step}"
+        assert 1 <= len(step.tokens) <= step.depth + 1 <= step.drafted + 1, f"{what}: {step}"
         assert step.accepted in (len(step.tokens) - 1, len(step.tokens)), f"{what}: {step}"
 
 
@@ -128,26 +130,48 @@ def right_by_state(index: int, place: int, state: Tensor) -> bool:
 
 @dataclass
 class Oracle:
-    """A drafter that knows what plain decoding says, and spoils some of it on purpose."""
+    """A drafter that knows what plain decoding says, and spoils some of it on purpose.
+
+    Where drafts branch, one candidate behind each token is right, in turn one of those that lead deepest; behind
+    wrong drafts stand right ones too.
+    """
 
     outputs: Sequence[Sequence[int]]
     spoil: Spoil
     session: Session | None = None
 
-    def __call__(self, model: MaskModel, states: Tensor, newest: Tensor) -> Tensor:
+    def __call__(self, model: MaskModel, states: Tensor, newest: Tensor, tree: Tree) -> Tensor:
         assert self.session is not None
+        tree = tree.within(states.shape[1])
         drafts = [
-            self._draft(live.index, sum(len(step.tokens) for step in live.steps), block, token)
+            self._draft(live.index, sum(len(step.tokens) for step in live.steps), block, token, tree)
             for live, block, token in zip(self.session.live, states, newest.tolist(), strict=True)
         ]
         return torch.tensor(drafts)
 
-    def _draft(self, index: int, said: int, block: Tensor, newest: int) -> list[int]:
+    def _draft(self, index: int, said: int, block: Tensor, newest: int, tree: Tree) -> list[int]:
         output = self.outputs[index]
         assert output[said - 1] == newest, f"prompt {index} left the plain output at token {said}"
         right = [*output[said:], *[0] * len(block)][: len(block)]
         wrong = [self.spoil(index, said + place, state) for place, state in enumerate(block)]
-        return [(token + spoilt) % VOCABULARY for token, spoilt in zip(right, wrong)]
+        drafts = []
+        for draft, (parent, depth) in enumerate(zip(tree.parents, tree.depths[1:])):
+            deepest = leads_deepest(tree, parent)
+            siblings, rank = tree.parents.count(parent), draft - tree.parents.index(parent)
+            off = (rank - deepest[(said + depth) % len(deepest)]) % siblings + wrong[depth - 1]
+            drafts.append((right[depth - 1] + off) % VOCABULARY)
+        return drafts
+
+
+@cache
+def leads_deepest(tree: Tree, node: int) -> list[int]:
+    """Ranks of the drafts behind `node` from which the tree goes on longest."""
+    heights = [0] * (tree.drafts + 1)
+    for draft in range(tree.drafts, 0, -1):
+        parent = tree.parents[draft - 1]
+        heights[parent] = max(heights[parent], heights[draft] + 1)
+    behind = [heights[draft] for draft, parent in enumerate(tree.parents, 1) if parent == node]
+    return [rank for rank, height in enumerate(behind) if height == max(behind)]
 
 
 def run_session(
@@ -187,23 +211,24 @@ def check_drafter_changes_nothing(
     return done
 
 
-def check_counts(generations: Sequence[Generation], masks: int, rightly: bool) -> None:
+def check_counts(generations: Sequence[Generation], depth: int, rightly: bool) -> None:
     """Right drafts are all kept and wrong ones never: away from the context's end this fixes the number of steps."""
     for generation in generations:
         tokens = len(generation.tokens)
-        steps = 1 + math.ceil((tokens - 1) / (masks + 1)) if rightly else tokens
+        steps = 1 + math.ceil((tokens - 1) / (depth + 1)) if rightly else tokens
         assert len(generation.steps) == steps, f"{len(generation.steps)} steps for {tokens} tokens, not {steps}"
         assert rightly or not any(step.accepted for step in generation.steps)
 
 
 def check_layouts_agree(mtp: MaskModel, toy: Toy, masks: int) -> None:
-    """Where linear and quadratic verify drafts behind the same prefix, they accept the same number.
+    """Where layouts verify drafts behind the same prefix, they accept the same number.
 
     Drafts are spoilt by their mask states, so that a block that saw something else would accept something else.
     """
     verified: dict[str, dict[tuple[int, int], int]] = {}
-    for layout in ("linear", "quadratic"):
-        config = DecodeConfig(layout=layout, masks=masks, max_new_tokens=3 * NEW)
+    for layout in ("linear", "quadratic", "tree"):
+        config = DecodeConfig(layout=layout, masks=masks, max_new_tokens=3 * NEW, branches=2, nodes=40)
+        assert layout != "tree" or tree_for(mtp, config).depths[-1] == masks
         verified[layout] = {}
         for number, batch in enumerate(prompt_batches()):
             outputs = [expected_output(mtp, toy, prompt, config) for prompt in batch]
@@ -213,11 +238,12 @@ def check_layouts_agree(mtp: MaskModel, toy: Toy, masks: int) -> None:
                     if step.drafted:
                         verified[layout][10 * number + index, said] = step.accepted
                     said += len(step.tokens)
-    shared = verified["linear"].keys() & verified["quadratic"].keys()
-    apart = {place for place in shared if verified["linear"][place] != verified["quadratic"][place]}
-    assert not apart, f"{toy.name}: linear and quadratic accept differently at {sorted(apart)}"
-    if len({verified["linear"][place] for place in shared}) < 2:
-        raise NothingShownError(f"{toy.name}: the same number is accepted at all of {len(shared)} shared places")
+    for layout in ("linear", "tree"):
+        shared = verified[layout].keys() & verified["quadratic"].keys()
+        apart = {place for place in shared if verified[layout][place] != verified["quadratic"][place]}
+        assert not apart, f"{toy.name}: {layout} and quadratic accept differently at {sorted(apart)}"
+        if len({verified[layout][place] for place in shared}) < 2:
+            raise NothingShownError(f"{toy.name}: the same number is accepted at all of {len(shared)} shared places")
 
 
 # Rows.
@@ -285,7 +311,7 @@ def see(
 
 
 def layouts(real: int, masks: int) -> list[Layout]:
-    """Every layout with `real` real rows, and an irregular one."""
+    """Every layout with `real` real rows in a chain, and an irregular one."""
     irregular = Layout(real, (Block(0, masks), Block(real - 1, 1)))
     return [Layout.plain(real), Layout.linear(real, masks), Layout.quadratic(real, masks), irregular]
 
@@ -300,6 +326,40 @@ def check_real_rows_are_the_base(mtp: MaskModel, toy: Toy, scene: Scene | None =
             for b, seen in enumerate(see(mtp, scene, layout, scene.cached(mtp), scene.past, fresh)):
                 there = own[b, seen.start : seen.start + fresh[b]]
                 assert_close(seen.logits, there, f"{toy.name}, {layout}, sequence {b}")
+
+
+def random_tree(drafts: int, seed: int) -> Tree:
+    """A tree that branches."""
+    generator = torch.Generator().manual_seed(seed)
+    parents = [0, 0]
+    while len(parents) < drafts:
+        parents.append(int(torch.randint(parents[-1], len(parents) + 1, (), generator=generator)))
+    return Tree(tuple(parents))
+
+
+@torch.no_grad()
+def check_branches_are_texts(mtp: MaskModel, toy: Toy, scene: Scene | None = None, masks: int = 2) -> None:
+    """A row of a tree is the base's behind the text on its way, and so are the masks behind it: training's."""
+    scene = scene or Scene.random()
+    for seed in range(2):
+        tree = random_tree(6, seed)
+        layout = Layout.quadratic(tree.drafts + 1, masks, tree)
+        drafts = torch.randint(
+            VOCABULARY, (len(scene.past), tree.drafts), generator=torch.Generator().manual_seed(seed)
+        )
+        newest = scene.ids.gather(1, torch.tensor(scene.past)[:, None])
+        call = Call(layout, torch.tensor(scene.past))
+        seen = mtp.see(torch.cat((newest, drafts), dim=1), call, scene.cached(mtp), layout.real)
+        drawing = layout.draw(torch.device("cpu"))
+        for b, past in enumerate(scene.past):
+            for node, way in enumerate(tree.draw(torch.device("cpu")).ways):
+                tokens = torch.cat((scene.ids[b, : past + 1], drafts[b, way[1:].nonzero()[:, 0]]))[None]
+                own = pristine(toy)(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False).logits
+                what = f"{toy.name}, {tree}, node {node} of {b}"
+                assert_close(seen.logits[b, node], own[0, -1], what)
+                kept, _ = mtp.keep(tokens)
+                behind = MaskCall(torch.tensor([[tokens.shape[1] - 1]]), masks, last=tokens.shape[1] + masks)
+                assert_close(seen.states[b, drawing.block_rows[node]], mtp.see_masks(behind, kept)[0], what)
 
 
 def check_adapter_cannot_reach_real_rows(one: MaskModel, other: MaskModel, toy: Toy) -> None:
@@ -366,7 +426,7 @@ def check_stale_slots_are_unseen(mtp: MaskModel, toy: Toy) -> None:
                 assert torch.equal(states, spoilt.blocks[anchor]), f"{toy.name}, {layout}: masks saw a stale slot"
 
 
-def check_stale_slots_change_no_token(mtp: MaskModel, toy: Toy, layout: Literal["linear", "quadratic"]) -> None:
+def check_stale_slots_change_no_token(mtp: MaskModel, toy: Toy, layout: LayoutName) -> None:
     """Poison between all steps of a ragged batch leaves the output plain's."""
     config = DecodeConfig(layout=layout, masks=3, max_new_tokens=NEW)
 

@@ -48,7 +48,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("layout", ["plain", "linear", "quadratic"])
+@pytest.mark.parametrize("layout", ["plain", "linear", "quadratic", "tree"])
 @pytest.mark.parametrize("arguments", ARGUMENTS.values(), ids=ARGUMENTS.keys())
 def test_the_same_arguments_give_the_same_tokens(
     llama: MultiTokenModel, arguments: dict[str, Any], layout: LayoutName

@@ -15,15 +15,16 @@ from checks import (
 )
 
 from foresay.config import DecodeConfig, LayoutName
+from foresay.decoding.topology import tree_for
 from toys import GEMMA2, GPT2, LLAMA, MASKS, MISTRAL_WINDOW, OPT, QWEN3_MOE, TOYS, Toy, adapted
 
-with_masks = pytest.mark.parametrize("layout", ["linear", "quadratic"])
+with_masks = pytest.mark.parametrize("layout", ["linear", "quadratic", "tree"])
 
 
 @pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.name)
 def test_plain_is_transformers_generate(toy: Toy) -> None:
     generations = check_greedy_is_plain(adapted(toy), toy, DecodeConfig(layout="plain", max_new_tokens=NEW))
-    check_counts(generations, masks=0, rightly=False)
+    check_counts(generations, depth=0, rightly=False)
 
 
 @pytest.mark.parametrize("masks", [1, 3])
@@ -53,10 +54,20 @@ def test_every_drafter(toy: Toy, spoil: Spoil, layout: LayoutName, masks: int) -
         partly = {step.accepted for generation in generations for step in generation.steps if step.drafted}
         assert len(partly) > 1, "drafts that are all right or all wrong test no prefix"
     else:
-        check_counts(generations, masks, rightly=spoil is always_right)
+        depth = tree_for(adapted(toy), config).within(masks).depths[-1]
+        check_counts(generations, depth, rightly=spoil is always_right)
 
 
-@pytest.mark.parametrize("layout", ["plain", "linear", "quadratic"])
+@pytest.mark.parametrize(("branches", "nodes"), [(1, 3), (2, 2), (2, 14), (5, 7), (3, 60)])
+@pytest.mark.parametrize("toy", [LLAMA, GPT2, MISTRAL_WINDOW], ids=lambda toy: toy.name)
+def test_every_shape_of_tree(toy: Toy, branches: int, nodes: int) -> None:
+    config = DecodeConfig(layout="tree", masks=3, branches=branches, nodes=nodes, max_new_tokens=NEW)
+    check_greedy_is_plain(adapted(toy), toy, config)
+    generations = check_drafter_changes_nothing(adapted(toy), toy, config, sometimes_right)
+    assert len({step.accepted for generation in generations for step in generation.steps if step.drafted}) > 1
+
+
+@pytest.mark.parametrize("layout", ["plain", "linear", "quadratic", "tree"])
 @pytest.mark.parametrize("toy", [LLAMA, GPT2, QWEN3_MOE], ids=lambda toy: toy.name)
 def test_stop_tokens(toy: Toy, layout: LayoutName, monkeypatch: pytest.MonkeyPatch) -> None:
     mtp = adapted(toy)

@@ -13,6 +13,7 @@ from checks import (
     Ragged,
     check_adapter_cannot_reach_real_rows,
     check_base_is_unchanged,
+    check_branches_are_texts,
     check_closed_gate_is_the_base,
     check_consistency_sends_no_gradient_to_its_anchor,
     check_drafter_changes_nothing,
@@ -33,7 +34,7 @@ from torch import Tensor
 from foresay.config import DecodeConfig, LossConfig
 from foresay.decoding import choose as choose_module
 from foresay.decoding import generate as generate_module
-from foresay.decoding.verify import Verdict, verify_greedy
+from foresay.decoding.verify import Asked, Verdict, verify_greedy
 from foresay.layout import Call, Layout, MaskCall
 from foresay.modelling.base import Base
 from foresay.modelling.cache import SlotCache
@@ -99,6 +100,15 @@ def greedy_half_right(toy: Toy) -> None:
     check_drafter_changes_nothing(adapted(toy), toy, QUADRATIC, sometimes_right)
 
 
+def greedy_tree(toy: Toy) -> None:
+    config = DecodeConfig(layout="tree", masks=3, max_new_tokens=32)
+    check_drafter_changes_nothing(adapted(toy), toy, config, sometimes_right)
+
+
+def branches_are_texts(toy: Toy) -> None:
+    check_branches_are_texts(adapted(toy), toy)
+
+
 def greedy_across_the_switch(toy: Toy) -> None:
     prompts = random_prompts((3, 5, SWITCH - 2, SWITCH, SWITCH + 4))
     check_greedy_is_plain(adapted(toy), toy, QUADRATIC, [prompts, *([prompt] for prompt in prompts)])
@@ -139,6 +149,7 @@ def detached_anchor(toy: Toy) -> None:
 call_sight, call_positions, mask_positions, mask_sight = Call.sight, Call.positions, MaskCall.positions, MaskCall.sight
 gate_real, lora_attach, base_init, cache_select = Gate.real.__get__, GatedLora.attach, Base.__init__, SlotCache.select
 layout_draw, count, sample = Layout.draw, two_pass_module.count, MaskModel.sample
+cache_move, verdict_last = SlotCache.move, Verdict.last.__get__
 
 
 def masks_visible_to_real_rows(patch: pytest.MonkeyPatch) -> None:
@@ -243,22 +254,88 @@ def linear_sees_other_positions(patch: pytest.MonkeyPatch) -> None:
 
 
 def sum_instead_of_prefix(patch: pytest.MonkeyPatch) -> None:
-    def verify(logits: Tensor, drafts: Tensor, drafted: Tensor) -> Verdict:
-        choices = logits.argmax(dim=-1)
-        first = drafts.shape[1] - drafted
-        missing = torch.arange(drafts.shape[1]) < first[:, None]
-        accepted = ((drafts == choices[:, :-1]) | missing).sum(dim=1) - first
-        return Verdict(accepted, choices, first)
+    def verify(logits: Tensor, asked: Asked) -> Verdict:
+        choices, rows = logits.argmax(dim=-1), torch.arange(logits.shape[1])
+        right = (asked.tokens == choices[:, asked.tree.draw(logits.device).parents]) & (rows > asked.roots[:, None])
+        path = (asked.roots[:, None] + rows).clamp(max=len(rows) - 1)
+        return Verdict(right.sum(dim=1), path, choices.gather(1, path))
 
     patch.setattr(choose_module, "verify_greedy", verify)
 
 
 def one_accepted_too_many(patch: pytest.MonkeyPatch) -> None:
-    def verify(logits: Tensor, drafts: Tensor, drafted: Tensor) -> Verdict:
-        verdict = verify_greedy(logits, drafts, drafted)
-        return replace(verdict, accepted=torch.minimum(verdict.accepted + 1, drafted))
+    def verify(logits: Tensor, asked: Asked) -> Verdict:
+        verdict = verify_greedy(logits, asked)
+        return replace(verdict, accepted=torch.minimum(verdict.accepted + 1, torch.tensor(asked.counts)))
 
     patch.setattr(choose_module, "verify_greedy", verify)
+
+
+def other_branches_visible(patch: pytest.MonkeyPatch) -> None:
+    def draw(self: Layout, device: torch.device) -> Any:
+        drawing = layout_draw(self, device)
+        sight = drawing.sight.clone()
+        sight[: self.real, : self.real] = torch.ones(self.real, self.real, dtype=torch.bool).tril()
+        return replace(drawing, sight=sight)
+
+    patch.setattr(Layout, "draw", draw)
+
+
+def masks_see_other_branches(patch: pytest.MonkeyPatch) -> None:
+    def draw(self: Layout, device: torch.device) -> Any:
+        drawing = layout_draw(self, device)
+        sight = drawing.sight.clone()
+        for block, rows in zip(self.blocks, drawing.block_rows):
+            sight[rows[: block.size], : block.anchor] = True
+        return replace(drawing, sight=sight)
+
+    patch.setattr(Layout, "draw", draw)
+
+
+def siblings_stand_in_a_row(patch: pytest.MonkeyPatch) -> None:
+    def draw(self: Layout, device: torch.device) -> Any:
+        drawing = layout_draw(self, device)
+        return replace(drawing, steps=torch.cat((torch.arange(self.real), drawing.steps[self.real :])))
+
+    patch.setattr(Layout, "draw", draw)
+
+
+def nothing_moved(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(SlotCache, "move", lambda self, start, slots: None)
+
+
+def moved_in_another_order(patch: pytest.MonkeyPatch) -> None:
+    def move(self: SlotCache, start: Tensor, slots: Tensor) -> None:
+        cache_move(self, start, slots.roll(1, dims=1))
+
+    patch.setattr(SlotCache, "move", move)
+
+
+def keys_moved_and_values_not(patch: pytest.MonkeyPatch) -> None:
+    def move(self: SlotCache, start: Tensor, slots: Tensor) -> None:
+        values = [layer.values.clone() for layer in self.layers]
+        cache_move(self, start, slots)
+        for layer, kept in zip(self.layers, values):
+            layer.values = kept
+
+    patch.setattr(SlotCache, "move", move)
+
+
+def path_takes_the_first_rows(patch: pytest.MonkeyPatch) -> None:
+    def verify(logits: Tensor, asked: Asked) -> Verdict:
+        verdict = verify_greedy(logits, asked)
+        rows = torch.arange(verdict.path.shape[1]).expand_as(verdict.path)
+        return replace(verdict, path=torch.where(rows <= verdict.accepted[:, None], rows, verdict.path))
+
+    patch.setattr(choose_module, "verify_greedy", verify)
+
+
+def drafts_from_the_block_of_another_branch(patch: pytest.MonkeyPatch) -> None:
+    def last(self: Verdict) -> Tensor:
+        # Right where drafts are a chain and none is missing.
+        return verdict_last(self) if self.path.shape[1] == 1 else self.path[:, 0] + self.accepted
+
+    patch.setattr(Verdict, "last", property(last))
 
 
 def gate_one_row_early(patch: pytest.MonkeyPatch) -> None:
@@ -358,6 +435,16 @@ MUTANTS: list[tuple[Patch, Law, Toy]] = [
     (stale_slot_visible, stale_slots, LLAMA),
     (stale_slot_visible, stale_tokens, LLAMA),
     (stale_slot_visible, stale_slots, GEMMA2),
+    (other_branches_visible, branches_are_texts, LLAMA),
+    (other_branches_visible, greedy_tree, LLAMA),
+    (masks_see_other_branches, branches_are_texts, GPT2),
+    (siblings_stand_in_a_row, branches_are_texts, GPT2),
+    (siblings_stand_in_a_row, greedy_tree, LLAMA),
+    (nothing_moved, greedy_tree, LLAMA),
+    (moved_in_another_order, greedy_tree, LLAMA),
+    (keys_moved_and_values_not, greedy_tree, GEMMA2),
+    (path_takes_the_first_rows, greedy_tree, LLAMA),
+    (stale_slot_visible, branches_are_texts, LLAMA),
     (sum_instead_of_prefix, greedy_half_right, LLAMA),
     (one_accepted_too_many, greedy, LLAMA),
     (gate_one_row_early, real_rows, LLAMA),
@@ -377,6 +464,7 @@ MUTANTS: list[tuple[Patch, Law, Toy]] = [
     (anchor_learns, detached_anchor, LLAMA),
     (sampler_reads_another_token, two_passes, LLAMA),
     (linear_sees_other_positions, layouts_agree, LLAMA),
+    (drafts_from_the_block_of_another_branch, layouts_agree, LLAMA),
 ]
 
 

@@ -59,9 +59,9 @@ def check_real_weights(base: str, data: Path, prompts: Sequence[Prompt], out: Pa
     trained = adapt(Recipe(base, (data,), out, MTP, train=TRAIN), lambda news: None).model
     assert digest(trained.core.model) == before, "training changed the base"
     model = MultiTokenModel.from_pretrained(out)
-    linear, quadratic = (decode(model, prompts, own, layout) for layout in ("linear", "quadratic"))
+    linear, quadratic, tree = (decode(model, prompts, own, layout) for layout in ("linear", "quadratic", "tree"))
     assert digest(model.core.model) == before, "decoding changed the base"
-    assert quadratic.tokens_per_step > linear.tokens_per_step > 1, (quadratic, linear)
+    assert tree.tokens_per_step > quadratic.tokens_per_step > linear.tokens_per_step > 1, (tree, quadratic, linear)
 
 
 def decode(model: MultiTokenModel, prompts: Sequence[Prompt], own: list[list[int]], layout: LayoutName) -> Tally:

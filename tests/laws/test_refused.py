@@ -84,7 +84,7 @@ TRICKY = [
 ]
 
 
-@pytest.mark.parametrize("layout", ["plain", "quadratic"])
+@pytest.mark.parametrize("layout", ["plain", "quadratic", "tree"])
 @pytest.mark.parametrize("toy", TRICKY, ids=lambda toy: toy.name)
 def test_refused_or_lossless(toy: Toy, layout: str) -> None:
     try:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,9 +24,10 @@ from foresay.decoding.dice import Dice, SeededDice
 from foresay.decoding.generate import generate
 from foresay.decoding.planner import Acceptance, Cost, Entry, Planner
 from foresay.decoding.processing import Processing
-from foresay.decoding.session import How, Session
-from foresay.decoding.verify import verify_sampled
+from foresay.decoding.session import Generation, How, Session
+from foresay.decoding.verify import Asked, Verdict, verify_drawn, verify_sampled
 from foresay.modelling.model import MaskModel
+from foresay.tree import Tree
 from toys import redraw
 
 VOCABULARY = 3
@@ -125,9 +127,11 @@ def check_exact(
     layout: LayoutName,
     processors: Sequence[LogitsProcessor] = (),
     greedy_drafts: bool = False,
-    tokens: int = TOKENS,
+    **settings: int,
 ) -> None:
-    config = DecodeConfig(layout=layout, max_new_tokens=tokens)
+    # Two candidates of three: a tree with every token behind a node would never be left.
+    config = DecodeConfig(layout=layout, **({"max_new_tokens": TOKENS, "branches": 2, "nodes": 4} | settings))
+    tokens = config.max_new_tokens
     accepted = []
 
     def run(dice: Enumeration) -> tuple[int, ...]:
@@ -142,11 +146,10 @@ def check_exact(
     for text, chance in expected.items():
         assert outcomes.get(text, 0.0) == pytest.approx(chance, abs=1e-12), text
     if layout != "plain":
-        assert max(accepted) == tokens - 1
-        assert min(accepted) == 0
+        assert min(accepted) < max(accepted) == tokens - 1
 
 
-LAYOUTS: list[LayoutName] = ["plain", "linear", "quadratic", "planned"]
+LAYOUTS: list[LayoutName] = ["plain", "linear", "quadratic", "tree", "planned"]
 PROCESSORS: dict[str, list[LogitsProcessor]] = {
     "temperature": [TemperatureLogitsWarper(0.7)],
     "top-k": [TopKLogitsWarper(2)],
@@ -162,46 +165,84 @@ def test_every_layout_has_the_bases_distribution(mtp: MaskModel, layout: LayoutN
     check_exact(mtp, layout, greedy_drafts=greedy_drafts)
 
 
+@pytest.mark.parametrize(("branches", "nodes"), [(2, 2), (2, 3), (2, 6), (3, 5)])
+def test_every_shape_of_tree_has_the_bases_distribution(mtp: MaskModel, branches: int, nodes: int) -> None:
+    check_exact(mtp, "tree", branches=branches, nodes=nodes)
+
+
+@pytest.mark.parametrize("layout", ["quadratic", "tree"])
 @pytest.mark.parametrize("processors", PROCESSORS.values(), ids=PROCESSORS.keys())
-def test_processors_act_as_in_plain_decoding(mtp: MaskModel, processors: list[LogitsProcessor]) -> None:
-    check_exact(mtp, "quadratic", processors)
+def test_processors_act_as_in_plain_decoding(
+    mtp: MaskModel, processors: list[LogitsProcessor], layout: LayoutName
+) -> None:
+    check_exact(mtp, layout, processors)
 
 
-def mutants() -> Iterator[tuple[str, Callable[..., object]]]:
-    def looks_at_the_draw(p: Tensor, drafts: Tensor, counts: Sequence[int], q: Tensor, dice: Dice) -> object:
+Mutant = tuple[str, LayoutName, Callable[[Tensor, Asked, Dice], Verdict]]
+
+
+def mutants() -> Iterator[Mutant]:
+    def looks_at_the_draw(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
         # Verify a draft only if it was likely: what is verified then depends on what was drawn.
-        if counts[0] and q[0, -counts[0], drafts[0, -counts[0]]] < 0.4:
-            return verify_sampled(p[:, :1], drafts[:, :0], [0], q[:, :0], dice)
-        return verify_sampled(p, drafts, counts, q, dice)
+        first = -1 - asked.counts[0] if asked.counts[0] else -1
+        if asked.counts[0] and asked.q[0, first + 1, asked.tokens[0, first + 1]] < 0.4:
+            nothing = replace(asked, tokens=asked.tokens[:, :1], counts=(0,), tree=Tree(), q=asked.q[:, :0])
+            return verify_sampled(p[:, :1], nothing, dice)
+        return verify_sampled(p, asked, dice)
 
-    def no_residual(p: Tensor, drafts: Tensor, counts: Sequence[int], q: Tensor, dice: Dice) -> object:
-        verdict = verify_sampled(p, drafts, counts, q, dice)
-        row = (verdict.first + verdict.accepted)[0]
-        verdict.tokens[0, row] = dice.pick(p[:, row])[0]
+    def no_residual(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
+        verdict = verify_sampled(p, asked, dice)
+        verdict.tokens[0, verdict.accepted[0]] = dice.pick(p[:, verdict.last[0]])[0]
         return verdict
 
-    def always_kept(p: Tensor, drafts: Tensor, counts: Sequence[int], q: Tensor, dice: Dice) -> object:
-        return verify_sampled(p, drafts, counts, None if q is None else torch.full_like(q, 1e-300), dice)
+    def always_kept(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
+        return verify_sampled(p, replace(asked, q=torch.full_like(asked.q, 1e-300)), dice)
 
-    yield "looks at the draw", looks_at_the_draw
-    yield "no residual", no_residual
-    yield "always kept", always_kept
+    def draws_among_the_drafts(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
+        drafted = p.new_zeros(p.shape)
+        for draft, parent in enumerate(asked.tree.parents, 1):
+            drafted[0, parent, asked.tokens[0, draft]] = 1
+        among = p * torch.where(drafted.any(dim=-1, keepdim=True), drafted, 1)
+        return verify_drawn(among / among.sum(dim=-1, keepdim=True), asked, dice)
+
+    def judges_behind_a_sibling(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
+        rows = list(range(p.shape[1]))
+        if asked.tree.parents[:2] == (0, 0):
+            rows[1], rows[2] = 2, 1
+        return verify_drawn(p[:, rows], asked, dice)
+
+    yield "looks at the draw", "quadratic", looks_at_the_draw
+    yield "no residual", "quadratic", no_residual
+    yield "always kept", "quadratic", always_kept
+    yield "draws among the drafts", "tree", draws_among_the_drafts
+    yield "judges behind a sibling", "tree", judges_behind_a_sibling
 
 
-@pytest.mark.parametrize(("name", "broken"), list(mutants()), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(("name", "layout", "broken"), list(mutants()), ids=lambda value: str(value)[:24])
 def test_a_broken_verifier_is_caught(
-    mtp: MaskModel, monkeypatch: pytest.MonkeyPatch, name: str, broken: Callable[..., object]
+    mtp: MaskModel, monkeypatch: pytest.MonkeyPatch, name: str, layout: LayoutName, broken: Callable[..., Verdict]
 ) -> None:
-    monkeypatch.setattr(choose, "verify_sampled", broken)
+    monkeypatch.setattr(choose, "verify_sampled" if layout == "quadratic" else "verify_drawn", broken)
     with pytest.raises(AssertionError):
-        check_exact(mtp, "quadratic", tokens=2)
+        check_exact(mtp, layout, max_new_tokens=3)
+
+
+def test_processors_that_read_another_branch_are_caught(mtp: MaskModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefixes = Asked.prefixes
+
+    def one_chain(self: Asked) -> list[list[list[int]]]:
+        return prefixes(replace(self, tree=Tree.chain(self.tree.drafts)))
+
+    monkeypatch.setattr(Asked, "prefixes", one_chain)
+    with pytest.raises(AssertionError):
+        check_exact(mtp, "tree", PROCESSORS["no repeated bigrams"])
 
 
 def sampled(seed: int) -> How:
     return How(chooser=lambda indices: Sampled(SeededDice(seed, indices)))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS[:3])
+@pytest.mark.parametrize("layout", LAYOUTS[:4])
 def test_a_seed_gives_the_same_text_at_any_batch_size(mtp: MaskModel, layout: LayoutName) -> None:
     config = DecodeConfig(layout=layout, max_new_tokens=20)
     prompts = [PROMPT, PROMPT[:2], (*PROMPT, 0, 2)]
@@ -214,3 +255,18 @@ def test_a_seed_gives_the_same_text_at_any_batch_size(mtp: MaskModel, layout: La
         alone.append(session.done[0].tokens)
     assert together == alone
     assert together != [generation.tokens for generation in generate(mtp, prompts, config, sampled(6))]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[1:4])
+def test_with_drafts_that_are_not_drawn_a_seed_says_what_plain_decoding_says(
+    mtp: MaskModel, layout: LayoutName
+) -> None:
+    prompts = [PROMPT, PROMPT[:2], (*PROMPT, 0, 2)]
+
+    def said(layout: LayoutName) -> list[Generation]:
+        how = How(chooser=lambda indices: Sampled(SeededDice(7, indices), greedy_drafts=True))
+        return generate(mtp, prompts, DecodeConfig(layout=layout, max_new_tokens=30, branches=2, nodes=4), how)
+
+    drafted = said(layout)
+    assert [generation.tokens for generation in drafted] == [generation.tokens for generation in said("plain")]
+    assert sum(step.accepted for generation in drafted for step in generation.steps) > 5

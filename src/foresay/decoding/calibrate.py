@@ -12,15 +12,13 @@ from pathlib import Path
 import torch
 
 from foresay.config import DecodeConfig
-from foresay.decoding.planner import MENU, Acceptance, Cost, Costs, Entry, Planner
+from foresay.decoding.planner import MENU, Acceptance, Cost, Costs, Entry, Planner, prior
 from foresay.decoding.session import Session
 from foresay.modelling.model import MaskModel
 
 STEPS = 16
 """Steps measured for each entry, after a few that are not."""
 WARM_UP = 3
-UNKNOWN = 0.5
-"""Conditional acceptance assumed where training left none: worth a try, and soon corrected."""
 CONTEXTS = (128, 512, 2048, 8192)
 """Context lengths that are measured; a request takes the next larger one."""
 
@@ -29,8 +27,7 @@ def planner_for(model: MaskModel, batch_size: int, length: int, masks: int = 0) 
     """A planner for a batch of prompts of at most `length` tokens, with at most `masks` masks (0: as trained)."""
     most = masks or model.config.num_masks
     costs = {entry: cost for entry, cost in costs_for(model, batch_size, length).items() if entry.masks <= most}
-    known = model.acceptance or tuple(UNKNOWN**place for place in range(1, model.config.num_masks + 1))
-    return Planner(costs, Acceptance(known[:most]))
+    return Planner(costs, Acceptance(prior(model.acceptance, most)))
 
 
 def costs_for(model: MaskModel, batch_size: int, length: int, anew: bool = False) -> Costs:

@@ -13,11 +13,12 @@ from torch import Tensor
 from foresay.decoding.dice import Dice
 from foresay.decoding.draft import draft_greedy
 from foresay.decoding.processing import Processing
-from foresay.decoding.verify import Verdict, verify_greedy, verify_sampled
+from foresay.decoding.verify import Asked, Verdict, verify_drawn, verify_greedy, verify_sampled
 from foresay.modelling.model import MaskModel
+from foresay.tree import Tree
 
-Drafter = Callable[[MaskModel, Tensor, Tensor], Tensor]
-"""(model, mask states (B, K, D), newest tokens (B,)) -> drafts (B, K)."""
+Drafter = Callable[[MaskModel, Tensor, Tensor, Tree], Tensor]
+"""(model, mask states (B, K, D), newest tokens (B,), tree) -> drafts (B, N) of the tree within depth K."""
 
 
 NO_PROCESSING = Processing()
@@ -28,31 +29,9 @@ class Drafts:
     """Guesses for the next step."""
 
     tokens: Tensor
-    """(B, K) int64."""
-    q: Tensor | None = None
-    """(B, K, V): the distributions they were drawn from; None: they were not drawn by chance."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The drafts of a call, aligned to the right, and the ids of each sequence up to its newest token."""
-
-    drafts: Tensor
     """(B, N) int64."""
-    counts: tuple[int, ...]
-    """How many of them each sequence has."""
-    q: Tensor | None
-    """(B, N, V), aligned alike."""
-    texts: Sequence[list[int]]
-    """Ids of each sequence, its newest token included."""
-
-    def prefixes(self) -> list[list[list[int]]]:
-        """Ids before each row to be judged: the text, then with one draft more each."""
-        drafts = [row[len(row) - count :] for row, count in zip(self.drafts.tolist(), self.counts)]
-        return [
-            [text + some[:more] for more in range(count + 1)]
-            for text, some, count in zip(self.texts, drafts, self.counts)
-        ]
+    q: Tensor | None = None
+    """(B, N, V): the distributions they were drawn from; None: they were not drawn by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +46,8 @@ class Blocks:
     """Masks in each sequence's block; 0 where it has none."""
     texts: Sequence[list[int]]
     """Ids of each sequence, its newest token included."""
+    tree: Tree
+    """How the drafts are to hang together."""
 
 
 class Chooser(ABC):
@@ -76,7 +57,7 @@ class Chooser(ABC):
 
     @abstractmethod
     def verify(self, logits: Tensor, asked: Asked) -> Verdict:
-        """Which drafts stay: `logits` (B, N + 1, V) at the row before every draft and at the last one."""
+        """Which drafts stay: `logits` (B, N + 1, V) at the newest token and at every draft."""
 
     @abstractmethod
     def draft(self, model: MaskModel, blocks: Blocks) -> Drafts:
@@ -101,12 +82,11 @@ class Greedy(Chooser):
 
     def verify(self, logits: Tensor, asked: Asked) -> Verdict:
         """See `Chooser.verify`."""
-        drafted = torch.tensor(asked.counts, device=logits.device)
-        return verify_greedy(self.scores(logits, asked), asked.drafts, drafted)
+        return verify_greedy(self.scores(logits, asked), asked)
 
     def draft(self, model: MaskModel, blocks: Blocks) -> Drafts:
         """See `Chooser.draft`."""
-        return Drafts(self.drafter(model, blocks.states, blocks.newest))
+        return Drafts(self.drafter(model, blocks.states, blocks.newest, blocks.tree))
 
     def select(self, sequences: Sequence[int]) -> None:
         """See `Chooser.select`; nothing is kept here."""
@@ -114,9 +94,10 @@ class Greedy(Chooser):
 
 @dataclass(slots=True)
 class Sampled(Chooser):
-    """Exactly the base's distribution, whatever the drafts: chain rejection sampling.
+    """Exactly the base's distribution, whatever the drafts: chain rejection sampling where they are drawn.
 
-    `greedy_drafts` takes the sampler head's best token instead of drawing one: cheaper, and exact too.
+    `greedy_drafts` takes the sampler head's best token instead of drawing one: cheaper, and exact too. Drafts that
+    branch are always the best ones.
     """
 
     dice: Dice
@@ -126,12 +107,12 @@ class Sampled(Chooser):
     def verify(self, logits: Tensor, asked: Asked) -> Verdict:
         """See `Chooser.verify`."""
         p = self.scores(logits, asked).softmax(dim=-1)
-        return verify_sampled(p, asked.drafts, asked.counts, asked.q, self.dice)
+        return (verify_drawn if asked.q is None else verify_sampled)(p, asked, self.dice)
 
     def draft(self, model: MaskModel, blocks: Blocks) -> Drafts:
         """See `Chooser.draft`; a draft is drawn from the sampler head's scores after the same processors."""
-        if self.greedy_drafts:
-            return Drafts(draft_greedy(model, blocks.states, blocks.newest))
+        if self.greedy_drafts or not blocks.tree.is_chain:
+            return Drafts(draft_greedy(model, blocks.states, blocks.newest, blocks.tree))
         guesses: list[Tensor] = []
         distributions, previous, texts = [], blocks.newest, list(blocks.texts)
         for place, state in enumerate(blocks.states.unbind(dim=1)):

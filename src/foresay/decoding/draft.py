@@ -1,24 +1,27 @@
-"""The next guesses: the sampler chain over the states of one block."""
+"""The next guesses: the sampler chain over the states of one block, or the best of its branches."""
 
 import torch
 from torch import Tensor
 
 from foresay.modelling.model import MaskModel
+from foresay.tree import Tree
 
 
-def draft_greedy(model: MaskModel, states: Tensor, newest: Tensor) -> Tensor:
-    """Guess the tokens behind `newest` (B,) int64 from mask states (B, K, D): (B, K) int64 (paper A, Fig. 3).
+def draft_greedy(model: MaskModel, states: Tensor, newest: Tensor, tree: Tree) -> Tensor:
+    """Guess the tokens behind `newest` (B,) int64 from mask states (B, K, D): (B, N) int64 (paper A, Fig. 3).
 
-    Each guess is the sampler's argmax given the guess before it. Soft-capping and scaling of logits keep their order,
-    so the bare head is enough.
+    The N drafts of `tree` at most K deep, in its order: behind each token the sampler's best ones, given that token
+    and the state of its depth. Soft-capping and scaling of logits keep their order, so the bare head is enough.
     """
-    drafts: Tensor = model.compiled(_chain)(model, states, newest)
+    drafts: Tensor = model.compiled(_grow)(model, states, newest, tree)
     return drafts
 
 
-def _chain(model: MaskModel, states: Tensor, newest: Tensor) -> Tensor:
-    guesses, previous = [], newest
-    for state in states.unbind(dim=1):
-        previous = model.base.head(model.sample(previous, state)).argmax(dim=-1)
-        guesses.append(previous)
-    return torch.stack(guesses, dim=1)
+def _grow(model: MaskModel, states: Tensor, newest: Tensor, tree: Tree) -> Tensor:
+    tokens = newest[:, None]
+    for state, level in zip(states.unbind(dim=1), tree.draw(newest.device).levels):
+        previous = tokens[:, level.parents]
+        logits = model.base.head(model.sample(previous, state[:, None].expand(-1, previous.shape[1], -1)))
+        best = logits.topk(level.width).indices if level.width > 1 else logits.argmax(dim=-1, keepdim=True)
+        tokens = torch.cat((tokens, best.flatten(1)[:, level.places]), dim=1)
+    return tokens[:, 1:]

@@ -9,6 +9,7 @@ from torch import Tensor
 from foresay.config import FixedLayout
 from foresay.decoding.planner import Entry
 from foresay.layout import Call, Layout
+from foresay.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,10 @@ class Row:
         dropped = max(self.drafted - drafts, 0)
         return Row(self.past, self.fresh - dropped, self.drafted - dropped)
 
-    def within(self, limit: int) -> "Row":
-        """Without the drafts that would stand at position `limit` or later."""
-        dropped = max(self.past + self.fresh - limit, 0)
-        return Row(self.past, self.fresh - dropped, self.drafted - dropped)
+    @property
+    def newest(self) -> int:
+        """Position of the last verified token, behind which the drafts hang."""
+        return self.past + self.fresh - self.drafted - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Plan:
 
     rows: tuple[Row, ...]
     layout: Layout
+    tree: Tree
+    """How the drafts of the next call will hang together, should all be made."""
 
     @property
     def drafted(self) -> int:
@@ -71,27 +74,39 @@ class Plan:
         return q.gather(1, rows[:, :, None].expand(-1, -1, q.shape[2]))
 
 
-LAYOUTS: dict[FixedLayout, Callable[[int, int], Layout]] = {
-    "plain": lambda real, masks: Layout.plain(real),
+LAYOUTS: dict[FixedLayout, Callable[[int, int, Tree], Layout]] = {
+    "plain": lambda real, masks, tree: Layout.plain(real, tree),
     "linear": Layout.linear,
     "quadratic": Layout.quadratic,
+    "tree": Layout.quadratic,
 }
 
 
-def plan(rows: Sequence[Row], entry: Entry, limits: Sequence[int]) -> Plan:
+def plan(rows: Sequence[Row], entry: Entry, tree: Tree, limits: Sequence[int]) -> Plan:
     """Place the masks of `entry` and keep every row before the next limit.
 
-    `limits` are positions that no call may straddle, ascending (`Base.limits`). A prompt carries one block, behind
-    its last token, in every layout with masks. A call with drafts has room for all that the entry verifies, used or
-    not: so few shapes are what compilation can hold.
+    Drafts hang together as in `tree`, and those that it has no place for are dropped. `limits` are positions that no
+    call may straddle, ascending (`Base.limits`). A prompt carries one block, behind its last token, in every layout
+    with masks. A chain of drafts has room for all that the entry verifies, used or not: compilation wants few shapes.
     """
-    newest = max(row.past + row.fresh - row.drafted - 1 for row in rows)
+    newest = max(row.newest for row in rows)
     limit = next((limit for limit in limits if limit > newest), limits[-1])
-    clipped = tuple(row.within(limit) for row in rows)
+    clipped = _clip(rows, tree, limit)
     real, drafted = max(row.fresh for row in clipped), max(row.drafted for row in clipped)
     prefill = real > drafted + 1
-    if drafted and not prefill and newest + entry.drafts < limit:
-        real = entry.drafts + 1
-    drawn = LAYOUTS["linear" if prefill and entry.layout != "plain" else entry.layout](real, entry.masks)
+    if drafted and not prefill and tree.is_chain and newest + tree.drafts < limit:
+        real = tree.drafts + 1
+    layout = "linear" if prefill and entry.layout != "plain" else entry.layout
+    drawn = LAYOUTS[layout](real, entry.masks, tree.first(drafted))
     first = max(row.past + row.fresh for row in clipped) - real
-    return Plan(clipped, drawn.within(limit - 1 - first))
+    return Plan(clipped, drawn.within(limit - 1 - first), tree)
+
+
+def _clip(rows: Sequence[Row], tree: Tree, limit: int) -> tuple[Row, ...]:
+    """Without the drafts that `tree` has no place for or that would stand at position `limit` or later."""
+    clipped = tuple(row.first(tree.within(limit - 1 - row.newest).drafts) for row in rows)
+    if tree.is_chain:
+        return clipped
+    # Branching drafts cannot be aligned to the right, so every sequence has as many as the one with fewest.
+    fewest = min(row.drafted for row in clipped)
+    return tuple(row.first(fewest) for row in clipped)

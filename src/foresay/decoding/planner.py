@@ -21,6 +21,8 @@ from foresay.config import FixedLayout
 
 PRIOR_STEPS = 20.0
 """Steps that the acceptance from training counts for."""
+UNKNOWN = 0.5
+"""Conditional acceptance assumed where training left none: worth a try, and soon corrected."""
 MEMORY = 0.99
 """How much of the evidence so far a step leaves: old text tells less about the text now."""
 PROBE_EVERY = 128
@@ -83,6 +85,16 @@ def expected_rate(entry: Entry, cost: Cost, acceptance: Sequence[float]) -> floa
     return (1 + sum(kept) + broken) / (cost.drafted + broken * cost.undrafted)
 
 
+def prior(measured: Sequence[float], masks: int) -> tuple[float, ...]:
+    """a_1, ..., a_masks as training measured them, or a guess where it did not."""
+    return tuple(measured)[:masks] or tuple(UNKNOWN**place for place in range(1, masks + 1))
+
+
+def conditional(acceptance: Sequence[float]) -> list[float]:
+    """The chance of each draft to stay, given that the one before it did: a_j / a_{j-1}."""
+    return [a / b if b else 0.0 for a, b in zip(acceptance, (1.0, *acceptance))]
+
+
 @dataclass(slots=True)
 class Acceptance:
     """Running estimate of a_j, as a product of conditional chances, each with a prior."""
@@ -93,9 +105,8 @@ class Acceptance:
     kept: list[float] = field(init=False)
 
     def __post_init__(self) -> None:
-        before = [1.0, *self.prior[:-1]]
         self.reached = [PRIOR_STEPS] * len(self.prior)
-        self.kept = [PRIOR_STEPS * (a / b if b else 0.0) for a, b in zip(self.prior, before)]
+        self.kept = [PRIOR_STEPS * chance for chance in conditional(self.prior)]
 
     def observe(self, drafted: int, accepted: int) -> None:
         """Learn from one step of one sequence."""

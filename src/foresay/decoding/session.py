@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from foresay.config import DecodeConfig
-from foresay.decoding.choose import Asked, Blocks, Chooser, Drafts, Greedy
+from foresay.decoding.choose import Blocks, Chooser, Drafts, Greedy
 from foresay.decoding.plan import Plan, Row, plan
 from foresay.decoding.planner import PROBE_MASKS, Entry, Planner
-from foresay.decoding.verify import Verdict
-from foresay.layout import Layout
+from foresay.decoding.topology import tree_for
+from foresay.decoding.verify import Asked, Verdict
 from foresay.modelling.base import Rows
 from foresay.modelling.cache import SlotCache
 from foresay.modelling.model import MaskModel
@@ -31,6 +31,8 @@ class Step:
     """Drafts that were verified."""
     accepted: int
     """Drafts among the kept tokens."""
+    depth: int
+    """Most drafts that could have stayed: `drafted` in a chain, fewer where drafts branch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +104,12 @@ class Session:
             Live(index, Row(0, len(prompt), 0), room, list(prompt))
             for index, (prompt, room) in enumerate(zip(prompts, rooms))
         ]
-        masks = config.masks or model.config.num_masks
+        self.tree = tree_for(model, config)
+        # Masks behind the deepest draft of a tree would never be read.
+        masks = min(config.masks or model.config.num_masks, self.tree.depths[-1])
         self.fixed = None if config.layout == "planned" else Entry(config.layout, masks)
-        self.cache = SlotCache(model.base.layers, longest + max(rooms) + (max(masks, PROBE_MASKS) + 1) ** 2)
+        most = max(self.tree.drafts, PROBE_MASKS)
+        self.cache = SlotCache(model.base.layers, longest + max(rooms) + (most + 1) * (masks + 1))
         padded = [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts]
         self.pending = Drafts(torch.tensor(padded, device=model.base.device))
 
@@ -113,16 +118,20 @@ class Session:
         """One forward of the base for every live sequence: (prompt index, step) of each."""
         plan = self._plan()
         ids = plan.align(self.pending.tokens)
-        seen = self.model.see(ids, plan.call(ids.device), self.cache, plan.drafted + 1)
+        call = plan.call(ids.device)
+        seen = self.model.see(ids, call, self.cache, plan.drafted + 1)
         verdict = self.chooser.verify(seen.logits, self._asked(plan, ids))
         kept = self._keep(plan, verdict)
+        if not plan.layout.tree.is_chain:
+            # What stays of a tree lies scattered; a root whose drafts branch is the call's first row.
+            self.cache.move(call.past, call.past[:, None] + verdict.path)
         self._draft(plan, seen, verdict)
         return kept
 
     def _plan(self) -> Plan:
         entry = self._entry()
-        rows = [live.row.first(entry.drafts) for live in self.live]
-        return plan(rows, entry, self.model.base.limits)
+        tree = self.tree if entry.layout == "tree" else self.tree.first(entry.drafts)
+        return plan([live.row for live in self.live], entry, tree, self.model.base.limits)
 
     def _entry(self) -> Entry:
         """The layout of the next step."""
@@ -133,22 +142,21 @@ class Session:
 
     def _asked(self, plan: Plan, ids: Tensor) -> Asked:
         counts = tuple(row.drafted for row in plan.rows)
-        drafts = ids[:, ids.shape[1] - plan.drafted :]
+        judged = ids[:, ids.shape[1] - plan.drafted - 1 :]
         q = None if self.pending.q is None else plan.align_drafts(self.pending.q)
-        return Asked(drafts, counts, q, [live.ids for live in self.live])
+        return Asked(judged, counts, plan.layout.tree, q, [live.ids for live in self.live])
 
     def _keep(self, plan: Plan, verdict: Verdict) -> list[tuple[int, Step]]:
         """Read what was accepted (the step's one look at the device), commit its slots, cut at a stop."""
-        read = torch.cat((verdict.accepted[:, None], verdict.tokens), dim=1).tolist()
-        kept = []
-        for live, row, (accepted, *tokens) in zip(self.live, plan.rows, read):
-            first = plan.drafted - row.drafted
-            said = self._cut(live, tokens[first : first + accepted + 1])
-            step = Step(tuple(said), row.drafted, min(accepted, len(said)))
+        read = torch.cat((verdict.accepted[:, None], verdict.last[:, None], verdict.tokens), dim=1).tolist()
+        kept, depths = [], plan.layout.tree.depths
+        for live, row, (accepted, last, *tokens) in zip(self.live, plan.rows, read):
+            said = self._cut(live, tokens[: accepted + 1])
+            step = Step(tuple(said), row.drafted, min(accepted, len(said)), depths[row.drafted])
             live.steps.append(step)
             live.room -= len(said)
             live.row = Row(row.past + row.fresh - row.drafted + accepted, 1, 0)
-            live.anchor = plan.layout.real - 1 - row.drafted + accepted
+            live.anchor = plan.layout.real - 1 - plan.drafted + last
             kept.append((live.index, step))
             if self.planner is not None:
                 self.planner.acceptance.observe(row.drafted, accepted)
@@ -176,21 +184,23 @@ class Session:
             self.cache.select(chosen)
             self.chooser.select(going)
         self.pending = Drafts(newest[:, None])
-        self._draft_behind(plan.layout, states, newest)
+        self._draft_behind(plan, states, newest)
         self._recompute()
 
-    def _draft_behind(self, layout: Layout, states: Tensor, newest: Tensor) -> None:
+    def _draft_behind(self, plan: Plan, states: Tensor, newest: Tensor) -> None:
         """Draft from the blocks that hang on the anchors, where there are any."""
-        sizes = [layout.size_behind(live.anchor) for live in self.live]
+        sizes = [plan.layout.size_behind(live.anchor) for live in self.live]
         if not max(sizes):
             return
         anchors = torch.tensor([live.anchor for live in self.live], device=newest.device)
-        rows = layout.draw(newest.device).block_rows[anchors][:, : max(sizes)]
+        rows = plan.layout.draw(newest.device).block_rows[anchors][:, : max(sizes)]
         block = states.gather(1, rows[:, :, None].expand(-1, -1, states.shape[2]))
-        drafts = self.chooser.draft(self.model, Blocks(block, newest, sizes, [live.ids for live in self.live]))
+        blocks = Blocks(block, newest, sizes, [live.ids for live in self.live], plan.tree)
+        drafts = self.chooser.draft(self.model, blocks)
         self.pending = Drafts(torch.cat((newest[:, None], drafts.tokens), dim=1), drafts.q)
         for live, size in zip(self.live, sizes):
-            live.row = Row(live.row.past, 1 + size, size)
+            drafted = plan.tree.within(size).drafts
+            live.row = Row(live.row.past, 1 + drafted, drafted)
 
     def _recompute(self) -> None:
         """Where the base's own decoding computes its cache anew, do so: the whole text is one prefill again."""

@@ -7,6 +7,39 @@ import torch
 from torch import Tensor
 
 from foresay.decoding.dice import Dice
+from foresay.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The drafts of a call, and the ids of each sequence up to its newest token."""
+
+    tokens: Tensor
+    """(B, N + 1) int64: newest token and drafts, aligned to the right where some have fewer; siblings differ."""
+    counts: tuple[int, ...]
+    """Drafts of each sequence."""
+    tree: Tree
+    """How they hang together; a chain where counts differ."""
+    q: Tensor | None
+    """(B, N, V): what they were drawn from, aligned alike; None: they were not drawn by chance."""
+    texts: Sequence[list[int]]
+    """Ids of each sequence, its newest token included."""
+
+    @property
+    def roots(self) -> Tensor:
+        """(B,) int64: row of each sequence's newest token."""
+        most = self.tokens.shape[1] - 1
+        return torch.tensor([most - count for count in self.counts], device=self.tokens.device)
+
+    def prefixes(self) -> list[list[list[int]]]:
+        """Ids before each row to be judged: the text, and with the drafts on the way to the row."""
+        prefixes = []
+        for text, tokens, count in zip(self.texts, self.tokens.tolist(), self.counts):
+            rows = [text]
+            for token, parent in zip(tokens[len(tokens) - count :], self.tree.parents):
+                rows.append([*rows[parent], token])
+            prefixes.append(rows)
+        return prefixes
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,58 +47,85 @@ class Verdict:
     """What the base says of the drafts of one call."""
 
     accepted: Tensor
-    """(B,) int64: drafts that stay, counted from the first."""
+    """(B,) int64: drafts that stay."""
+    path: Tensor
+    """(B, depth + 1) int64: judged rows that stay, from the newest token on; accepted + 1 of them, the rest unread."""
     tokens: Tensor
-    """(B, N + 1) int64: accepted drafts and the base's own token behind them, accepted + 1 of them from `first` on."""
-    first: Tensor
-    """(B,) int64: where a sequence's own choices begin (those with fewer than N drafts are aligned to the right)."""
+    """(B, depth + 1) int64: the base's token behind each of them: the accepted drafts and one more."""
+
+    @property
+    def last(self) -> Tensor:
+        """(B,) int64: the last row that stays."""
+        return self.path.gather(1, self.accepted[:, None])[:, 0]
 
     @property
     def newest(self) -> Tensor:
         """(B,) int64: the last kept token, the base's own after the accepted drafts."""
-        return self.tokens.gather(1, (self.first + self.accepted)[:, None])[:, 0]
+        return self.tokens.gather(1, self.accepted[:, None])[:, 0]
 
 
-def verify_greedy(logits: Tensor, drafts: Tensor, drafted: Tensor) -> Verdict:
-    """Keep the longest prefix of drafts that equals the base's argmax, and the base's own token behind it.
+def follow(choices: Tensor, asked: Asked) -> Verdict:
+    """Go from the newest token to the draft that the base chose there, and on, while there is one.
 
-    `logits` (B, N + 1, V) at the row before every draft and at the last one; `drafts` (B, N) int64 and aligned to the
-    right, `drafted` (B,) int64 of them real. A prefix, so a product: drafts behind a mismatch never count.
+    `choices` (B, N + 1) int64: the base's token behind each row. A draft stays when nothing on its way to the root is
+    wrong: drafts behind a mismatch never count.
     """
-    choices = logits.argmax(dim=-1)
-    if not drafts.shape[1]:
-        nothing = torch.zeros_like(choices[:, 0])
-        return Verdict(nothing, choices, nothing)
-    first = drafts.shape[1] - drafted
-    missing = torch.arange(drafts.shape[1], device=drafts.device) < first[:, None]
-    matches = (drafts == choices[:, :-1]) | missing
-    accepted = matches.long().cumprod(dim=1).sum(dim=1) - first
-    return Verdict(accepted, choices, first)
+    branches, roots = asked.tree.draw(choices.device), asked.roots[:, None]
+    rows = torch.arange(choices.shape[1], device=choices.device)
+    wrong = (asked.tokens != choices[:, branches.parents]) & (rows > roots)
+    stays = ~(branches.ways & wrong[:, None]).any(dim=2)
+    # Breadth-first order: of the rows that stay the last one is the deepest, and the others are on its way.
+    last = torch.where(stays, rows, 0).amax(dim=1)
+    kept = branches.ways[last] & (rows >= roots)
+    path = torch.where(kept, rows, rows[-1]).sort(dim=1).values[:, : asked.tree.depths[-1] + 1]
+    return Verdict(kept.sum(dim=1) - 1, path, choices.gather(1, path))
 
 
-def verify_sampled(p: Tensor, drafts: Tensor, counts: Sequence[int], q: Tensor | None, dice: Dice) -> Verdict:
+def verify_greedy(logits: Tensor, asked: Asked) -> Verdict:
+    """Keep what the base's argmax keeps: `logits` (B, N + 1, V) at each judged row."""
+    return follow(logits.argmax(dim=-1), asked)
+
+
+def verify_drawn(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
+    """Keep what a draw from `p` (B, N + 1, V) keeps, for drafts that were not drawn by chance.
+
+    Every token is drawn from p itself, one draw each, as in plain decoding: a seed gives the same text.
+    """
+    parents, row = asked.tree.draw(p.device).parents, asked.roots
+    sequence = torch.arange(len(p), device=p.device)
+    rows = torch.arange(p.shape[1], device=p.device)
+    choices = torch.full_like(asked.tokens, -1)
+    going = torch.ones_like(row, dtype=torch.bool)
+    while any(wanted := going.tolist()):
+        chosen = dice.pick(p[sequence, row], wanted)
+        choices[sequence, row] = torch.where(going, chosen, choices[sequence, row])
+        behind = (parents == row[:, None]) & (rows > row[:, None]) & (asked.tokens == chosen[:, None])
+        going = going & behind.any(dim=1)
+        row = torch.where(going, behind.long().argmax(dim=1), row)
+    return follow(choices, asked)
+
+
+def verify_sampled(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
     """Chain rejection: draft d stays with chance min(1, p(d) / q(d)); else the residual max(0, p - q) is drawn from.
 
     After the last accepted draft the token comes from p itself, so that the output has exactly the distribution p
-    (Leviathan et al. 2023, arXiv 2211.17192, appendix A). `p` (B, N + 1, V) at the row before every draft and at the
-    last one; `drafts` (B, N) int64 and `q` (B, N, V), what they were drawn from (None: not by chance, so q is one at
-    the draft), aligned to the right, `counts[b]` of them in use.
+    (Leviathan et al. 2023, arXiv 2211.17192, appendix A). `p` (B, N + 1, V) at each judged row; the drafts are a chain.
     """
-    sequences, most = drafts.shape
-    first = most - torch.tensor(counts, device=drafts.device)
-    if q is None:
-        q = torch.nn.functional.one_hot(drafts, p.shape[-1]).to(p.dtype)
+    assert asked.q is not None, "drafts that were drawn come with what they were drawn from"
+    drafts, q, first = asked.tokens[:, 1:], asked.q, asked.roots
+    most = drafts.shape[1]
     likely, guessed = (x.gather(2, drafts[:, :, None])[:, :, 0] for x in (p[:, :most], q))
     missing = torch.arange(most, device=drafts.device) < first[:, None]
     # A draft that could not be drawn (q = 0, in rows not in use) has no chance to speak of: 0 / 0 is never read.
-    stays = dice.accept((likely / guessed).clamp(max=1).nan_to_num(0), counts) | missing
+    stays = dice.accept((likely / guessed).clamp(max=1).nan_to_num(0), asked.counts) | missing
     accepted = stays.long().cumprod(dim=1).sum(dim=1) - first
     row = (first + accepted)[:, None, None].expand(-1, 1, p.shape[-1])
     wanted = p.gather(1, row)[:, 0]
-    nothing = q.new_zeros(sequences, 1, q.shape[-1])
+    nothing = torch.zeros_like(p[:, :1])
     residual = (wanted - torch.cat((q, nothing), dim=1).gather(1, row)[:, 0]).clamp(min=0)
     total = residual.sum(dim=-1, keepdim=True)
     # Where p equals q a rejection has chance zero; should rounding cause one, p is what is left to draw from.
     newest = dice.pick(torch.where(total > 0, residual / total, wanted))
     tokens = torch.cat((drafts, newest[:, None]), dim=1).scatter(1, row[:, :, 0], newest[:, None])
-    return Verdict(accepted, tokens, first)
+    path = (first[:, None] + torch.arange(most + 1, device=p.device)).clamp(max=most)
+    return Verdict(accepted, path, tokens.gather(1, path))

@@ -84,6 +84,14 @@ class SlotCache(Cache):  # type: ignore[misc]
         """Say where the next call's rows go: `slots` (B, T) int64, of which the first `used` are seen."""
         self.placement.slots, self.placement.used = slots, used
 
+    def move(self, start: Tensor, slots: Tensor) -> None:
+        """Copy what lies in `slots` (B, N) int64 to the N slots from `start` (B,) int64 on; all are read first."""
+        sequence = torch.arange(len(slots), device=slots.device)[:, None]
+        behind = start[:, None] + torch.arange(slots.shape[1], device=slots.device)
+        for layer in self.layers:
+            for stored in (layer.keys, layer.values):
+                stored[sequence, :, behind] = stored[sequence, :, slots]
+
     def select(self, sequences: Tensor) -> None:
         """Keep these sequences of the batch, (B',) int64, in this order."""
         for layer in self.layers:
