@@ -1,11 +1,12 @@
 """Inside transformers: what its `generate` prepares, decoded several tokens a step.
 
 transformers validates the arguments and builds logits processors and stopping criteria; then it calls a `Bridge`
-(`custom_generate`), which runs our engine on them and returns what its own decoding loop would.
+(`custom_generate`), which runs our engine on them and returns what its own decoding loop would. How transformers runs
+its own forwards (`use_cache`, `prefill_chunk_size`, `compile_config`) has no meaning here: rows always go to slots.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,35 +21,48 @@ from transformers.generation.streamers import BaseStreamer
 from foresay.config import DecodeConfig, SampleConfig
 from foresay.decoding.choose import Chooser, Greedy, Sampled
 from foresay.decoding.dice import SeededDice
-from foresay.decoding.generate import generate
-from foresay.decoding.processing import Processing
-from foresay.decoding.session import Generation, How, Step
+from foresay.decoding.generate import check_prompts, generate
+from foresay.decoding.processing import Place, Processing
+from foresay.decoding.record import Record, Recorded
+from foresay.decoding.session import Generation, How, Step, Stop
 from foresay.errors import PromptError
 from foresay.modelling.model import MaskModel
 
-COUNTING = (
-    known.MinLengthLogitsProcessor,
-    known.MinNewTokensLengthLogitsProcessor,
-    known.ForcedEOSTokenLogitsProcessor,
-    known.ExponentialDecayLengthPenalty,
-    known.SuppressTokensAtBeginLogitsProcessor,
-)
-"""Count positions from the padded start."""
-NUMBERING = (
-    known.EncoderRepetitionPenaltyLogitsProcessor,
-    known.EncoderNoRepeatNGramLogitsProcessor,
-    known.PrefixConstrainedLogitsProcessor,
-)
-"""Hold something for each row of the batch."""
-MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
+OTHER_MODES = {
+    GenerationMode.BEAM_SEARCH: "use num_beams=1",
+    GenerationMode.BEAM_SAMPLE: "use num_beams=1",
+    GenerationMode.GROUP_BEAM_SEARCH: "use num_beams=1",
+    GenerationMode.CONSTRAINED_BEAM_SEARCH: "leave out constraints and force_words_ids",
+    GenerationMode.CONTRASTIVE_SEARCH: "leave out penalty_alpha",
+    GenerationMode.DOLA_GENERATION: "leave out dola_layers",
+    GenerationMode.ASSISTED_GENERATION: "leave out assistant and prompt lookup, the base drafts for itself",
+}
+"""What cannot be accelerated, and what to do."""
+INSIDE = ("output_attentions", "output_hidden_states")
+"""What a forward of the base shows beside its logits."""
+BATCHWISE = (known.EncoderRepetitionPenaltyLogitsProcessor, known.EncoderNoRepeatNGramLogitsProcessor)
+"""Processors that hold something for each row of the batch."""
+READ = {"attention_mask", "position_ids", "cache_position"}
+"""Tensors of transformers' own preparation that a Bridge reads, or makes anew."""
+WITHHELD = {
+    "assistant_model": "the base drafts for itself",
+    "custom_generate": "it is what this method passes",
+    "past_key_values": "foresay keeps its own cache",
+    "synced_gpus": "steps do not keep time with other processes",
+    "token_healing": "transformers withholds the tokenizer it needs",
+}
+"""Arguments of `generate` that never reach a Bridge, and why they cannot be served."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """A `custom_generate` callable for the base of `model`."""
+    """A `custom_generate` callable for the base of `model`.
+
+    transformers withholds the `streamer` it was given, so a Bridge has its own; it works for one sequence.
+    """
 
     model: MaskModel
-    decode: DecodeConfig
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
     streamer: BaseStreamer | None = None
 
     def __call__(
@@ -64,83 +78,155 @@ class Bridge:
 
         Raises PromptError for what several tokens a step cannot do, with the reason.
         """
-        self._refuse(model, generation_config)
-        mask = prepared.get("attention_mask")
-        prompts = _unpadded(input_ids, mask)
-        room = generation_config.max_length - input_ids.shape[1]
-        decode = replace(self.decode, max_new_tokens=max(room, 1))
-        eos = {
-            token
-            for rule in stopping_criteria
-            if isinstance(rule, EosTokenCriteria)
-            for token in rule.eos_token_id.tolist()
-        }
-        rules = [rule for rule in stopping_criteria if not isinstance(rule, EosTokenCriteria | MaxLengthCriteria)]
-        processing = Processing(_unpadding(logits_processor, ragged=mask is not None, alone=len(prompts) == 1))
+        self._refuse(model, generation_config, prepared, len(input_ids))
+        batch = _Batch.of(input_ids, prepared)
+        decode = replace(self.decode, max_new_tokens=max(_longest(stopping_criteria) - input_ids.shape[1], 1))
+        check_prompts(self.model, batch.prompts, decode)
+        records = [Record() for _ in batch.prompts]
+        processing = _processing(logits_processor, batch)
         how = How(
-            chooser=_chooser(processing, generation_config),
+            chooser=_chooser(processing, generation_config, records),
             watch=self._stream,
-            stop=_any_of(rules, input_ids.device) if rules else None,
-            stop_tokens=frozenset(eos),
+            stop=_stop(stopping_criteria, batch, records),
+            stop_tokens=frozenset() if decode.ignore_stop else _stop_tokens(stopping_criteria),
         )
-        said = generate(self.model, prompts, decode, how)
+        if self.streamer is not None:
+            self.streamer.put(input_ids.cpu())
+        said = generate(self.model, batch.prompts, decode, how)
         if self.streamer is not None:
             self.streamer.end()
-        pad = generation_config.pad_token_id
-        sequences = _padded(input_ids, said, pad if isinstance(pad, int) else min(eos, default=0))
-        return (
-            GenerateDecoderOnlyOutput(sequences=sequences) if generation_config.return_dict_in_generate else sequences
-        )
+        return _result(batch, said, records, generation_config)
 
     def _stream(self, index: int, step: Step) -> None:
         if self.streamer is not None:
-            self.streamer.put(torch.tensor(step.tokens))
+            for token in step.tokens:
+                self.streamer.put(torch.tensor([token]))
 
-    def _refuse(self, model: PreTrainedModel, config: GenerationConfig) -> None:
-        if model is not self.model.model:
-            raise PromptError("generate was called on another model than the adapter's base; call it on that base")
-        mode = config.get_generation_mode()
-        if mode not in MODES:
-            raise PromptError(
-                f"{mode.value} cannot be accelerated: drafts are verified against one greedy or sampled continuation; "
-                "use num_beams=1 and no assistant"
-            )
-        for wanted in ("output_scores", "output_logits", "output_attentions", "output_hidden_states"):
-            if config.return_dict_in_generate and getattr(config, wanted):
-                raise PromptError(f"{wanted} is not kept for accepted drafts; leave it out")
+    def _refuse(
+        self, model: PreTrainedModel, config: GenerationConfig, prepared: Mapping[str, Any], sequences: int
+    ) -> None:
+        """Raise PromptError for the first thing asked for that cannot be had."""
+        mode, cache = config.get_generation_mode(), prepared.get("past_key_values")
+        inside = [name for name in INSIDE if config.return_dict_in_generate and getattr(config, name)]
+        tensors = [name for name, value in prepared.items() if isinstance(value, Tensor) and name not in READ]
+        filled = cache is not None and (cache.get_seq_length() > 0 or getattr(cache, "_is_user_defined", False))
+        reasons = {
+            "generate was called on another model than the adapter's base; call it on that base": (
+                model is not self.model.model
+            ),
+            f"{mode.value} cannot be accelerated, because drafts are verified against one greedy or sampled "
+            f"continuation; {OTHER_MODES.get(mode)}": mode in OTHER_MODES,
+            f"{', '.join(inside)} cannot be returned, because a step also sees masks and drafts that fail; "
+            "leave it out": inside,
+            f"cache_implementation is {config.cache_implementation!r} and foresay keeps its own cache; leave it out": (
+                config.cache_implementation not in (None, "dynamic")
+            ),
+            "past_key_values were given and foresay keeps its own cache; give the whole prompt as input_ids": filled,
+            f"{', '.join(tensors)} cannot be continued, because prompts are token ids alone; give input_ids": tensors,
+            f"a streamer shows one sequence and there are {sequences}; give one prompt, or leave the streamer out": (
+                self.streamer is not None and sequences > 1
+            ),
+        }
+        for reason, found in reasons.items():
+            if found:
+                raise PromptError(reason)
 
 
-def _unpadding(processors: Sequence[Any], ragged: bool, alone: bool) -> tuple[Any, ...]:
-    """The processors as batch 1 without padding would have had them.
+def refuse_withheld(arguments: Mapping[str, Any]) -> None:
+    """Raise PromptError for arguments of `generate` that would be dropped without a word on their way to a Bridge."""
+    for name, why in WITHHELD.items():
+        if arguments.get(name) not in (None, False):
+            raise PromptError(f"{name} cannot be used here, because {why}; leave it out")
+    if arguments.get("cache_implementation") == "paged":
+        raise PromptError("cache_implementation is 'paged' and foresay keeps its own cache; leave it out")
 
-    Raises PromptError for those that count padded positions or know rows of the batch by their number.
-    """
-    for processor in processors:
-        if (ragged and isinstance(processor, COUNTING)) or (not alone and isinstance(processor, NUMBERING)):
-            raise PromptError(
-                f"{type(processor).__name__} depends on the padding or the order of the batch, and drafts are judged "
-                "sequence by sequence; give prompts of one length, or one prompt at a time"
-            )
-    return tuple(
-        # transformers tells the penalty how much padding to skip; our texts have none.
-        known.RepetitionPenaltyLogitsProcessor(processor.penalty)
-        if isinstance(processor, known.RepetitionPenaltyLogitsProcessor)
-        and isinstance(processor.prompt_ignore_length, Tensor)
-        else processor
-        for processor in processors
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """The prompts as transformers has them, and apart from their padding."""
+
+    ids: Tensor
+    """(B, P) int64."""
+    prompts: list[list[int]]
+    places: tuple[Place, ...]
+
+    @classmethod
+    def of(cls, ids: Tensor, prepared: Mapping[str, Any]) -> "_Batch":
+        """Split padding from prompts, on whichever side it stands. Raises PromptError for a mask that does not fit."""
+        mask, positions = prepared.get("attention_mask"), prepared.get("position_ids")
+        for given in (mask, positions):  # positions are counted on the mask, which is None where it hides nothing
+            if given is not None and (given.shape[-1] != ids.shape[1] or len(given) not in (1, len(ids))):
+                raise PromptError(
+                    f"attention_mask is {tuple(given.shape)} and input_ids {tuple(ids.shape)}; give one mask for each "
+                    "token"
+                )
+        seen = (torch.ones_like(ids) if mask is None else mask.expand_as(ids)).bool()
+        if positions is not None and ((positions != seen.cumsum(dim=-1) - 1) & seen).any():
+            raise PromptError("position_ids count otherwise than from 0 for each prompt; leave them out")
+        rows = list(zip(ids.tolist(), seen.tolist()))
+        prompts = [[token for token, real in zip(*row) if real] for row in rows]
+        return cls(ids, prompts, tuple(_place(index, *row) for index, row in enumerate(rows)))
+
+    def row(self, index: int, text: Sequence[int]) -> Tensor:
+        """(1, L) int64: the row that transformers would have for this text."""
+        return torch.tensor([self.places[index].text(text)], device=self.ids.device)
+
+
+def _place(index: int, ids: list[int], seen: list[bool]) -> Place:
+    """Where a prompt stands, as if all its padding had been in front."""
+    end = max((place for place, real in enumerate(seen, 1) if real), default=0)
+    padding = len(ids) - end + next((place for place, real in enumerate(seen) if real), 0)
+    return Place(index, (*ids[end:], *ids[:end]), padding, sum(seen))
+
+
+def _longest(criteria: StoppingCriteriaList) -> int:
+    """Most tokens of a row, its padded prompt included; transformers always has a criterion for that."""
+    return min(int(rule.max_length) for rule in criteria if isinstance(rule, MaxLengthCriteria))
+
+
+def _stop_tokens(criteria: StoppingCriteriaList) -> frozenset[int]:
+    rules = [rule for rule in criteria if isinstance(rule, EosTokenCriteria)]
+    return frozenset(token for rule in rules for token in rule.eos_token_id.tolist())
+
+
+def _stop(criteria: StoppingCriteriaList, batch: _Batch, records: Sequence[Record]) -> Stop | None:
+    """Whether any criterion that the engine does not know ends a text: each sees its row of the batch, alone."""
+    rules = StoppingCriteriaList(
+        rule for rule in criteria if not isinstance(rule, EosTokenCriteria | MaxLengthCriteria)
     )
 
+    def stops(index: int, text: list[int]) -> bool:
+        said = len(text) - len(batch.prompts[index])
+        scores = tuple(row[None] for row in records[index].scores[:said])
+        return bool(rules(batch.row(index, text), scores or None).all())
 
-def _chooser(processing: Processing, config: GenerationConfig) -> Any:
+    return stops if rules else None
+
+
+def _processing(processors: Sequence[Any], batch: _Batch) -> Processing:
+    """Raises PromptError for processors that know rows of the batch by their number, and ours would lose it."""
+    for processor in processors:
+        if isinstance(processor, BATCHWISE) and len(batch.prompts) > 1:
+            raise PromptError(
+                f"{type(processor).__name__} holds every prompt of the batch, and drafts are judged sequence by "
+                "sequence; give one prompt at a time"
+            )
+    return Processing(tuple(processors), batch.places, batch.ids.device)
+
+
+def _chooser(
+    processing: Processing, config: GenerationConfig, records: Sequence[Record]
+) -> Callable[[Sequence[int]], Chooser]:
     """Makes the chooser of some prompts; torch's global generator seeds the draws, as in transformers."""
-    if not config.do_sample:
-        return lambda indices: Greedy(processing)
-    seed = int(torch.randint(2**62, ()).item())
+    seed = int(torch.randint(2**62, ()).item()) if config.do_sample else 0
+    recorded = config.return_dict_in_generate and (config.output_scores or config.output_logits)
 
-    def sampled(indices: Sequence[int]) -> Chooser:
-        return Sampled(SeededDice(seed, indices), processing)
+    def chooser(indices: Sequence[int]) -> Chooser:
+        mine = processing.select(indices)
+        chosen = Sampled(SeededDice(seed, indices), mine) if config.do_sample else Greedy(mine)
+        return Recorded(chosen, [records[index] for index in indices]) if recorded else chosen
 
-    return sampled
+    return chooser
 
 
 def chooser_of(sample: SampleConfig) -> Callable[[Sequence[int]], Chooser]:
@@ -154,23 +240,28 @@ def chooser_of(sample: SampleConfig) -> Callable[[Sequence[int]], Chooser]:
     return lambda indices: Sampled(SeededDice(sample.seed, indices), Processing(tuple(warpers)))
 
 
-def _any_of(rules: Sequence[Any], device: torch.device) -> Any:
-    """Whether any stopping criterion ends a text: each sees the ids alone, unpadded."""
-
-    def stops(ids: list[int]) -> bool:
-        text = torch.tensor([ids], device=device)
-        return any(bool(rule(text, None).all()) for rule in rules)
-
-    return stops
-
-
-def _unpadded(input_ids: Tensor, mask: Tensor | None) -> list[list[int]]:
-    if mask is None:
-        return input_ids.tolist()  # type: ignore[no-any-return]
-    return [ids[seen.bool()].tolist() for ids, seen in zip(input_ids, mask)]
-
-
-def _padded(input_ids: Tensor, said: Sequence[Generation], pad: int) -> Tensor:
+def _result(
+    batch: _Batch, said: Sequence[Generation], records: Sequence[Record], config: GenerationConfig
+) -> Tensor | GenerateDecoderOnlyOutput:
+    """Prompts and continuations (B, L) int64, padded behind; with what was asked for beside them."""
     longest = max(len(generation.tokens) for generation in said)
+    pad = 0 if config._pad_token_tensor is None else int(config._pad_token_tensor)
     rows = [[*generation.tokens, *[pad] * (longest - len(generation.tokens))] for generation in said]
-    return torch.cat((input_ids, torch.tensor(rows, device=input_ids.device)), dim=1)
+    sequences = torch.cat((batch.ids, torch.tensor(rows, device=batch.ids.device)), dim=1)
+    if not config.return_dict_in_generate:
+        return sequences
+
+    def stacked(rows: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
+        certain = torch.full_like(rows[0][0], -torch.inf)
+        certain[pad] = 0
+        kept = [some[: len(generation.tokens)] for some, generation in zip(rows, said)]
+        return tuple(
+            torch.stack([some[place] if place < len(some) else certain for some in kept]).to(sequences.device)
+            for place in range(longest)
+        )
+
+    return GenerateDecoderOnlyOutput(
+        sequences=sequences,
+        scores=stacked([record.scores for record in records]) if config.output_scores else None,
+        logits=stacked([record.logits for record in records]) if config.output_logits else None,
+    )

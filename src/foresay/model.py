@@ -1,6 +1,6 @@
 """The front door: a base, its adapter and its tokenizer as one object that trains, saves, loads and generates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation import GenerateDecoderOnlyOutput
-from transformers.generation.logits_process import LogitsProcessorList
 from transformers.generation.stopping_criteria import StoppingCriteriaList, StopStringCriteria
 from transformers.generation.streamers import BaseStreamer
 
@@ -18,12 +17,12 @@ from foresay.config import DecodeConfig, DType, MTPConfig
 from foresay.decoding.generate import generate
 from foresay.decoding.session import Generation, How, Step
 from foresay.errors import PromptError
-from foresay.inside import Bridge
+from foresay.inside import Bridge, refuse_withheld
 from foresay.modelling.load import EMBEDDED, NANO, load_base, load_tokenizer
 from foresay.modelling.model import MaskModel
 from foresay.prompts import encode
 
-DRAFTING = ("layout", "masks", "branches", "nodes")
+DRAFTING = ("layout", "masks", "branches", "nodes", "compile", "ignore_stop")
 """Fields of `DecodeConfig` that `generate` takes beside transformers' own arguments."""
 
 
@@ -95,54 +94,50 @@ class MultiTokenModel:
 
     def generate(
         self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
+        inputs: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
         *,
         config: DecodeConfig | None = None,
         streamer: BaseStreamer | None = None,
-        stop_strings: str | list[str] | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         **arguments: Any,
     ) -> Tensor | GenerateDecoderOnlyOutput:
         """transformers' `generate`, several tokens a step: the same arguments, the same result.
 
-        `input_ids` (B, P) int64, padded on either side where `attention_mask` is 0; greedy or sampled as `do_sample`
-        and the generation config say. `config`, or any of its fields (`layout="linear"`, `masks=4`), says how to
-        draft. Returns prompts with continuations (B, L) int64, padded behind. Raises PromptError for what cannot be
+        `inputs` or `input_ids` (B, P) int64, padded on either side where `attention_mask` is 0; greedy or sampled as
+        `do_sample` and the generation config say. `config`, or any of its fields (`layout="linear"`, `masks=4`), says
+        how to draft. Returns prompts with continuations (B, L) int64, padded behind, or on request
+        (`return_dict_in_generate`) an object with `scores` and `logits`, a float32 (B, V) for each generated position;
+        rows that are finished there are certain of the padding token. Raises PromptError for what cannot be
         accelerated (beam search and the like), with the reason.
         """
-        changes = {name: arguments.pop(name) for name in DRAFTING if name in arguments}
-        decode = replace(config or DecodeConfig(), **changes)
-        if config is not None and not {"max_new_tokens", "max_length", "generation_config"} & arguments.keys():
+        changes: dict[str, Any] = {name: arguments.pop(name) for name in DRAFTING if name in arguments}
+        refuse_withheld(arguments)
+        if config is not None and generation_config is None and not {"max_new_tokens", "max_length"} & arguments.keys():
             arguments["max_new_tokens"] = config.max_new_tokens
+        stop_strings = self._stop_strings(generation_config, arguments)
         if stop_strings is not None:
             # On this path transformers withholds the tokenizer that its own stop strings need.
-            rule = StopStringCriteria(self.require_tokenizer(), stop_strings)
-            arguments["stopping_criteria"] = [*arguments.get("stopping_criteria", ()), rule]
-        arguments.pop("tokenizer", None)
-        bridge = Bridge(self.core, decode, streamer)
-        if streamer is not None:
-            streamer.put(input_ids.cpu())
+            rule = StopStringCriteria(tokenizer or self.require_tokenizer(), stop_strings)
+            criteria = arguments.get("stopping_criteria") or ()
+            arguments |= {"stop_strings": None, "stopping_criteria": StoppingCriteriaList([*criteria, rule])}
         result: Tensor | GenerateDecoderOnlyOutput = self.core.model.generate(
-            input_ids, attention_mask=attention_mask, custom_generate=bridge, **arguments
+            inputs, generation_config, custom_generate=self.bridge(settings(config, changes), streamer), **arguments
         )
         return result
 
-    def __call__(
-        self,
-        model: PreTrainedModel,
-        input_ids: Tensor,
-        logits_processor: LogitsProcessorList,
-        stopping_criteria: StoppingCriteriaList,
-        generation_config: GenerationConfig,
-        **prepared: Any,
-    ) -> Tensor | GenerateDecoderOnlyOutput:
-        """`base.generate(..., custom_generate=this)`: what transformers calls.
+    def bridge(self, config: DecodeConfig | None = None, streamer: BaseStreamer | None = None) -> Bridge:
+        """A callable for `base.generate(..., custom_generate=...)` that drafts as `config` says.
 
-        transformers withholds `streamer`, and the tokenizer that `stop_strings` needs, on this path: use `generate`
-        of this object for those.
+        transformers withholds two things from such a callable. Its own `streamer`: give it here. The tokenizer that
+        `stop_strings` needs: pass `stopping_criteria=[StopStringCriteria(tokenizer, strings)]`. How much is generated
+        is for transformers' arguments to say.
         """
-        bridge = Bridge(self.core, DecodeConfig())
-        return bridge(model, input_ids, logits_processor, stopping_criteria, generation_config, **prepared)
+        return Bridge(self.core, config or DecodeConfig(), streamer)
+
+    def __call__(self, *prepared: Any, **named: Any) -> Tensor | GenerateDecoderOnlyOutput:
+        """`base.generate(..., custom_generate=this)`: what transformers calls, as `bridge()` with its defaults."""
+        return self.bridge()(*prepared, **named)
 
     def answer(
         self,
@@ -164,6 +159,13 @@ class MultiTokenModel:
         if self.tokenizer is None:
             raise PromptError(f"{self.base_name} came without a tokenizer; give one, or use token ids")
         return self.tokenizer
+
+    def _stop_strings(self, config: GenerationConfig | None, arguments: Mapping[str, Any]) -> str | list[str] | None:
+        """Those of the arguments, else of the config, else of the base, as transformers would take them."""
+        own: str | list[str] | None = self.core.model.generation_config.stop_strings
+        given: str | list[str] | None = None if config is None else config.stop_strings
+        wanted: str | list[str] | None = arguments.get("stop_strings", given or own)
+        return wanted
 
 
 def settings(config: DecodeConfig | None, changes: dict[str, Any]) -> DecodeConfig:

@@ -14,6 +14,7 @@ from foresay.decoding.dice import Dice
 from foresay.decoding.draft import draft_greedy
 from foresay.decoding.processing import Processing
 from foresay.decoding.verify import Asked, Verdict, verify_drawn, verify_greedy, verify_sampled
+from foresay.errors import PromptError
 from foresay.modelling.model import MaskModel
 from foresay.tree import Tree
 
@@ -53,11 +54,17 @@ class Blocks:
 class Chooser(ABC):
     """Judges drafts and makes new ones."""
 
-    processing: Processing
-
-    @abstractmethod
     def verify(self, logits: Tensor, asked: Asked) -> Verdict:
         """Which drafts stay: `logits` (B, N + 1, V) at the newest token and at every draft."""
+        return self.judge(self.scores(logits, asked), asked)
+
+    @abstractmethod
+    def scores(self, logits: Tensor, asked: Asked) -> Tensor:
+        """(B, N + 1, V): the logits after the processors, at every row that `judge` may come to."""
+
+    @abstractmethod
+    def judge(self, scores: Tensor, asked: Asked) -> Verdict:
+        """Which drafts stay, by these scores."""
 
     @abstractmethod
     def draft(self, model: MaskModel, blocks: Blocks) -> Drafts:
@@ -67,11 +74,6 @@ class Chooser(ABC):
     def select(self, sequences: Sequence[int]) -> None:
         """Keep these sequences of the batch, in this order."""
 
-    def scores(self, logits: Tensor, asked: Asked) -> Tensor:
-        """(B, N + 1, V): the logits after the processors."""
-        texts = [] if self.processing.blind else asked.prefixes()
-        return self.processing.rows(texts, logits)
-
 
 @dataclass(slots=True)
 class Greedy(Chooser):
@@ -80,16 +82,22 @@ class Greedy(Chooser):
     processing: Processing = NO_PROCESSING
     drafter: Drafter = draft_greedy
 
-    def verify(self, logits: Tensor, asked: Asked) -> Verdict:
-        """See `Chooser.verify`."""
-        return verify_greedy(self.scores(logits, asked), asked)
+    def scores(self, logits: Tensor, asked: Asked) -> Tensor:
+        """See `Chooser.scores`; a processor is shown no text behind a draft that fails."""
+        texts = [] if self.processing.blind else asked.prefixes()
+        return self.processing.rows(texts, logits, greedy=True)
+
+    def judge(self, scores: Tensor, asked: Asked) -> Verdict:
+        """See `Chooser.judge`."""
+        return verify_greedy(scores, asked)
 
     def draft(self, model: MaskModel, blocks: Blocks) -> Drafts:
         """See `Chooser.draft`."""
         return Drafts(self.drafter(model, blocks.states, blocks.newest, blocks.tree))
 
     def select(self, sequences: Sequence[int]) -> None:
-        """See `Chooser.select`; nothing is kept here."""
+        """See `Chooser.select`."""
+        self.processing = self.processing.select(sequences)
 
 
 @dataclass(slots=True)
@@ -104,10 +112,14 @@ class Sampled(Chooser):
     processing: Processing = NO_PROCESSING
     greedy_drafts: bool = False
 
-    def verify(self, logits: Tensor, asked: Asked) -> Verdict:
-        """See `Chooser.verify`."""
-        p = self.scores(logits, asked).softmax(dim=-1)
-        return (verify_drawn if asked.q is None else verify_sampled)(p, asked, self.dice)
+    def scores(self, logits: Tensor, asked: Asked) -> Tensor:
+        """See `Chooser.scores`."""
+        texts = [] if self.processing.blind else asked.prefixes()
+        return self.processing.rows(texts, logits)
+
+    def judge(self, scores: Tensor, asked: Asked) -> Verdict:
+        """See `Chooser.judge`. Raises PromptError where no token is left to draw."""
+        return (verify_drawn if asked.q is None else verify_sampled)(_chances(scores), asked, self.dice)
 
     def draft(self, model: MaskModel, blocks: Blocks) -> Drafts:
         """See `Chooser.draft`; a draft is drawn from the sampler head's scores after the same processors."""
@@ -118,7 +130,7 @@ class Sampled(Chooser):
         for place, state in enumerate(blocks.states.unbind(dim=1)):
             logits = model.base.unembed(model.sample(previous, state))
             prefixes = [] if self.processing.blind else [[text] for text in texts]
-            q = self.processing.rows(prefixes, logits[:, None])[:, 0].softmax(dim=-1)
+            q = _chances(self.processing.rows(prefixes, logits[:, None])[:, 0])
             previous = self.dice.pick(q, [size > place for size in blocks.sizes])
             guesses.append(previous)
             distributions.append(q)
@@ -129,3 +141,15 @@ class Sampled(Chooser):
     def select(self, sequences: Sequence[int]) -> None:
         """See `Chooser.select`."""
         self.dice.select(sequences)
+        self.processing = self.processing.select(sequences)
+
+
+def _chances(scores: Tensor) -> Tensor:
+    """The distributions (..., V) of `scores`. Raises PromptError where they leave no token, or are not numbers."""
+    chances = scores.softmax(dim=-1)
+    if chances.isnan().any():
+        raise PromptError(
+            "no token is left to draw: the logits processors rule out all of them, or the base gives NaN; loosen the "
+            "processors, or load the base in float32"
+        )
+    return chances

@@ -25,11 +25,11 @@ def generate(
         if config.layout == "planned" and how.planner is None:
             longest = max(len(prompts[index]) for index in group)
             how = replace(how, planner=planner_for(model, len(group), longest, config.masks))
-        session = Session(model, [prompts[index] for index in group], config, how.chooser(group), how)
+        session = Session(model, [prompts[index] for index in group], config, how.chooser(group), how, group)
         while session.live:
-            for place, step in session.step():
-                how.watch(group[place], step)
-        done |= {group[place]: generation for place, generation in session.done.items()}
+            for index, step in session.step():
+                how.watch(index, step)
+        done |= session.done
     return [done[index] for index in range(len(prompts))]
 
 
@@ -46,10 +46,10 @@ def check_prompts(model: MaskModel, prompts: Sequence[Sequence[int]], config: De
                 f"to {model.base.context - 1} or fewer"
             )
         known = model.base.embedding.weight.shape[0]
-        if min(prompt) < 0 or max(prompt) >= known:
+        strange = min(prompt) if min(prompt) < 0 else max(prompt)
+        if not 0 <= strange < known:
             raise PromptError(
-                f"prompt {number} has token {max(prompt)} and the base knows 0 to {known - 1}; use the base's own "
-                "tokenizer"
+                f"prompt {number} has token {strange} and the base knows 0 to {known - 1}; use the base's own tokenizer"
             )
     if config.masks > model.config.num_masks:
         raise PromptError(

@@ -1,7 +1,7 @@
-"""Transformers' logits processors on many rows at once, each row as plain decoding at batch 1 would have shown it."""
+"""Transformers' logits processors on the rows to be judged, each row as plain decoding would have shown it to them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ BLIND = (
     known.TemperatureLogitsWarper,
     known.TopPLogitsWarper,
     known.TopKLogitsWarper,
+    known.TopHLogitsWarper,
     known.MinPLogitsWarper,
     known.TypicalLogitsWarper,
     known.EpsilonLogitsWarper,
@@ -31,6 +32,23 @@ STATEFUL = (
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a sequence stands in the batch that the processors were made for."""
+
+    index: int
+    row: tuple[int, ...] = ()
+    """The prompt as the batch has it, padding in front."""
+    padding: int = 0
+    """Ids in front of the prompt's first."""
+    prompt: int = 0
+    """Tokens of the row that the base sees."""
+
+    def text(self, ids: Sequence[int]) -> list[int]:
+        """The row as the batch would have it, for a text `ids` without padding."""
+        return [*self.row, *ids[self.prompt :]]
+
+
+@dataclass(frozen=True, slots=True)
 class Processing:
     """A list of logits processors, each a pure function of (ids, scores).
 
@@ -38,6 +56,10 @@ class Processing:
     """
 
     processors: tuple[known.LogitsProcessor, ...] = ()
+    places: tuple[Place, ...] = ()
+    """Of each live sequence; empty where the processors know of no batch."""
+    device: torch.device | None = None
+    """Where the processors want ids and scores; None: where the logits are."""
 
     def __post_init__(self) -> None:
         for processor in self.processors:
@@ -52,28 +74,63 @@ class Processing:
         """No processor looks at the ids."""
         return all(isinstance(processor, BLIND) for processor in self.processors)
 
-    def rows(self, texts: Sequence[Sequence[list[int]]], logits: Tensor) -> Tensor:
+    def select(self, sequences: Sequence[int]) -> "Processing":
+        """For these sequences, in this order."""
+        return replace(self, places=tuple(self.places[place] for place in sequences)) if self.places else self
+
+    def rows(self, texts: Sequence[Sequence[list[int]]], logits: Tensor, greedy: bool = False) -> Tensor:
         """Scores (B, N, V), float32 or wider, of `logits` (B, N, V); `texts[b][n]` are the ids before row n.
 
         Where `texts[b]` has fewer than N entries they belong to the last rows, and the first are left as they are:
-        nobody reads those. Raises PromptError when a processor gives NaN.
+        nobody reads those. `greedy`: nor does anybody read the rows behind the first that does not choose the token
+        that the next text goes on with, and no processor is shown a text that plain decoding would not have come to.
+        Raises PromptError when a processor gives NaN.
         """
         scores = logits if logits.dtype == torch.float64 else logits.float()
-        for processor in self.processors:
-            if isinstance(processor, BLIND):
-                flat = scores.flatten(0, 1)
-                scores = processor(flat.new_zeros(len(flat), 1, dtype=torch.int64), flat).view_as(logits)
-            else:
-                scores = _one_by_one(processor, texts, scores)
-            if scores.isnan().any():
-                raise PromptError(f"{type(processor).__name__} gave NaN scores; mend or leave out that processor")
-        return scores
+        if not self.processors:
+            return scores
+        shown = scores.to(self.device or scores.device)
+        if self.blind:
+            flat = shown.flatten(0, 1)
+            nothing = torch.zeros(len(flat), 1, dtype=torch.int64, device=flat.device)
+            return _apply(self.processors, nothing, flat).view_as(scores).to(scores.device)
+        shown = shown.clone()
+        for sequence, prefixes in enumerate(texts):
+            place = self.places[sequence] if self.places else Place(sequence)
+            self._one_by_one(place, prefixes, shown[sequence, shown.shape[1] - len(prefixes) :], greedy)
+        return shown.to(scores.device)
+
+    def _one_by_one(self, place: Place, prefixes: Sequence[list[int]], rows: Tensor, greedy: bool) -> None:
+        """Replace `rows` (N, V) of one sequence by their scores."""
+        processors = [_alone(processor, place) for processor in self.processors]
+        reached = prefixes[0]
+        for number, ids in enumerate(prefixes):
+            if greedy and ids != reached:
+                continue
+            text = torch.tensor([place.text(ids)], device=rows.device)
+            rows[number] = _apply(processors, text, rows[number][None].clone())[0]
+            reached = [*ids, int(rows[number].argmax())]
 
 
-def _one_by_one(processor: known.LogitsProcessor, texts: Sequence[Sequence[list[int]]], scores: Tensor) -> Tensor:
-    scores = scores.clone()
-    for sequence, prefixes in enumerate(texts):
-        for back, ids in enumerate(reversed(prefixes), 1):
-            row = scores[sequence, -back][None].clone()
-            scores[sequence, -back] = processor(torch.tensor([ids], device=row.device), row)[0]
+def _apply(processors: Sequence[known.LogitsProcessor], ids: Tensor, scores: Tensor) -> Tensor:
+    """`scores` (B, V) behind `ids` (B, L) after all processors. Raises PromptError when NaN comes out of one."""
+    for processor in processors:
+        before, scores = scores, processor(ids, scores)
+        if scores.isnan().any():
+            culprit = "the base" if before.isnan().any() else type(processor).__name__
+            cure = "load it in float32" if culprit == "the base" else "mend or leave out that processor"
+            raise PromptError(f"{culprit} gave NaN scores; {cure}")
     return scores
+
+
+def _alone(processor: known.LogitsProcessor, place: Place) -> known.LogitsProcessor:
+    """The processor as it would be for this row of the batch alone."""
+    if isinstance(processor, known.PrefixConstrainedLogitsProcessor):
+        allowed = processor._prefix_allowed_tokens_fn
+        return known.PrefixConstrainedLogitsProcessor(lambda _, ids: allowed(place.index, ids), 1)
+    # transformers tells the penalty how much padding each row has.
+    if isinstance(processor, known.RepetitionPenaltyLogitsProcessor) and isinstance(
+        processor.prompt_ignore_length, Tensor
+    ):
+        return known.RepetitionPenaltyLogitsProcessor(processor.penalty, place.padding)
+    return processor

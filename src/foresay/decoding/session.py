@@ -17,8 +17,8 @@ from foresay.modelling.base import Rows
 from foresay.modelling.cache import SlotCache
 from foresay.modelling.model import MaskModel
 
-Stop = Callable[[list[int]], bool]
-"""Whether a text ends here: called with prompt and answer up to each kept token."""
+Stop = Callable[[int, list[int]], bool]
+"""Whether a text ends here: called with its index, and prompt and answer up to each kept token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,9 @@ class Session:
         config: DecodeConfig,
         chooser: Chooser | None = None,
         how: How | None = None,
+        indices: Sequence[int] | None = None,
     ) -> None:
+        """`indices`: what `how` and the results call the prompts; None: by their place."""
         how = how or How()
         self.model, self.config, self.chooser, self.stop = model, config, chooser or Greedy(), how.stop
         self.planner = how.planner
@@ -102,7 +104,7 @@ class Session:
         rooms = [min(config.max_new_tokens, context - len(prompt)) for prompt in prompts]
         self.live = [
             Live(index, Row(0, len(prompt), 0), room, list(prompt))
-            for index, (prompt, room) in enumerate(zip(prompts, rooms))
+            for index, prompt, room in zip(indices or range(len(prompts)), prompts, rooms)
         ]
         self.tree = tree_for(model, config)
         # Masks behind the deepest draft of a tree would never be read.
@@ -166,7 +168,7 @@ class Session:
         """Append the tokens to the text, up to a stop and within the room; say which were kept."""
         for place, token in enumerate(tokens[: live.room], 1):
             live.ids.append(token)
-            if token in self.stops or (self.stop is not None and self.stop(live.ids)):
+            if token in self.stops or (self.stop is not None and self.stop(live.index, live.ids)):
                 live.stopped = True
                 return tokens[:place]
         return tokens[: live.room]

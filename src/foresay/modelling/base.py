@@ -231,6 +231,12 @@ def _refuse_unsupported(model: PreTrainedModel) -> None:
     for reason, found in reasons.items():
         if found:
             raise UnsupportedBase(f"{_kind(model)} {reason}, which foresay cannot drive; {cure}")
+    devices = sorted({str(device) for device in (getattr(model, "hf_device_map", None) or {}).values()})
+    if len(devices) > 1 or devices == ["disk"]:
+        raise UnsupportedBase(
+            f"{_kind(model)} is spread over {', '.join(devices)}, and its rows, slots and adapter must lie together; "
+            "load it on one device"
+        )
     if attention not in ("sdpa", "eager"):
         raise UnsupportedBase(
             f"{_kind(model)} was loaded with attention {attention!r}, which takes no explicit mask; load it with "
