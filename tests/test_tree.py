@@ -40,9 +40,12 @@ def test_cut_at_the_end_or_at_a_depth_a_tree_keeps_its_shape(tree: Tree, most: i
 def test_levels_place_the_best_candidates_first(tree: Tree) -> None:
     """Filled level by level with the names of the candidates, every draft is the next one behind its parent."""
     names: list[tuple[int, ...]] = [()]
+    above = names[:]
     for level in tree.draw(CPU).levels:
-        candidates = [(*names[parent], rank) for parent in level.parents for rank in range(level.width)]
-        names += [candidates[place] for place in level.places]
+        parents = range(len(above)) if level.parents is None else level.parents
+        candidates = [(*above[parent], rank) for parent in parents for rank in range(level.width)]
+        above = candidates if level.places is None else [candidates[place] for place in level.places]
+        names += above
     expected: list[tuple[int, ...]] = [()]
     for draft, parent in enumerate(tree.parents):
         expected.append((*expected[parent], tree.parents[:draft].count(parent)))

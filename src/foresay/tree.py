@@ -14,12 +14,12 @@ from torch import Tensor
 class Level:
     """The drafts at one depth of a tree."""
 
-    parents: Tensor
-    """(P,) int64: nodes that they stand behind."""
+    parents: Tensor | None
+    """(P,) int64: nodes of the level above that they stand behind; None: all of it, in order."""
     width: int
     """Most drafts behind one of them."""
-    places: Tensor
-    """(n,) int64: each draft's place among (P, width) candidates, best first."""
+    places: Tensor | None
+    """(n,) int64: each draft's place among (P, width) candidates, best first; None: there is one for each parent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +93,23 @@ def _branches(tree: Tree, device: torch.device) -> Branches:
     for draft, parent in enumerate(tree.parents, 1):
         ways[draft] |= ways[parent]
     parents = torch.tensor((0, *tree.parents))
-    depths = tree.depths[1:]
-    levels = [_level([p for p, d in zip(tree.parents, depths) if d == depth], device) for depth in sorted(set(depths))]
+    depths = tree.depths
+    levels = []
+    for depth in range(1, depths[-1] + 1):
+        above = [node for node, there in enumerate(depths) if there == depth - 1]
+        behind = [above.index(parent) for parent in tree.parents if parent in above]
+        levels.append(_level(behind, len(above), device))
     return Branches(parents.to(device), ways.to(device), tuple(levels))
 
 
-def _level(parents: list[int], device: torch.device) -> Level:
-    """The level whose drafts stand behind these nodes, siblings side by side."""
+def _level(parents: list[int], above: int, device: torch.device) -> Level:
+    """The level whose drafts stand behind these of the `above` nodes over it, siblings side by side."""
     distinct = sorted(set(parents))
     width = max(parents.count(parent) for parent in distinct)
     ranks = [place - parents.index(parent) for place, parent in enumerate(parents)]
     places = [distinct.index(parent) * width + rank for parent, rank in zip(parents, ranks)]
-    return Level(torch.tensor(distinct, device=device), width, torch.tensor(places, device=device))
+    return Level(
+        None if len(distinct) == above else torch.tensor(distinct, device=device),
+        width,
+        None if width == 1 else torch.tensor(places, device=device),
+    )

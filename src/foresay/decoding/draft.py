@@ -18,10 +18,10 @@ def draft_greedy(model: MaskModel, states: Tensor, newest: Tensor, tree: Tree) -
 
 
 def _grow(model: MaskModel, states: Tensor, newest: Tensor, tree: Tree) -> Tensor:
-    tokens = newest[:, None]
+    tokens = [newest[:, None]]
     for state, level in zip(states.unbind(dim=1), tree.draw(newest.device).levels):
-        previous = tokens[:, level.parents]
+        previous = tokens[-1] if level.parents is None else tokens[-1][:, level.parents]
         logits = model.base.head(model.sample(previous, state[:, None].expand(-1, previous.shape[1], -1)))
         best = logits.topk(level.width).indices if level.width > 1 else logits.argmax(dim=-1, keepdim=True)
-        tokens = torch.cat((tokens, best.flatten(1)[:, level.places]), dim=1)
-    return tokens[:, 1:]
+        tokens.append(best[:, :, 0] if level.places is None else best.flatten(1)[:, level.places])
+    return torch.cat(tokens, dim=1)[:, 1:]

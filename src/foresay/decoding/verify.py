@@ -70,6 +70,8 @@ def follow(choices: Tensor, asked: Asked) -> Verdict:
     `choices` (B, N + 1) int64: the base's token behind each row. A draft stays when nothing on its way to the root is
     wrong: drafts behind a mismatch never count.
     """
+    if asked.tree.is_chain:
+        return _prefix(asked.tokens[:, 1:] == choices[:, :-1], choices, asked)
     branches, roots = asked.tree.draw(choices.device), asked.roots[:, None]
     rows = torch.arange(choices.shape[1], device=choices.device)
     wrong = (asked.tokens != choices[:, branches.parents]) & (rows > roots)
@@ -79,6 +81,19 @@ def follow(choices: Tensor, asked: Asked) -> Verdict:
     kept = branches.ways[last] & (rows >= roots)
     path = torch.where(kept, rows, rows[-1]).sort(dim=1).values[:, : asked.tree.depths[-1] + 1]
     return Verdict(kept.sum(dim=1) - 1, path, choices.gather(1, path))
+
+
+def _prefix(stays: Tensor, choices: Tensor, asked: Asked) -> Verdict:
+    """Of a chain, the drafts up to the first that does not stay: `stays` (B, N) bool, `choices` (B, N + 1) int64."""
+    most = stays.shape[1]
+    rows = torch.arange(most + 1, device=stays.device)
+    if min(asked.counts) == most:
+        accepted = stays.long().cumprod(dim=1).sum(dim=1)
+        return Verdict(accepted, rows.expand_as(choices), choices)
+    first = asked.roots[:, None]
+    accepted = (stays | (rows[:-1] < first)).long().cumprod(dim=1).sum(dim=1) - first[:, 0]
+    path = (first + rows).clamp(max=most)
+    return Verdict(accepted, path, choices.gather(1, path))
 
 
 def verify_greedy(logits: Tensor, asked: Asked) -> Verdict:
@@ -112,20 +127,17 @@ def verify_sampled(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
     (Leviathan et al. 2023, arXiv 2211.17192, appendix A). `p` (B, N + 1, V) at each judged row; the drafts are a chain.
     """
     assert asked.q is not None, "drafts that were drawn come with what they were drawn from"
-    drafts, q, first = asked.tokens[:, 1:], asked.q, asked.roots
-    most = drafts.shape[1]
-    likely, guessed = (x.gather(2, drafts[:, :, None])[:, :, 0] for x in (p[:, :most], q))
-    missing = torch.arange(most, device=drafts.device) < first[:, None]
+    drafts, q = asked.tokens[:, 1:], asked.q
+    likely, guessed = (x.gather(2, drafts[:, :, None])[:, :, 0] for x in (p[:, :-1], q))
     # A draft that could not be drawn (q = 0, in rows not in use) has no chance to speak of: 0 / 0 is never read.
-    stays = dice.accept((likely / guessed).clamp(max=1).nan_to_num(0), asked.counts) | missing
-    accepted = stays.long().cumprod(dim=1).sum(dim=1) - first
-    row = (first + accepted)[:, None, None].expand(-1, 1, p.shape[-1])
-    wanted = p.gather(1, row)[:, 0]
-    nothing = torch.zeros_like(p[:, :1])
-    residual = (wanted - torch.cat((q, nothing), dim=1).gather(1, row)[:, 0]).clamp(min=0)
+    stays = dice.accept((likely / guessed).clamp(max=1).nan_to_num(0), asked.counts)
+    kept = _prefix(stays, asked.tokens, asked)
+    row = kept.last[:, None]
+    wide = row[:, :, None].expand(-1, -1, p.shape[-1])
+    wanted = p.gather(1, wide)[:, 0]
+    residual = (wanted - torch.cat((q, torch.zeros_like(p[:, :1])), dim=1).gather(1, wide)[:, 0]).clamp(min=0)
     total = residual.sum(dim=-1, keepdim=True)
     # Where p equals q a rejection has chance zero; should rounding cause one, p is what is left to draw from.
     newest = dice.pick(torch.where(total > 0, residual / total, wanted))
-    tokens = torch.cat((drafts, newest[:, None]), dim=1).scatter(1, row[:, :, 0], newest[:, None])
-    path = (first[:, None] + torch.arange(most + 1, device=p.device)).clamp(max=most)
-    return Verdict(accepted, path, tokens.gather(1, path))
+    said = torch.cat((drafts, newest[:, None]), dim=1).scatter(1, row, newest[:, None])
+    return Verdict(kept.accepted, kept.path, said.gather(1, kept.path))
