@@ -21,6 +21,8 @@ from foresay.config import FixedLayout
 
 PRIOR_STEPS = 20.0
 """Steps that the acceptance from training counts for."""
+UNKNOWN = 0.5
+"""Conditional acceptance assumed where training left none: worth a try, and soon corrected."""
 MEMORY = 0.99
 """How much of the evidence so far a step leaves: old text tells less about the text now."""
 PROBE_EVERY = 128
@@ -59,6 +61,8 @@ class Cost:
     """With all its drafts to verify."""
     undrafted: float
     """With none: one real row and its masks."""
+    rows: int = 1
+    """Rows of a sequence in a step with all its drafts."""
 
 
 Costs = Mapping[Entry, Cost]
@@ -76,6 +80,11 @@ def expected_rate(entry: Entry, cost: Cost, acceptance: Sequence[float]) -> floa
         return (1 + sum(kept)) / cost.drafted
     broken = 1 - kept[-1]
     return (1 + sum(kept) + broken) / (cost.drafted + broken * cost.undrafted)
+
+
+def prior(measured: Sequence[float], masks: int) -> tuple[float, ...]:
+    """a_1, ..., a_masks as training measured them, or a guess where it did not."""
+    return tuple(measured)[:masks] or tuple(UNKNOWN**place for place in range(1, masks + 1))
 
 
 @dataclass(slots=True)
