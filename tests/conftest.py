@@ -1,10 +1,11 @@
-"""One thread, no hub, and hypothesis without clocks or a database: the same run everywhere."""
+"""One thread, no hub, no files outside, and hypothesis without clocks or a database: the same run everywhere."""
 
 import inspect
 import os
 import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["FORESAY_CACHE"] = tempfile.mkdtemp(prefix="foresay-cache-")
 os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = f"{tempfile.gettempdir()}/hypothesis"
 
 import pytest
@@ -13,7 +14,10 @@ import transformers
 from hypothesis import settings
 from transformers import Phi3ForCausalLM
 
+from foresay.decoding import calibrate
+
 torch.set_num_threads(1)
+calibrate.ROUNDS = 1  # what steps cost is no concern of tests
 settings.register_profile("laws", deadline=None, database=None, derandomize=True, max_examples=60)
 settings.load_profile("laws")
 

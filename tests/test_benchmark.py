@@ -1,25 +1,30 @@
-"""The verb `bench`: who is measured beside whom. Seconds are a clock's business and not asserted."""
+"""The verb `bench`: the figures of a run and how they fit together. Seconds are a clock's business and not asserted."""
 
 import math
-from collections import Counter
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 
 import pytest
 
-from foresay.benchmark import PLAIN, TRANSFORMERS, Bench, BenchConfig, Decoder, bench, decoders_of
+from foresay.benchmark import Bench, Result, bench
+from foresay.errors import PromptError
 from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt
+from foresay.stand import LOOKUP, PLAIN, PLANNED, TRANSFORMERS, BenchConfig
 from toys import LLAMA, random_prompts, with_adapter
 
 KEYS = {
     "decoder",
     "masks",
     "batch_size",
+    "lengthened_to",
     "prompt_tokens",
     "dtype",
     "domain",
     "tokens_per_second",
     "tokens_per_second_spread",
+    "first_token_seconds",
+    "peak_memory_bytes",
     "tokens_per_step",
     "acceptance_per_position",
     "repeated_4grams",
@@ -27,8 +32,9 @@ KEYS = {
     "speedup_vs_transformers",
     "efficiency",
 }
-CONFIG = BenchConfig(masks=(1, 3), batch_size=2, max_new_tokens=12, repeats=3)
-NAMES = [TRANSFORMERS, PLAIN, "linear", "linear", "quadratic", "quadratic"]
+CONFIG = BenchConfig(masks=(1, 3), batch_sizes=(1, 2), max_new_tokens=12, repeats=3)
+OURS = ["linear", "linear", "quadratic", "quadratic", PLANNED]
+NAMES = {1: [TRANSFORMERS, LOOKUP, PLAIN, *OURS], 2: [TRANSFORMERS, PLAIN, *OURS]}
 PROMPTS = [
     Prompt(ids, domain, "")
     for domain, lengths in (("odd", (3, 7, 5)), ("even", (4, 8)))
@@ -42,26 +48,8 @@ def model() -> MultiTokenModel:
 
 
 @pytest.fixture(scope="module")
-def watched() -> list[str]:
-    return []
-
-
-@pytest.fixture(scope="module")
-def measured(model: MultiTokenModel, watched: list[str]) -> Bench:
-    return bench(model, PROMPTS, CONFIG, watched.append)
-
-
-def test_every_decoder_stands_beside_plain_and_transformers(model: MultiTokenModel) -> None:
-    decoders = decoders_of(model, CONFIG)
-    assert decoders == [
-        Decoder(TRANSFORMERS),
-        Decoder(PLAIN),
-        Decoder("linear", 1),
-        Decoder("linear", 3),
-        Decoder("quadratic", 1),
-        Decoder("quadratic", 3),
-    ]
-    assert decoders_of(model, BenchConfig(layouts=("linear",)))[2:] == [Decoder("linear", 3)]
+def measured(model: MultiTokenModel) -> Bench:
+    return bench(model, PROMPTS, CONFIG)
 
 
 def test_a_tree_is_measured_like_any_layout(model: MultiTokenModel) -> None:
@@ -72,13 +60,23 @@ def test_a_tree_is_measured_like_any_layout(model: MultiTokenModel) -> None:
 
 
 def test_every_result_has_its_facts(measured: Bench) -> None:
-    assert [(result.domain, result.decoder) for result in measured.results] == [
-        (domain, name) for domain in ("odd", "even") for name in NAMES
+    assert [(result.batch_size, result.domain, result.decoder) for result in measured.results] == [
+        (size, domain, name) for size in (1, 2) for domain in ("odd", "even") for name in NAMES[size]
     ]
     for result in measured.results:
         assert asdict(result).keys() >= KEYS
-        assert (result.batch_size, result.dtype) == (2, "float32")
-        assert (result.prompts, result.prompt_tokens) == {"odd": (3, 5.0), "even": (2, 6.0)}[result.domain]
+        assert (result.lengthened_to, result.dtype) == (0, "float32")
+        assert result.prompts == {("odd", 1): 3, ("odd", 2): 4}.get((result.domain, result.batch_size), 2)
+        assert result.prompt_tokens == {"odd": 5.0, "even": 6.0}[result.domain]
+
+
+def test_prompts_are_brought_to_their_lengths(model: MultiTokenModel) -> None:
+    config = BenchConfig(layouts=("linear",), prompt_tokens=(0, 20), max_new_tokens=3, repeats=1)
+    found = bench(model, PROMPTS, config)
+    assert found.lengths == [0, 20]
+    assert [r.prompt_tokens for r in found.results if r.lengthened_to == 20] == [20.0] * 8
+    with pytest.raises(PromptError, match="prompt 1 has 256 tokens and the base's context is 256"):
+        bench(model, PROMPTS, replace(config, prompt_tokens=(256,)))
 
 
 def test_every_answer_is_identical(measured: Bench) -> None:
@@ -88,10 +86,24 @@ def test_every_answer_is_identical(measured: Bench) -> None:
 
 def test_the_reference_is_transformers(model: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [[7] * 8, [1, 2, 3], [4, 5, 6, 8, 9]]
-    monkeypatch.setattr("foresay.benchmark.plain_answers", lambda model, group, most: answers[: len(group)])
-    found = bench(model, PROMPTS[:3], BenchConfig(max_new_tokens=3, repeats=1, batch_size=3, layouts=("linear",)))
+    monkeypatch.setattr("foresay.stand.plain_answers", lambda model, group, *more: answers[: len(group)])
+    found = bench(model, PROMPTS[:3], BenchConfig(max_new_tokens=3, repeats=1, batch_sizes=(3,), layouts=("linear",)))
     assert [result.identical for result in found.results] == [3, 0, 0]
     assert [result.repeated_4grams for result in found.results] == [4 / 7] * 3
+
+
+def test_prompt_lookup_counts_its_forwards(model: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(
+        model: object, group: list[object], most: int, lookup: int, heard: Callable[[], None]
+    ) -> list[list[int]]:
+        for _ in range(2 if lookup else 5):
+            heard()
+        return [[1, 2, 3, 4, 5]] * len(group)
+
+    monkeypatch.setattr("foresay.stand.plain_answers", answers)
+    found = bench(model, PROMPTS, BenchConfig(max_new_tokens=5, repeats=1, layouts=()))
+    steps = {result.decoder: result.tokens_per_step for result in found.results}
+    assert steps == {TRANSFORMERS: 1.0, LOOKUP: 2.5, PLAIN: 1.0}
 
 
 def test_a_decoder_is_as_fast_as_itself(measured: Bench) -> None:
@@ -110,26 +122,41 @@ def test_figures_fit_together(measured: Bench) -> None:
         assert 0 < low <= result.tokens_per_second <= high
         assert math.isclose(result.efficiency, result.speedup_vs_plain / result.tokens_per_step)
         assert result.tokens_per_step >= 1.0
-        assert len(result.acceptance_per_position) == result.masks
+        assert len(result.acceptance_per_position) == result.masks or result.decoder == PLANNED
+        assert result.first_token_seconds > 0
+        assert result.peak_memory_bytes is None or result.peak_memory_bytes > 2**20
         assert all(0 <= share <= 1 for share in result.acceptance_per_position)
         assert 0 <= result.repeated_4grams < 1
     loops = {
-        result.domain: {r.repeated_4grams for r in measured.results if r.domain == result.domain}
-        for result in measured.results
+        (r.domain, r.batch_size): {
+            other.repeated_4grams
+            for other in measured.results
+            if (other.domain, other.batch_size) == (r.domain, r.batch_size)
+        }
+        for r in measured.results
     }
     assert all(len(shares) == 1 for shares in loops.values()), "the share is the base's own, so it is one number"
 
 
-def test_repeats_are_interleaved_and_start_with_another_decoder(measured: Bench, watched: list[str]) -> None:
-    assert measured.results
-    warm_up, runs = watched[: len(NAMES)], watched[len(NAMES) :]
-    assert warm_up == NAMES
-    rounds = [runs[start : start + len(NAMES)] for start in range(0, len(runs), len(NAMES))]
-    assert len(rounds) == CONFIG.repeats * 2
-    for number, order in enumerate(rounds):
-        repeat = number // 2
-        assert Counter(order) == Counter(NAMES)
-        assert order == NAMES[repeat:] + NAMES[:repeat]
+def test_the_summary_is_the_geometric_mean_of_the_domains(measured: Bench) -> None:
+    first = measured.results[0]
+
+    def result(domain: str, size: int, decoder: str, speedup: float, length: int = 0) -> Result:
+        return replace(
+            first, domain=domain, batch_size=size, decoder=decoder, speedup_vs_plain=speedup, lengthened_to=length
+        )
+
+    some = (
+        result("odd", 1, "linear", 2.0),
+        result("odd", 1, PLAIN, 1.0),
+        result("even", 1, "linear", 8.0),
+        replace(result("odd", 1, "linear", 3.0), masks=2),
+        result("odd", 4, "linear", 0.5),
+        result("odd", 4, "linear", 7.0, length=64),
+    )
+    found = Bench(some, {})
+    assert found.speedups(64) == {4: {"linear": pytest.approx(7)}}
+    assert found.speedups(0) == {1: {"linear": pytest.approx(4), "linear 2": pytest.approx(3)}, 4: {"linear": 0.5}}
 
 
 def test_provenance_names_settings_base_and_adapter(measured: Bench) -> None:

@@ -160,7 +160,7 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
             lambda at, verb=verb, more=more: [verb, at.tmp, *more],
             r"has no foresay\.json, so it is no foresay model; train one with `foresay train`",
         )
-        for verb, more in (("generate", ["Hi"]), ("check", []), ("bench", []), ("info", []))
+        for verb, more in (("generate", ["Hi"]), ("check", []), ("bench", []), ("calibrate", []), ("info", []))
     },
     "train: folder without a base": (
         lambda at: at.train(base=at.tmp),
@@ -318,6 +318,14 @@ EARLY: dict[str, tuple[Arguments, str]] = {
         lambda at: ["bench", at.adapter, "--repeats", "0", "--per-domain", "1", *SHORT],
         "repeats is 0",
     ),
+    "bench: no batch": (lambda at: ["bench", at.adapter, "--batch-sizes", "2", "0"], "batch_sizes has 0"),
+    "calibrate: no batch": (lambda at: ["calibrate", at.adapter, "--batch-sizes", "0"], r"batch_sizes is \(0,\)"),
+    "calibrate: no context": (lambda at: ["calibrate", at.adapter, "--contexts", "-1"], r"contexts is \(-1,\)"),
+    "calibrate: no time": (lambda at: ["calibrate", at.adapter, "--seconds", "0"], "seconds is 0.0"),
+    "generate: too many masks to plan with": (
+        lambda at: ["generate", at.adapter, "Hi", "--layout", "planned", "--masks", "4"],
+        "4 masks were asked for and the adapter was trained with 3",
+    ),
     "generate: fewer than no threads": (lambda at: ["generate", at.adapter, "Hi", "--threads", "-1"], "threads is -1"),
     "config: broken": (lambda at: at.train("--config", at.file("a: [", "a.yaml")), r"a\.yaml.*; give a YAML file"),
     "config: not UTF-8": (lambda at: at.train("--config", at.file(b"\xff\xfe", "a.yaml")), r"a\.yaml"),
@@ -461,26 +469,88 @@ def test_bench_prints_one_object(at: At, run: Run) -> None:
     assert said.status == 0
     assert content.keys() == {"results", "provenance"}
     decoders = [(result["domain"], result["decoder"], result["masks"]) for result in content["results"]]
-    ours = [("linear", 1), ("linear", 3), ("quadratic", 1), ("quadratic", 3)]
-    names = [("transformers", 0), ("plain", 0), *ours]
+    ours = [("linear", 1), ("linear", 3), ("quadratic", 1), ("quadratic", 3), ("planned", 0)]
+    names = [("transformers", 0), ("prompt lookup", 0), ("plain", 0), *ours]
     assert decoders == [(domain, *name) for domain in ("say", "input") for name in names]
     assert all(result["identical"] == result["prompts"] == 1 for result in content["results"])
 
 
-def test_bench_prints_a_table(at: At, run: Run) -> None:
-    prompts = at.file('{"prompt": "Say 3."}\n')
-    said = run("bench", at.adapter, "--prompts", prompts, "--repeats", "1", "--layouts", "quadratic", *SHORT)
-    assert said.status == 0
-    # The terminal's width is not ours, and words may be cut to fit it.
-    for word in ("batch 1, float32", "4-gram: share of repeated 4-grams in the base's own output"):
-        assert word in said.out
+BENCH = ["--repeats", "1", "--layouts", "quadratic", *SHORT]
 
 
-def test_bench_prints_whole_words_into_a_pipe(at: At, run: Run) -> None:
+def test_bench_prints_tables(at: At, run: Run) -> None:
     prompts = at.file('{"prompt": "Say 3."}\n')
-    said = run("bench", at.adapter, "--prompts", prompts, "--repeats", "1", "--layouts", "quadratic", *SHORT)
-    for word in ("transformers", "quadratic", "efficiency", "1 of 1"):
-        assert word in said.out
+    said = run("bench", at.adapter, "--prompts", prompts, "--batch-sizes", "1", "2", *BENCH)
+    assert (said.status, said.err) == (0, "")
+    for words in (
+        "batch 1, prompts as they are, float32",
+        "batch 2, prompts as they are, float32",
+        "prompt lookup",
+        "quadratic 3",
+        "drafts kept, by position, %",
+        "times plain, mean of the domains, prompts as they are",
+        "6 of 6 answers are identical to transformers' own",
+    ):
+        assert words in said.out
+
+
+def test_bench_draws(at: At, run: Run) -> None:
+    pytest.importorskip("matplotlib")
+    prompts = at.file('{"prompt": "Say 3."}\n')
+    said = run("bench", at.adapter, "--prompts", prompts, "--json", "--plot", at.tmp / "new" / "pictures", *BENCH)
+    assert one_object(said)["results"]
+    drawn = sorted((at.tmp / "new" / "pictures").iterdir())
+    assert [path.name for path in drawn] == ["costs.png", "speedups.png"]
+    assert all(str(path) in said.err for path in drawn)
+
+
+def test_bench_says_before_measuring_that_it_cannot_draw(at: At, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(MultiTokenModel, "from_pretrained", lambda *_, **__: pytest.fail("it went on"))
+    said = run("bench", at.adapter, "--plot", at.tmp / "pictures")
+    assert (said.status, said.out) == (2, "")
+    assert "not installed here; pip install 'foresay[plot]'" in said.err
+    assert contents(at.tmp) == {}
+
+
+def test_calibrate_prints_one_object_and_keeps_it(at: At, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORESAY_CACHE", str(at.tmp / "cache"))
+    calibrate = ["calibrate", at.adapter, "--batch-sizes", "1", "3", "4", "--contexts", "20", "--json"]
+    said = run(*calibrate)
+    content = one_object(said)
+    assert (said.status, said.err) == (0, "")
+    assert content.keys() == {"curves", "acceptance", "provenance"}
+    assert [(curve["batch_size"], curve["context_tokens"]) for curve in content["curves"]] == [(1, 128), (4, 128)]
+    for curve in content["curves"]:
+        assert max(found["entry"]["masks"] for found in curve["entries"]) == 3
+        assert curve["entries"][0]["entry"] == {"layout": "plain", "masks": 0}
+        assert sum(found["chosen"] for found in curve["entries"]) == 1
+    kept = contents(at.tmp / "cache")
+    assert len(kept) == 2
+    assert run("generate", at.adapter, "Hi", "--layout", "planned", *SHORT).status == 0
+    assert contents(at.tmp / "cache") == kept
+    run(*calibrate)
+    assert contents(at.tmp / "cache").keys() == kept.keys()
+    assert contents(at.tmp / "cache") != kept, "it measures anew"
+
+
+def test_calibrate_prints_a_table(at: At, run: Run) -> None:
+    said = run("calibrate", at.adapter, "--contexts", "1", "--seconds", "0.01")
+    assert (said.status, said.err) == (0, "")
+    for words in ("batch 1, 128 tokens cached", "expected tokens/s", "plain <", "< is what planned begins with"):
+        assert words in said.out
+
+
+def test_planned_says_what_it_waits_for(at: At, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    monkeypatch.setenv("FORESAY_CACHE", str(at.tmp / "cache"))
+    shares: list[float] = []
+    monkeypatch.setattr("foresay.verbs.calibration_watch", lambda bar: shares.append)
+    generate = ["generate", at.adapter, "Hi", "--layout", "planned", *SHORT]
+    assert run(*generate).status == 0
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+    shares.clear()
+    assert run(*generate).status == 0
+    assert shares == [], "the second time nothing is measured"
 
 
 def test_info_prints_one_object(at: At, run: Run) -> None:
@@ -708,7 +778,7 @@ def test_negative_numbers_are_refused(flags: list[str], message: str, at: At, ru
 
 def test_names_that_look_like_markup_are_printed_as_they_are(at: At, run: Run) -> None:
     prompts = at.file('{"prompt": "Say 3.", "domain": "[/b]"}\n')
-    said = run("bench", at.adapter, "--prompts", prompts, "--repeats", "1", "--layouts", "quadratic", *SHORT)
+    said = run("bench", at.adapter, "--prompts", prompts, *BENCH)
     assert said.status == 0
     assert "[/b]" in said.out
 

@@ -35,6 +35,15 @@ def test_commands_named_in_the_docs_exist(page: Path) -> None:
     assert set(verbs) <= set(VERBS)
 
 
+def test_result_files_of_any_age_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    table = runpy.run_path(str(ROOT / "benchmarks" / "table.py"))["main"]
+    files = [file for file in (ROOT / "benchmarks" / "results").glob("*.json") if "check" not in file.name]
+    for file in files:
+        table(file)
+        assert "| plain | 1.00 |" in capsys.readouterr().out
+    assert files
+
+
 def readme_blocks(language: str) -> list[str]:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)

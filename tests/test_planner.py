@@ -3,12 +3,10 @@
 import itertools
 import random
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
 from foresay.config import DecodeConfig
-from foresay.decoding import calibrate
 from foresay.decoding.generate import generate
 from foresay.decoding.planner import (
     MENU,
@@ -114,27 +112,3 @@ def test_planned_output_is_plain_output(row: float) -> None:
     said = generate(adapted(LLAMA), prompts, config, How(planner=planner))
     assert [g.tokens for g in said] == [own_output(LLAMA, prompt, len(prompt) + 40) for prompt in prompts]
     assert (tally(said).drafted > 0) == (row < 0.5)
-
-
-def test_costs_are_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("FORESAY_CACHE", str(tmp_path))
-    measured = []
-
-    def measure(model: object, entry: Entry, batch_size: int, context: int) -> Cost:
-        measured.append((entry, batch_size, context))
-        return Cost(1.0 + entry.masks, 1.0)
-
-    monkeypatch.setattr(calibrate, "measure", measure)
-    first = calibrate.costs_for(adapted(LLAMA), 3, 20)
-    assert {entry for entry, *_ in measured} == set(MENU)
-    assert {batch for _, batch, _ in measured} == {4}
-    assert calibrate.costs_for(adapted(LLAMA), 4, 30) == first
-    assert len(measured) == len(MENU)
-    calibrate.costs_for(adapted(LLAMA), 4, 30, anew=True)
-    assert len(measured) == 2 * len(MENU)
-
-
-def test_a_measurement_runs() -> None:
-    cost = calibrate.measure(adapted(LLAMA), Entry("linear", 2), batch_size=2, context=8)
-    assert cost.drafted > 0
-    assert cost.undrafted > 0

@@ -9,15 +9,16 @@ from rich.rule import Rule
 
 from foresay.adapt import Recipe, adapt
 from foresay.artefact import SETTINGS
-from foresay.benchmark import PLAIN, Bench, BenchConfig, bench, decoders_of
+from foresay.benchmark import Bench, bench
 from foresay.config import DecodeConfig, TrainConfig
 from foresay.decoding.generate import generate
 from foresay.model import MultiTokenModel
 from foresay.modelling.load import EMBEDDED, NANO, load_tokenizer
 from foresay.prompts import Prompt, by_domain, embedded_prompts
+from foresay.stand import PLAIN, BenchConfig
 from foresay.terminal import print_table
 from foresay.training.train import Progress
-from foresay.view import TrainingView, bench_table, coloured, progress_bar
+from foresay.view import TrainingView, bench_view, bench_watching, coloured, progress_bar
 
 PROMPTS = 3
 """Held-out prompts of each of the four domains."""
@@ -46,7 +47,7 @@ def run(demo: Demo, out: Console, err: Console) -> int:
     prompts = embedded_prompts(tokenizer, "test", PROMPTS)
     out.print(Rule("2. Decode held-out prompts: same output, fewer steps"))
     measured = _measure(model, prompts, demo, err)
-    print_table(bench_table(measured))
+    print_table(bench_view(measured))
     out.print(_identical(measured))
     out.print(Rule("3. One answer of each domain; the tokens of each step share a colour"))
     for domain, group in by_domain(prompts).items():
@@ -80,10 +81,11 @@ def _deadline(seconds: float) -> Callable[[Progress], bool]:
 
 
 def _measure(model: MultiTokenModel, prompts: Sequence[Prompt], demo: Demo, err: Console) -> Bench:
-    config = BenchConfig(max_new_tokens=demo.max_new_tokens, repeats=1)
+    config = BenchConfig(
+        layouts=("linear", "quadratic"), lookup_tokens=0, max_new_tokens=demo.max_new_tokens, repeats=1
+    )
     with progress_bar(err) as bar:
-        task = bar.add_task("decoding", total=len(decoders_of(model, config)) * (1 + len(by_domain(prompts))))
-        return bench(model, prompts, config, lambda name: bar.update(task, advance=1, description=name))
+        return bench(model, prompts, config, bench_watching(bar))
 
 
 def _identical(measured: Bench) -> str:

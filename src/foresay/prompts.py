@@ -1,7 +1,7 @@
 """Prompts to decode: from a file, or the embedded held-out ones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -60,6 +60,22 @@ def by_domain(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
     for prompt in prompts:
         domains.setdefault(prompt.domain, []).append(prompt)
     return domains
+
+
+def lengthened(prompts: Sequence[Prompt], tokens: int) -> list[Prompt]:
+    """The prompts with other text in front, so that each has `tokens` tokens and its own text comes last.
+
+    The text in front is the other prompts of the list in turn (the own one where there is no other), over and over,
+    its beginning cut off. A prompt that has as many tokens already stays as it is.
+    """
+    longer = []
+    for index, prompt in enumerate(prompts):
+        others = [*prompts[index + 1 :], *prompts[:index]] or [prompt]
+        text = [token for other in others for token in other.ids]
+        missing = max(tokens - len(prompt.ids), 0)
+        front = (text * (missing // len(text) + 1))[-missing:] if missing else []
+        longer.append(replace(prompt, ids=(*front, *prompt.ids)))
+    return longer
 
 
 def _prompt(record: Record, tokenizer: PreTrainedTokenizerBase, domain: str) -> Prompt:

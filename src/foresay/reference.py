@@ -1,10 +1,24 @@
 """What everything is compared with: transformers' own greedy `generate`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
+from transformers.generation.stopping_criteria import StoppingCriteria
 
 from foresay.model import MultiTokenModel
+
+
+class Hearing(StoppingCriteria):  # type: ignore[misc]
+    """Hears of every step of transformers' decoding and stops none."""
+
+    def __init__(self, heard: Callable[[], None]) -> None:
+        self.heard = heard
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:  # noqa: D102
+        self.heard()
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 def plain_answer(model: MultiTokenModel, prompt: Sequence[int], max_new_tokens: int) -> list[int]:
@@ -12,10 +26,21 @@ def plain_answer(model: MultiTokenModel, prompt: Sequence[int], max_new_tokens: 
     return plain_answers(model, [prompt], max_new_tokens)[0]
 
 
-def plain_answers(model: MultiTokenModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
-    """Greedy answers to a batch (padded in front), each cut behind its stop token."""
+def plain_answers(
+    model: MultiTokenModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    lookup_tokens: int = 0,
+    heard: Callable[[], None] | None = None,
+) -> list[list[int]]:
+    """Greedy answers to a batch (padded in front), each cut behind its stop token.
+
+    `lookup_tokens` are drafted from the prompt in each step (transformers' prompt lookup, one prompt only); `heard` is
+    called behind every step.
+    """
     base = model.core.base
     longest = max(map(len, prompts))
+    most = min(max_new_tokens, base.context - longest)
     pad = next(iter(base.stop_tokens), 0)
     ids = torch.tensor([[*[pad] * (longest - len(prompt)), *prompt] for prompt in prompts], device=base.device)
     lengths = torch.tensor([[len(prompt)] for prompt in prompts], device=base.device)
@@ -25,10 +50,13 @@ def plain_answers(model: MultiTokenModel, prompts: Sequence[Sequence[int]], max_
         ids,
         attention_mask=mask.long(),
         do_sample=False,
-        max_new_tokens=min(max_new_tokens, base.context - longest),
+        max_new_tokens=most,
         pad_token_id=pad,
+        prompt_lookup_num_tokens=lookup_tokens or None,
+        stopping_criteria=[Hearing(heard)] if heard else None,
     )
-    return [_until_stop(tokens, base.stop_tokens) for tokens in said[:, longest:].tolist()]
+    # Prompt lookup may overshoot with its last drafts.
+    return [_until_stop(tokens, base.stop_tokens) for tokens in said[:, longest : longest + most].tolist()]
 
 
 def _until_stop(tokens: list[int], stops: Sequence[int]) -> list[int]:

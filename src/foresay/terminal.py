@@ -3,8 +3,7 @@
 import json
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 from transformers import PreTrainedTokenizerBase
 
 from foresay.decoding.session import Step
@@ -43,8 +42,8 @@ class AnswerStream:
             self._shown = whole
 
 
-def print_table(table: Table) -> None:
-    """Print a table whole, in a pipe too."""
+def print_table(table: RenderableType) -> None:
+    """Print a table, or several, whole in a pipe too."""
     (OUT if OUT.is_terminal else Terminal(width=PIPE_WIDTH)).print(table)
 
 

@@ -2,26 +2,29 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from foresay.adapt import News
-from foresay.benchmark import TRANSFORMERS, Bench, Result
+from foresay.benchmark import Bench, Result
 from foresay.check import Certificate
+from foresay.decoding.calibrate import Curve, Forecast, Watch
 from foresay.decoding.session import Step
+from foresay.stand import LOOKUP, TRANSFORMERS, Watching
 
 COLOURS = ("bright_cyan", "bright_yellow", "bright_green", "bright_magenta", "bright_blue", "bright_red")
 """Steps take them in turn; neighbours always differ."""
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar that vanishes when the work is done."""
+    """A bar that vanishes when the work is done; nothing where nobody looks."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -29,6 +32,7 @@ def progress_bar(console: Console) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 
@@ -98,52 +102,156 @@ def coloured(tokenizer: PreTrainedTokenizerBase, steps: Sequence[Step]) -> Text:
     return text
 
 
-def bench_table(bench: Bench) -> Table:
-    """Every result, domain by domain."""
-    table = Table(
-        title=f"batch {bench.results[0].batch_size}, {bench.results[0].dtype}",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for heading in ("domain", "decoder", "masks"):
-        table.add_column(heading, no_wrap=heading == "decoder")
-    for heading in (
-        "tokens/step",
-        "tokens/s",
-        "(min-max)",
-        "x plain",
-        "x transformers",
-        "efficiency",
-        "identical",
-        "4-gram",
-    ):
-        table.add_column(heading, justify="right")
-    previous = ""
-    for result in bench.results:
-        if result.domain != previous and previous:
-            table.add_section()
-        table.add_row("" if result.domain == previous else result.domain, *_bench_row(result))
-        previous = result.domain
-    table.caption = "4-gram: share of repeated 4-grams in the base's own output; loops make drafting easier"
+def bench_watching(bar: Progress) -> Watching:
+    """Moves `bar` with every turn of a decoder."""
+    task = bar.add_task("warming up", total=None)
+
+    def turn(name: str, done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total, description=name)
+
+    return Watching(turn, calibration_watch(bar))
+
+
+def calibration_watch(bar: Progress) -> Watch:
+    """Gives `bar` a line for as long as steps are measured, so that a user sees what is waited for."""
+    tasks: list[TaskID] = []
+
+    def watch(share: float) -> None:
+        if not tasks:
+            tasks.append(bar.add_task("timing steps, once", total=100))
+        bar.update(tasks[0], completed=100 * share, visible=share < 1)
+
+    return watch
+
+
+def bench_view(bench: Bench) -> Group:
+    """Every result, a table for each batch size and prompt length; where those are several, a summary behind."""
+    cases = dict.fromkeys((result.lengthened_to, result.batch_size) for result in bench.results)
+    tables = []
+    for length, size in cases:
+        results = [r for r in bench.results if (r.lengthened_to, r.batch_size) == (length, size)]
+        tables += [_bench_table(results), _acceptance_table(results)]
+    if len(cases) > 1:
+        tables += [_speedup_table(bench, length) for length in bench.lengths]
+    spaced: list[RenderableType] = [part for table in tables for part in (table, "")]
+    return Group(*spaced, _bench_notes(bench))
+
+
+def _bench_table(results: Sequence[Result]) -> Table:
+    """All decoders on all domains at one batch size and prompt length."""
+    first = results[0]
+    title = f"batch {first.batch_size}, {_prompts(first.lengthened_to)}, {first.dtype}"
+    table = _table(title, "", *BENCH_COLUMNS)
+    for domain, own in groupby(results, lambda result: result.domain):
+        table.add_section()
+        table.add_row(Text(domain, style="bold"))
+        for result in own:
+            table.add_row(*_bench_row(result))
     return table
+
+
+BENCH_COLUMNS = (
+    "tokens\n/s",
+    "\nspread",
+    "tokens\n/step",
+    "times\nplain",
+    "times\ntransf.",
+    "effi-\nciency",
+    "first\nms",
+    "peak\nMB",
+)
 
 
 def _bench_row(result: Result) -> list[str]:
     low, high = result.tokens_per_second_spread
-    foreign = result.decoder == TRANSFORMERS
+    first, peak = 1000 * result.first_token_seconds, result.peak_memory_bytes
     return [
-        result.decoder,
-        str(result.masks or ""),
-        "" if foreign else f"{result.tokens_per_step:.2f}",
+        f"  {result.label}",
         f"{result.tokens_per_second:.0f}",
-        f"{low:.0f}-{high:.0f}",
+        f"±{(high - low) / 2 / result.tokens_per_second:.0%}" if high > low else "",
+        f"{result.tokens_per_step:.2f}",
         f"{result.speedup_vs_plain:.2f}",
         f"{result.speedup_vs_transformers:.2f}",
-        "" if foreign else f"{result.efficiency:.2f}",
-        f"{result.identical} of {result.prompts}",
-        f"{result.repeated_4grams:.0%}",
+        f"{result.efficiency:.2f}",
+        f"{first:.{1 if first < 100 else 0}f}",
+        "" if peak is None else f"{peak / 1e6:.0f}",
     ]
+
+
+def _acceptance_table(results: Sequence[Result]) -> Table:
+    """Share of steps that kept the first, second, ... draft."""
+    drafting = [result for result in results if result.acceptance_per_position]
+    most = max((len(result.acceptance_per_position) for result in drafting), default=0)
+    table = _table("drafts kept, by position, %", "", *map(str, range(1, most + 1)))
+    for domain, own in groupby(drafting, lambda result: result.domain):
+        table.add_section()
+        table.add_row(Text(domain, style="bold"))
+        for result in own:
+            table.add_row(f"  {result.label}", *(f"{100 * share:.0f}" for share in result.acceptance_per_position))
+    return table
+
+
+def _speedup_table(bench: Bench, length: int) -> Table:
+    """Decoder by batch size: the figures that `--plot` draws."""
+    speedups = bench.speedups(length)
+    table = _table(f"times plain, mean of the domains, {_prompts(length)}", "batch", *map(str, speedups))
+    for label in dict.fromkeys(label for own in speedups.values() for label in own):
+        table.add_row(f"  {label}", *(f"{own[label]:.2f}" if label in own else "" for own in speedups.values()))
+    return table
+
+
+def _bench_notes(bench: Bench) -> Text:
+    """What stands beside the figures."""
+    ours = [result for result in bench.results if result.decoder not in (TRANSFORMERS, LOOKUP)]
+    same, asked = sum(result.identical for result in ours), sum(result.prompts for result in ours)
+    loops = {result.domain: f"{result.domain} {result.repeated_4grams:.0%}" for result in bench.results}
+    return Text(
+        f"{same} of {asked} answers are identical to transformers' own. Repeated 4-grams in\n"
+        f"them, which make drafting easier: {', '.join(loops.values())}.\n"
+        "Spread: half of largest minus smallest. Efficiency: times plain over tokens a\n"
+        "step. First: until the first token. Peak: memory of the whole process (CUDA:\n"
+        "of tensors on the device).",
+        style="dim",
+    )
+
+
+def _prompts(length: int) -> str:
+    return f"prompts of {length} tokens" if length else "prompts as they are"
+
+
+def _table(title: str, first: str, *headings: str) -> Table:
+    """A table for 80 columns: words on the left, figures on the right."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        min_width=len(title),
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
+    table.add_column(first, no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def curve_table(curve: Curve, forecasts: Sequence[Forecast]) -> Table:
+    """What each entry of the menu costs and promises."""
+    title = f"batch {curve.batch_size}, {curve.context_tokens} tokens cached"
+    table = _table(title, "layout", "rows", "ms/step", "undrafted", "times plain", "expected tokens/s")
+    for found in forecasts:
+        label = f"{found.entry.layout} {found.entry.masks}" if found.entry.masks else found.entry.layout
+        table.add_row(
+            label + (" <" if found.chosen else ""),
+            str(found.rows),
+            f"{1000 * found.drafted_seconds:.2f}",
+            f"{1000 * found.undrafted_seconds:.2f}",
+            f"{found.times_plain:.2f}",
+            f"{found.tokens_per_second:.0f}",
+            style="bold" if found.chosen else "",
+        )
+    return table
 
 
 def divergence_table(certificate: Certificate) -> Table:

@@ -2,52 +2,128 @@
 
 import hashlib
 import json
+import math
 import os
 import platform
-import statistics
-import time
-from dataclasses import asdict
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 import torch
+import transformers
 
+from foresay.clock import now
 from foresay.config import DecodeConfig
-from foresay.decoding.planner import MENU, Acceptance, Cost, Costs, Entry, Planner, prior
-from foresay.decoding.session import Session
+from foresay.decoding.choose import Drafts
+from foresay.decoding.plan import Row
+from foresay.decoding.planner import MENU, PLAIN, Acceptance, Cost, Costs, Entry, Planner, expected_rate, prior
+from foresay.decoding.session import Live, Session
 from foresay.modelling.model import MaskModel
+from foresay.provenance import machine
 
-STEPS = 16
-"""Steps measured for each entry, after a few that are not."""
-WARM_UP = 3
+SECONDS = 10.0
+"""Time for one batch size and context length; the first steps of an entry, which may compile, come on top."""
+ROUNDS = 24
+"""Times that every entry is measured, where there is time."""
 CONTEXTS = (128, 512, 2048, 8192)
 """Context lengths that are measured; a request takes the next larger one."""
+METHOD = 2
+"""Counts the ways in which steps have been measured: files made in another way are not read."""
+
+UNKEPT: dict[Path, Costs] = {}
+"""What could not be written, for as long as the process lives."""
+
+Watch = Callable[[float], None]
+"""Told of the share of a calibration that is done."""
 
 
-def planner_for(model: MaskModel, batch_size: int, length: int, masks: int = 0) -> Planner:
+def unwatched(share: float) -> None:
+    """Nobody looks on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What steps cost at one batch size and context length."""
+
+    batch_size: int
+    context_tokens: int
+    """Tokens cached before the step."""
+    costs: Costs
+    """An entry is missing where the time was over before its turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What an entry costs and promises."""
+
+    entry: Entry
+    rows: int
+    """Rows of a sequence in a step with all its drafts."""
+    drafted_seconds: float
+    undrafted_seconds: float
+    times_plain: float
+    """A step with drafts against a step of plain decoding."""
+    tokens_per_second: float
+    """Expected of the whole batch, before anything is observed."""
+    chosen: bool
+    """What `planned` begins with."""
+
+
+def planner_for(model: MaskModel, batch_size: int, length: int, masks: int = 0, watch: Watch = unwatched) -> Planner:
     """A planner for a batch of prompts of at most `length` tokens, with at most `masks` masks (0: as trained)."""
     most = masks or model.config.num_masks
-    costs = {entry: cost for entry, cost in costs_for(model, batch_size, length).items() if entry.masks <= most}
-    return Planner(costs, Acceptance(prior(model.acceptance, most)))
+    costs = curve_for(model, batch_size, length, watch).costs
+    usable = {entry: cost for entry, cost in costs.items() if entry.masks <= most}
+    return Planner(usable, Acceptance(prior(model.acceptance, most)))
 
 
-def costs_for(model: MaskModel, batch_size: int, length: int, anew: bool = False) -> Costs:
+def forecast(model: MaskModel, curve: Curve) -> tuple[Forecast, ...]:
+    """Every entry of `curve` with the acceptance that training left."""
+    known = prior(model.acceptance, model.config.num_masks)
+    best, plain = Planner(curve.costs, Acceptance(known)).best(), curve.costs[PLAIN]
+    return tuple(
+        Forecast(
+            entry=entry,
+            rows=cost.rows,
+            drafted_seconds=cost.drafted,
+            undrafted_seconds=cost.undrafted,
+            times_plain=cost.drafted / plain.drafted,
+            tokens_per_second=curve.batch_size * expected_rate(entry, cost, known),
+            chosen=entry == best,
+        )
+        for entry, cost in curve.costs.items()
+    )
+
+
+def curve_for(model: MaskModel, batch_size: int, length: int, watch: Watch = unwatched) -> Curve:
     """Seconds of a step for each entry, at this batch size and about this context length.
 
     Read from the cache folder (`FORESAY_CACHE`, else `~/.cache/foresay`) when measured before on this machine with the
-    same model, dtype and number of threads; `anew` measures again.
+    same model, dtype and number of threads; else, or when the file is torn, measured and kept there.
     """
-    longest = model.base.limits[0] - STEPS * (model.config.num_masks + 1) - WARM_UP - 1
+    batch, context = rounded(model, batch_size, length)
+    kept = _read(_place(model, batch, context))
+    return calibrate(model, batch_size, length, watch=watch) if kept is None else Curve(batch, context, kept)
+
+
+def calibrate(
+    model: MaskModel, batch_size: int, length: int, seconds: float = SECONDS, watch: Watch = unwatched
+) -> Curve:
+    """Measure anew and keep it; batch size and length are rounded up to what is measured. See `curve_for`."""
+    batch, context = rounded(model, batch_size, length)
+    curve = Curve(batch, context, measure(model, batch, context, seconds, watch))
+    _keep(_place(model, batch, context), curve.costs)
+    return curve
+
+
+def rounded(model: MaskModel, batch_size: int, length: int) -> tuple[int, int]:
+    """Batch size and context length to be measured: the next power of two, the next of `CONTEXTS`."""
+    # Masks stand up to k positions behind the last draft.
+    longest = model.base.limits[0] - _room(model) - model.config.num_masks
     context = min(next((c for c in CONTEXTS if c >= length), CONTEXTS[-1]), max(longest, 1))
-    batch = 1 << max(batch_size - 1, 0).bit_length()
-    path = cache_folder() / f"costs-{_machine(model)}-{batch}-{context}.json"
-    if path.is_file() and not anew:
-        return _read(path)
-    measured = {entry: measure(model, entry, batch, context) for entry in menu_of(model)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(f".{os.getpid()}")
-    fresh.write_text(json.dumps([asdict(entry) | asdict(cost) for entry, cost in measured.items()]))
-    fresh.rename(path)
-    return measured
+    return 1 << max(batch_size - 1, 0).bit_length(), context
 
 
 def menu_of(model: MaskModel) -> list[Entry]:
@@ -55,46 +131,124 @@ def menu_of(model: MaskModel) -> list[Entry]:
     return [entry for entry in MENU if entry.masks <= model.config.num_masks]
 
 
-def measure(model: MaskModel, entry: Entry, batch_size: int, context: int) -> Cost:
-    """Median seconds of a step with drafts and of one without, over real steps of a session."""
-    generator = torch.Generator().manual_seed(0)
-    prompts = torch.randint(model.base.vocabulary, (batch_size, context), generator=generator).tolist()
-    room = (STEPS + WARM_UP + 1) * (entry.masks + 1)
-    config = DecodeConfig(layout=entry.layout, masks=entry.masks, max_new_tokens=room, ignore_stop=True)
-    session = Session(model, prompts, config)
-    session.step()
-    seconds: dict[bool, list[float]] = {True: [], False: []}
-    for step in range(STEPS + WARM_UP):
-        drafted = any(live.row.drafted for live in session.live)
-        started = time.perf_counter()
-        session.step()
-        if step >= WARM_UP:
-            seconds[drafted].append(time.perf_counter() - started)
-    every = seconds[True] + seconds[False]
-    return Cost(*(statistics.median(seconds[kind] or every) for kind in (True, False)))
+def measure(
+    model: MaskModel, batch_size: int, context: int, seconds: float = SECONDS, watch: Watch = unwatched
+) -> Costs:
+    """Seconds of a step with drafts and of one without, behind `context` cached tokens.
+
+    The entries take turns, so that a machine that drifts drifts for all of them, until `seconds` are spent or each was
+    measured `ROUNDS` times. Where that is not even one round, the last entries are left out.
+    """
+    config = DecodeConfig(layout="planned", max_new_tokens=_room(model), ignore_stop=True)
+    session = Session(model, [[0] * context] * batch_size, config)
+    entries = menu_of(model)
+    turns = ROUNDS * len(entries)
+    laps: dict[Entry, list[Cost]] = {}
+    spent = 0.0
+    watch(0.0)
+    for turn, entry in enumerate(islice(cycle(entries), turns), 1):
+        session.fixed = entry
+        # Another entry went before: hooks and caches are its own, and what is compiled is compiled at the first call.
+        _lap(session, batch_size, context)
+        lap = _lap(session, batch_size, context)
+        laps.setdefault(entry, []).append(lap)
+        spent += 2 * (lap.drafted + lap.undrafted)
+        watch(min(max(turn / turns, spent / seconds), 1.0))
+        if spent >= seconds:
+            break
+    return {entry: _undisturbed(some) for entry, some in laps.items()}
 
 
 def cache_folder() -> Path:
     """Where measurements are kept."""
-    return Path(os.environ.get("FORESAY_CACHE", Path.home() / ".cache" / "foresay"))
+    return Path(os.environ.get("FORESAY_CACHE") or "~/.cache/foresay").expanduser()
 
 
-def _machine(model: MaskModel) -> str:
-    device = torch.cuda.get_device_name() if model.base.device.type == "cuda" else platform.processor()
+def _lap(session: Session, batch_size: int, context: int) -> Cost:
+    """A step without drafts, and the step behind it that verifies what the first one drafted.
+
+    Nothing is prefilled: the cache holds zeros, or what an earlier lap left, and a step costs the same on them.
+    """
+    session.live = [Live(index, Row(context, 1, 0), _room(session.model), []) for index in range(batch_size)]
+    session.pending = Drafts(session.pending.tokens.new_zeros(batch_size, 1))
+    undrafted, drafted = _step(session), _step(session)
+    slots = session.cache.placement.slots
+    assert slots is not None, "a step was made"
+    return Cost(drafted, undrafted, slots.shape[1])
+
+
+def _step(session: Session) -> float:
+    """Seconds of a step."""
+    device = session.model.base.device
+    started = now(device)
+    session.step()
+    return now(device) - started
+
+
+def _undisturbed(laps: list[Cost]) -> Cost:
+    """The lower quartile of each figure: other programs only ever add to it."""
+    drafted, undrafted = (
+        sorted(seconds)[(len(laps) - 1) // 4]
+        for seconds in ([lap.drafted for lap in laps], [lap.undrafted for lap in laps])
+    )
+    return Cost(drafted, undrafted, max(lap.rows for lap in laps))
+
+
+def _room(model: MaskModel) -> int:
+    """Tokens that a lap may say, one left over so that no sequence ends."""
+    return model.config.num_masks + 3
+
+
+def _place(model: MaskModel, batch_size: int, context: int) -> Path:
+    """File of the costs; its name holds all that they depend on."""
     facts = (
+        METHOD,
         platform.node(),
-        device,
-        os.cpu_count(),
-        torch.get_num_threads(),
+        machine(),
+        model.base.device.type,
         torch.__version__,
+        transformers.__version__,
         str(model.base.dtype),
+        model.base.attention,
+        model.compiles,
         model.base.config.to_json_string(),
         asdict(model.config),
         [asdict(entry) for entry in MENU],
     )
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    fingerprint = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    return cache_folder() / f"costs-{fingerprint}-{batch_size}-{context}.json"
 
 
-def _read(path: Path) -> Costs:
-    rows = json.loads(path.read_text())
-    return {Entry(row["layout"], row["masks"]): Cost(row["drafted"], row["undrafted"]) for row in rows}
+def _keep(path: Path, costs: Costs) -> None:
+    """Write the file, whole or not at all; where nothing can be written, warn and remember it in this process."""
+    rows = [{"entry": asdict(entry), "cost": asdict(cost)} for entry, cost in costs.items()]
+    fresh = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(json.dumps(rows))
+        fresh.replace(path)
+        UNKEPT.pop(path, None)
+    except OSError as error:
+        UNKEPT[path] = costs
+        warnings.warn(
+            f"what steps cost was measured and cannot be kept ({error}), so the next process will measure it again; "
+            "point FORESAY_CACHE to a folder that can be written",
+            stacklevel=2,
+        )
+
+
+def _read(path: Path) -> Costs | None:
+    """The costs in the file; None where there is none, or one that nobody can plan with."""
+    if path in UNKEPT:
+        return UNKEPT[path]
+    try:
+        rows = json.loads(path.read_text())
+        costs = {Entry(**row["entry"]): Cost(**row["cost"]) for row in rows}
+        sound = all(
+            cost.rows >= 1 and 0 < seconds < math.inf
+            for cost in costs.values()
+            for seconds in (cost.drafted, cost.undrafted)
+        )
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return costs if sound and PLAIN in costs and costs.keys() <= set(MENU) else None

@@ -66,6 +66,8 @@ class Cost:
     """With all its drafts to verify."""
     undrafted: float
     """With none: one real row and its masks."""
+    rows: int = 1
+    """Rows of a sequence in a step with all its drafts."""
 
 
 Costs = Mapping[Entry, Cost]

@@ -90,6 +90,11 @@ class Base:
         return next(self.embedding.parameters()).device
 
     @property
+    def attention(self) -> str:
+        """Name of the attention implementation (`sdpa`, `eager`, ...)."""
+        return str(self.config._attn_implementation)
+
+    @property
     def stop_tokens(self) -> tuple[int, ...]:
         """Tokens that end a text, from the base's generation config."""
         stops = self.model.generation_config.eos_token_id

@@ -90,7 +90,7 @@ class MaskModel(nn.Module):
         """
         layout, device = call.layout, ids.device
         # The first call of a cache is the prompt, whose length is any.
-        fixed = self._compiled is not None and cache.begun and layout.real <= self.config.num_masks + 1
+        fixed = self.compiles and cache.begun and layout.real <= self.config.num_masks + 1
         # One row of one sequence sees every slot in use: no mask says the same, and attention is faster without.
         alone = len(ids) == 1 and layout.rows == 1 and self.base.sees_all and not fixed
         used = cache.slots if fixed and ids.is_cuda else call.used
@@ -114,6 +114,11 @@ class MaskModel(nn.Module):
             self._compiled = self._compiled if self._compiled is not None else {}
         else:
             self._compiled = None
+
+    @property
+    def compiles(self) -> bool:
+        """Steps go through torch.compile."""
+        return self._compiled is not None
 
     def compiled(self, function: F) -> F:
         """`function`, compiled where `compile_steps` asked for it."""

@@ -1,0 +1,96 @@
+"""Pictures of measurements, with matplotlib (the extra `plot`)."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from foresay.benchmark import Bench
+from foresay.decoding.calibrate import Curve
+from foresay.errors import ConfigError
+
+SPEEDUPS, COSTS = "speedups.png", "costs.png"
+MARKERS = {"plain": "o", "linear": "D", "quadratic": "s"}
+"""Of the points of a layout; others get a triangle."""
+LINES = ("-", "--", ":", "-.")
+WIDEST = 3.0
+"""Speed-up at which the colours of the heat map are deepest, and its inverse."""
+
+
+def require_matplotlib() -> Any:
+    """matplotlib's `pyplot`, set to draw into files. Raises ConfigError where it is not installed."""
+    try:
+        import matplotlib  # noqa: PLC0415
+        from matplotlib import pyplot  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(
+            "--plot draws with matplotlib, and that is not installed here; pip install 'foresay[plot]'"
+        ) from error
+    matplotlib.use("agg")
+    return pyplot
+
+
+def draw_speedups(bench: Bench, folder: Path) -> Path:
+    """Heat map of the speed-up over plain decoding, batch size by decoder, one for each prompt length."""
+    pyplot = require_matplotlib()
+    tables = {length: bench.speedups(length) for length in bench.lengths}
+    labels = list(dict.fromkeys(label for table in tables.values() for row in table.values() for label in row))
+    sizes = list(dict.fromkeys(size for table in tables.values() for size in table))
+    shape = (1.6 + 0.9 * len(labels), 1.3 + (0.6 + 0.5 * len(sizes)) * len(tables))
+    figure, panels = pyplot.subplots(len(tables), figsize=shape, squeeze=False, layout="constrained", sharex=True)
+    for panel, (length, table) in zip(panels[:, 0], tables.items()):
+        _heat_map(panel, [[table[size].get(label) for label in labels] for size in sizes])
+        panel.set_title(f"prompts of {length} tokens" if length else "prompts as they are", fontsize="medium")
+        panel.set_yticks(range(len(sizes)), sizes)
+        panel.set_ylabel("batch size")
+        panel.set_xticks(range(len(labels)), [label.replace(" ", "\n") for label in labels])
+    figure.suptitle(f"Times plain decoding ({bench.results[0].dtype}, geometric mean of the domains)")
+    return _saved(pyplot, figure, folder / SPEEDUPS)
+
+
+def _heat_map(panel: Any, rows: list[list[float | None]]) -> None:
+    """Cells with their figures; blue is faster than plain, red slower, on a logarithmic scale."""
+    logs = [[math.nan if value is None else math.log(value) for value in row] for row in rows]
+    panel.imshow(logs, cmap="RdBu", vmin=-math.log(WIDEST), vmax=math.log(WIDEST), aspect="auto")
+    for y, row in enumerate(rows):
+        for x, value in enumerate(row):
+            if value is not None:
+                colour = "white" if abs(math.log(value)) > 0.5 * math.log(WIDEST) else "black"
+                panel.text(x, y, f"{value:.2f}", ha="center", va="center", color=colour)
+
+
+def draw_costs(curves: Sequence[Curve], folder: Path) -> Path:
+    """Milliseconds of a step against the rows of a sequence: a colour for each batch size, a line for each context."""
+    pyplot = require_matplotlib()
+    sizes = list(dict.fromkeys(curve.batch_size for curve in curves))
+    contexts = list(dict.fromkeys(curve.context_tokens for curve in curves))
+    figure, panel = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    for curve in curves:
+        colour, line = f"C{sizes.index(curve.batch_size)}", LINES[contexts.index(curve.context_tokens) % len(LINES)]
+        points = sorted((cost.rows, 1000 * cost.drafted, entry.layout) for entry, cost in curve.costs.items())
+        name = f"batch {curve.batch_size}, {curve.context_tokens} tokens cached"
+        panel.plot([x for x, *_ in points], [y for _, y, _ in points], color=colour, linestyle=line, label=name)
+        for x, y, layout in points:
+            panel.scatter(x, y, color=colour, marker=MARKERS.get(layout, "^"), zorder=3)
+    for layout in dict.fromkeys(entry.layout for curve in curves for entry in curve.costs):
+        panel.scatter([], [], color="grey", marker=MARKERS.get(layout, "^"), label=layout)
+    panel.set_xscale("log", base=2)
+    panel.set_yscale("log", base=2)
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.grid(alpha=0.3)
+    panel.set_xlabel("rows of a sequence in a step")
+    panel.set_ylabel("milliseconds of a step")
+    panel.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    return _saved(pyplot, figure, folder / COSTS)
+
+
+def _saved(pyplot: Any, figure: Any, path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be drawn ({error}); give --plot a folder that can be written") from error
+    finally:
+        pyplot.close(figure)
+    return path

@@ -1,0 +1,26 @@
+"""Peak memory: a mark that can be set back."""
+
+import pytest
+import torch
+
+from foresay.memory import peak_bytes, restart_peak
+
+CPU = torch.device("cpu")
+MANY = 64 * 2**20
+"""Bytes that no other test in this process takes and gives back meanwhile."""
+
+
+def test_the_peak_is_that_of_the_stretch() -> None:
+    if not restart_peak(CPU):
+        pytest.skip("this system does not tell")
+    before = peak_bytes(CPU)
+    torch.ones(MANY // 4)
+    held = peak_bytes(CPU)
+    assert held >= before + 0.9 * MANY
+    restart_peak(CPU)
+    assert peak_bytes(CPU) <= held - 0.9 * MANY
+
+
+def test_a_system_that_does_not_tell_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.setattr("foresay.memory.MARKS", tmp_path)  # a folder cannot be written
+    assert not restart_peak(CPU)

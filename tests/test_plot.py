@@ -1,0 +1,78 @@
+"""Pictures: that they show what was measured, and say what is missing."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foresay.benchmark import Bench
+from foresay.decoding.calibrate import Curve
+from foresay.decoding.planner import MENU, Cost
+from foresay.errors import ConfigError
+from foresay.plot import draw_costs, draw_speedups, require_matplotlib
+from test_view import RESULT
+
+CURVES = [
+    Curve(batch, context, {entry: Cost(batch * (1 + entry.masks) / 1000, 1.0, 1 + 2 * entry.masks) for entry in MENU})
+    for batch in (1, 4)
+    for context in (128, 512)
+]
+BENCH = Bench(
+    tuple(
+        replace(RESULT, batch_size=size, lengthened_to=length, decoder=decoder, masks=0, speedup_vs_plain=speedup)
+        for length in (0, 512)
+        for size, decoder, speedup in [(1, "prompt lookup", 1.23), (1, "linear", 0.01), (4, "linear", 45.67)]
+    ),
+    {},
+)
+
+
+@pytest.fixture
+def panels(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The panels of each picture that is drawn."""
+    pytest.importorskip("matplotlib")
+    from matplotlib import pyplot  # noqa: PLC0415
+
+    made: list[Any] = []
+    real = pyplot.close
+    monkeypatch.setattr(pyplot, "close", lambda figure: (made.extend(figure.axes), real(figure)))
+    return made
+
+
+def test_the_heat_map_shows_every_speed_up(panels: list[Any], tmp_path: Path) -> None:
+    path = draw_speedups(BENCH, tmp_path / "new")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert [panel.get_title() for panel in panels] == ["prompts as they are", "prompts of 512 tokens"]
+    for panel in panels:
+        assert [(text.get_position(), text.get_text()) for text in panel.texts] == [
+            ((0, 0), "1.23"),
+            ((1, 0), "0.01"),
+            ((1, 1), "45.67"),
+        ]
+        assert [label.get_text() for label in panel.get_yticklabels()] == ["1", "4"]
+
+
+def test_the_cost_curve_shows_every_measurement(panels: list[Any], tmp_path: Path) -> None:
+    path = draw_costs(CURVES, tmp_path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    [panel] = panels
+    lines = {line.get_label(): list(zip(*line.get_data())) for line in panel.lines}
+    assert lines.keys() == {f"batch {b}, {c} tokens cached" for b in (1, 4) for c in (128, 512)}
+    assert lines["batch 4, 512 tokens cached"] == sorted(
+        (cost.rows, 1000 * cost.drafted) for cost in CURVES[-1].costs.values()
+    )
+    assert len({(line.get_color(), line.get_linestyle()) for line in panel.lines}) == len(CURVES)
+
+
+def test_a_missing_matplotlib_comes_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ConfigError, match=r"pip install 'foresay\[plot\]'"):
+        require_matplotlib()
+
+
+def test_a_folder_that_cannot_be_is_named(panels: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="give --plot a folder that can be written"):
+        draw_costs(CURVES, tmp_path / "file")

@@ -1,0 +1,107 @@
+"""Tables fit a terminal of 80 columns, with large figures too."""
+
+from dataclasses import replace
+
+import pytest
+from rich.console import Console, RenderableType
+
+from foresay.benchmark import Bench, Result
+from foresay.decoding.calibrate import Curve, Forecast
+from foresay.decoding.planner import Entry
+from foresay.view import bench_view, curve_table
+
+RESULT = Result(
+    decoder="quadratic",
+    masks=16,
+    batch_size=1,
+    prompts=640,
+    lengthened_to=0,
+    prompt_tokens=8000.5,
+    dtype="bfloat16",
+    domain="stories",
+    tokens_per_second=12345.6,
+    tokens_per_second_spread=(3000.0, 13000.0),
+    first_token_seconds=12.3456,
+    peak_memory_bytes=139_999_000_000,
+    tokens_per_step=17.25,
+    acceptance_per_position=(1.0, 0.75) + (0.5,) * 14,
+    repeated_4grams=0.125,
+    identical=639,
+    speedup_vs_plain=12.34,
+    speedup_vs_transformers=11.23,
+    efficiency=0.715,
+)
+FOREIGN = replace(RESULT, decoder="prompt lookup", masks=0, acceptance_per_position=(), identical=0)
+
+
+def shown(what: RenderableType) -> list[str]:
+    """Lines of a terminal of 80 columns."""
+    console = Console(width=80, force_terminal=False)
+    with console.capture() as capture:
+        console.print(what)
+    return capture.get().splitlines()
+
+
+@pytest.fixture
+def lines() -> list[str]:
+    results = [
+        replace(result, batch_size=size, lengthened_to=length, domain=domain)
+        for length in (0, 8192)
+        for size in (1, 2, 4, 8, 16, 32, 64)
+        for domain in ("stories", "math")
+        for result in (FOREIGN, RESULT)
+    ]
+    return shown(bench_view(Bench(tuple(results), {})))
+
+
+def test_nothing_is_cut_at_80_columns(lines: list[str]) -> None:
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
+    assert [line.split() for line in lines if line.startswith("  quadratic 16")][:2] == [
+        ["quadratic", "16", "12346", "±41%", "17.25", "12.34", "11.23", "0.71", "12346", "139999"],
+        ["quadratic", "16", "12346", "±41%", "17.25", "12.34", "11.23", "0.71", "12346", "139999"],
+    ]
+    assert ["quadratic", "16", "100", "75", *["50"] * 14] in [line.split() for line in lines]
+
+
+def test_titles_stay_in_one_line_over_narrow_tables() -> None:
+    narrow = replace(RESULT, acceptance_per_position=(0.5,))
+    lines = shown(bench_view(Bench((narrow,), {})))
+    assert "drafts kept, by position, %" in [line.strip() for line in lines]
+
+
+def test_several_cases_have_a_summary(lines: list[str]) -> None:
+    titles = [line.strip() for line in lines if line.startswith("times plain,")]
+    assert titles == [
+        "times plain, mean of the domains, prompts as they are",
+        "times plain, mean of the domains, prompts of 8192 tokens",
+    ]
+    assert [line.split() for line in lines].count(["quadratic", "16", *["12.34"] * 7]) == 2
+    alone = shown(bench_view(Bench((FOREIGN, RESULT), {})))
+    assert not [line for line in alone if line.startswith("times plain,")]
+
+
+def test_only_our_answers_count_as_identical() -> None:
+    text = " ".join(shown(bench_view(Bench((FOREIGN, RESULT), {}))))
+    assert "639 of 640 answers are identical" in text
+    assert "stories 12%" in text
+
+
+def test_what_was_not_measured_stays_blank() -> None:
+    blank = replace(RESULT, peak_memory_bytes=None, tokens_per_second_spread=(12345.6, 12345.6))
+    row = next(line for line in shown(bench_view(Bench((blank,), {}))) if "quadratic 16" in line)
+    assert row.split() == ["quadratic", "16", "12346", "17.25", "12.34", "11.23", "0.71", "12346"]
+
+
+def test_the_curve_marks_what_is_chosen() -> None:
+    forecasts = [
+        Forecast(Entry("plain"), 1, 0.0123, 0.0123, 1.0, 81.3, False),
+        Forecast(Entry("quadratic", 16), 289, 12.3, 1.23, 1000.0, 123456.7, True),
+    ]
+    lines = shown(curve_table(Curve(64, 8192, {}), forecasts))
+    assert max(map(len, lines)) <= 80
+    assert lines[0].strip() == "batch 64, 8192 tokens cached"
+    assert [line.split() for line in lines[-2:]] == [
+        ["plain", "1", "12.30", "12.30", "1.00", "81"],
+        ["quadratic", "16", "<", "289", "12300.00", "1230.00", "1000.00", "123457"],
+    ]
