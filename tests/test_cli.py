@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrained
 
 from foresay.cli import main
 from foresay.decoding import choose
+from foresay.decoding.dice import SeededDice
 from foresay.errors import ConfigError
 from foresay.model import MultiTokenModel
 from foresay.modelling.load import load_tokenizer
@@ -43,6 +44,7 @@ SMALL = [
 ]
 TRAIN = ["--steps", "2", *SMALL]
 SHORT = ["--max-new-tokens", "6"]
+CHECKED = ["--per-domain", "1", "--shift", "0.5", *SHORT]
 
 
 @dataclass(frozen=True)
@@ -427,21 +429,48 @@ def test_training_is_a_function_of_its_seed(at: At, run: Run) -> None:
 
 
 def test_check_prints_one_object(at: At, run: Run) -> None:
-    said = run("check", at.adapter, "--json", "--per-domain", "1", *SHORT)
+    said = run("check", at.adapter, "--json", *CHECKED)
     content = one_object(said)
     assert said.status == 0
     keys = {"prompts", "tokens", "dtype", "identical", "ties", "bugs", "tokens_per_step", "divergences", "sentence"}
-    assert content.keys() >= keys
+    assert content.keys() >= {*keys, "sampling"}
+    figures = {"samples", "shift", "power", "p_values", "corrected", "control", "has_power", "sentence"}
+    assert content["sampling"].keys() >= figures
+    assert content["sampling"]["sample"]["temperature"] == 1
+    assert content["provenance"]["settings"]["shift"] == 0.5
     assert (content["prompts"], content["identical"], content["bugs"]) == (4, 8, 0)
     assert content["sentence"] == "Lossless: 8 of 8 answers are identical to plain decoding."
 
 
 def test_check_says_one_sentence(at: At, run: Run) -> None:
-    said = run("check", at.adapter, "--per-domain", "1", *SHORT)
+    said = run("check", at.adapter, *CHECKED)
     assert said.status == 0
-    first, second = said.out.splitlines()
+    first, second, third, fourth = said.out.splitlines()
     assert first == "Lossless: 8 of 8 answers are identical to plain decoding."
     assert re.fullmatch(r"4 prompts, \d+ tokens in float32; per step: linear \d\.\d\d, quadratic \d\.\d\d", second)
+    assert third.startswith("Sampling shows no bias: linear p = ")
+    assert re.fullmatch(
+        r"\d+ answers a layout, \d+ of transformers: a total variation of 0\.50 between 32 classes is found with 80% "
+        "chance",
+        fourth,
+    )
+
+
+def test_check_without_a_temperature_samples_nothing(at: At, run: Run) -> None:
+    said = run("check", at.adapter, *CHECKED, "--temperature", "0")
+    assert (said.status, len(said.out.splitlines())) == (0, 2)
+    assert one_object(run("check", at.adapter, *CHECKED, "--temperature", "0", "--json"))["sampling"] is None
+
+
+@pytest.mark.parametrize("json_", [True, False], ids=["json", "text"])
+def test_check_fails_on_a_bias(at: At, run: Run, monkeypatch: pytest.MonkeyPatch, json_: bool) -> None:
+    monkeypatch.setattr(SeededDice, "accept", lambda self, chances, counts: chances >= 0)
+    said = run("check", at.adapter, *CHECKED, *(["--json"] if json_ else []))
+    assert said.status == 1
+    assert "Sampling is BIASED in linear and quadratic" in said.out
+    assert "Lossless: 8 of 8 answers" in said.out
+    if json_:
+        assert max(one_object(said)["sampling"]["corrected"].values()) < 0.01
 
 
 @pytest.mark.parametrize("json_", [True, False], ids=["json", "text"])
@@ -453,7 +482,7 @@ def test_check_fails_on_a_bug(at: At, run: Run, monkeypatch: pytest.MonkeyPatch,
         return replace(own, tokens=(own.tokens + 1) % 4096)
 
     monkeypatch.setattr(choose, "verify_greedy", one_up)
-    said = run("check", at.adapter, "--per-domain", "1", *SHORT, *(["--json"] if json_ else []))
+    said = run("check", at.adapter, *CHECKED, *(["--json"] if json_ else []))
     assert said.status == 1
     assert "NOT lossless: 8 of 8 answers differ" in said.out
     if json_:
@@ -586,7 +615,7 @@ def test_a_base_without_a_chat_template_goes_on_with_text(at: At, run: Run) -> N
 
 def test_a_base_without_a_chat_template_is_checked(at: At, run: Run) -> None:
     assert run(*at.train(base=plain_base(at))).status == 0
-    assert run("check", at.out, "--per-domain", "1", *SHORT).status == 0
+    assert run("check", at.out, *CHECKED).status == 0
 
 
 def plain_base(at: At) -> Path:
@@ -767,6 +796,7 @@ def test_program_whose_reader_went_away_says_nothing(at: At) -> None:
     [
         (["--per-domain", "-1"], "per_domain is -1"),
         (["--max-new-tokens", "-3"], "max_new_tokens is -3"),
+        (["--shift", "-0.1"], "shift is -0.1"),
     ],
     ids=str,
 )

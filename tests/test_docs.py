@@ -61,7 +61,7 @@ def test_readme_commands_run(
         if command[0] == "demo" or any(word.startswith("your-") for word in command):
             continue
         shortened = {
-            "check": ["--per-domain", "1", "--max-new-tokens", "8"],
+            "check": ["--per-domain", "1", "--max-new-tokens", "8", "--shift", "0.5"],
             "bench": ["--per-domain", "1", "--repeats", "1", "--max-new-tokens", "8"],
         }
         assert cli.main([*command, *shortened.get(command[0], [])]) == 0, command

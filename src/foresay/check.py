@@ -1,4 +1,8 @@
-"""The verb `check`: is accelerated output the base's own? Every difference is explained as a tie, or is a bug."""
+"""The verb `check`: is accelerated output the base's own?
+
+Greedy answers are compared token by token, and every difference is explained as a tie, or is a bug; sampled ones by
+their distribution (`trial.py`).
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -6,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from foresay.config import DecodeConfig, DType, LayoutName, require_at_least
+from foresay.config import DecodeConfig, DType, LayoutName, SampleConfig, require, require_at_least
 from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.session import Generation
 from foresay.metrics import tally
@@ -14,6 +18,7 @@ from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt
 from foresay.provenance import provenance
 from foresay.reference import plain_answer
+from foresay.trial import MASKS, SamplingReport, Trial, power_for
 
 ROUNDING = 4
 """A margin counts as rounding when it is within this many machine epsilons of the dtype, times the largest logit."""
@@ -28,9 +33,13 @@ class CheckConfig:
     batch_size: int = 8
     masks: int = 0
     layouts: tuple[LayoutName, ...] = LAYOUTS
+    shift: float = 0.25
+    """Total variation, between classes of sampled answers, found with 80 % chance: sets how many are drawn."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "max_new_tokens", "batch_size")
+        require(len(self.layouts) >= 1, "layouts is empty; give at least one")
+        require(0 < self.shift <= 0.5, f"shift is {self.shift}; give a total variation above 0, at most 0.5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +185,25 @@ class Checker:
             self._exact = self.reopen("float32")
         plain = plain_answer(self._exact, prompt.ids, self.config.max_new_tokens)
         return generate(self._exact.core, [prompt.ids], self._decode(layout))[0].tokens != plain
+
+
+def check_sampling(
+    model: MultiTokenModel,
+    prompts: Sequence[Prompt],
+    sample: SampleConfig,
+    config: CheckConfig,
+    watch: Callable[[str], None] = lambda done: None,
+) -> SamplingReport | None:
+    """Is sampling in every layout distributed as transformers' own? On the shortest prompt, which is the cheapest.
+
+    None where `sample` has no temperature: nothing is drawn.
+    """
+    if not sample.temperature:
+        return None
+    prompt = min((prompt.ids for prompt in prompts), key=len)
+    masks = config.masks or min(MASKS, model.core.config.num_masks)
+    samples = power_for(config.layouts).samples(config.shift)
+    return Trial(model, prompt, sample, samples, masks).run(config.layouts, watch)
 
 
 def first_difference(left: Sequence[int], right: Sequence[int]) -> int:

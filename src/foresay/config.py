@@ -161,7 +161,7 @@ class DecodeConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleConfig:
-    """How tokens are chosen; the defaults are greedy decoding."""
+    """How tokens are chosen."""
 
     temperature: float = 0.0
     """Divides the logits before a token is drawn; 0 takes the best token, always."""

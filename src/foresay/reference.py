@@ -1,4 +1,4 @@
-"""What everything is compared with: transformers' own greedy `generate`."""
+"""What everything is compared with: transformers' own `generate`, greedy or sampled."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers.generation.stopping_criteria import StoppingCriteria
 
+from foresay.config import SampleConfig
 from foresay.model import MultiTokenModel
 
 
@@ -57,6 +58,35 @@ def plain_answers(
     )
     # Prompt lookup may overshoot with its last drafts.
     return [_until_stop(tokens, base.stop_tokens) for tokens in said[:, longest : longest + most].tolist()]
+
+
+def sampled_answers(
+    model: MultiTokenModel, prompt: Sequence[int], sample: SampleConfig, count: int, max_new_tokens: int
+) -> list[list[int]]:
+    """`count` answers to one prompt, drawn together by transformers alone, each cut behind its stop token.
+
+    torch's global generator is left as it was.
+    """
+    base = model.core.base
+    ids = torch.tensor([prompt], device=base.device)
+    model.core.equip(False)
+    with torch.random.fork_rng([base.device] if base.device.type == "cuda" else []):
+        torch.manual_seed(sample.seed)
+        said = model.core.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=True,
+            num_return_sequences=count,
+            temperature=sample.temperature,
+            top_k=sample.top_k,
+            top_p=sample.top_p,
+            min_p=sample.min_p,
+            # A base may come with a penalty of its own, which the settings of a sample do not have.
+            repetition_penalty=1.0,
+            max_new_tokens=min(max_new_tokens, base.context - len(prompt)),
+            pad_token_id=next(iter(base.stop_tokens), 0),
+        )
+    return [_until_stop(tokens, base.stop_tokens) for tokens in said[:, len(prompt) :].tolist()]
 
 
 def _until_stop(tokens: list[int], stops: Sequence[int]) -> list[int]:

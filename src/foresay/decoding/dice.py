@@ -55,3 +55,23 @@ class SeededDice(Dice):
     def select(self, sequences: Sequence[int]) -> None:
         """See `Dice.select`."""
         self._generators = [self._generators[place] for place in sequences]
+
+
+class LoadedDice(Dice):
+    """Sampling broken on purpose: every draft drawn by chance stays. What tests sampling must catch them."""
+
+    def __init__(self, dice: Dice) -> None:
+        """Beside that, `dice` decide."""
+        self._dice = dice
+
+    def accept(self, chances: Tensor, counts: Sequence[int]) -> Tensor:
+        """See `Dice.accept`; true, whatever the chances."""
+        return torch.ones_like(chances, dtype=torch.bool)
+
+    def pick(self, distribution: Tensor, wanted: Sequence[bool] | None = None) -> Tensor:
+        """See `Dice.pick`."""
+        return self._dice.pick(distribution, wanted)
+
+    def select(self, sequences: Sequence[int]) -> None:
+        """See `Dice.select`."""
+        self._dice.select(sequences)
