@@ -135,7 +135,7 @@ class TrainConfig:
 class DecodeConfig:
     """How text is generated."""
 
-    layout: LayoutName = "quadratic"
+    layout: LayoutName = "planned"
     """Where masks stand: nowhere (`plain`), behind the last draft (`linear`) or every draft (`quadratic`); `tree` is
     quadratic with several drafts for a place; `planned` takes what pays most here, by steps measured once on this
     machine and by what is being accepted."""
