@@ -145,6 +145,8 @@ class DecodeConfig:
     """Most drafts behind one token (`tree`)."""
     nodes: int = 16
     """Most drafts in a step (`tree`); its call has at most (nodes + 1) x (masks + 1) rows."""
+    shortlist: int = 0
+    """Draft from the so many tokens that the base head ranks first behind each mask; 0 from all. The output stays."""
     max_new_tokens: int = 128
     """Most tokens generated for a prompt; the base's context may end it sooner."""
     compile: bool = False
@@ -156,6 +158,8 @@ class DecodeConfig:
         require_choices(self)
         require(self.masks >= 0, f"masks is {self.masks}; give 1 or more, or 0 for the trained number")
         require_at_least(self, 1, "branches", "nodes")
+        short = 0 < self.shortlist < self.branches
+        require(not short, f"shortlist is {self.shortlist} for {self.branches} branches; give as many or more, or 0")
         require(self.max_new_tokens >= 1, f"max_new_tokens is {self.max_new_tokens}; give at least 1")
 
 

@@ -22,7 +22,7 @@ from foresay.modelling.load import EMBEDDED, NANO, load_base, load_tokenizer
 from foresay.modelling.model import MaskModel
 from foresay.prompts import encode
 
-DRAFTING = ("layout", "masks", "branches", "nodes", "compile", "ignore_stop")
+DRAFTING = ("layout", "masks", "branches", "nodes", "shortlist", "compile", "ignore_stop")
 """Fields of `DecodeConfig` that `generate` takes beside transformers' own arguments."""
 
 

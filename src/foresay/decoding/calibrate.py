@@ -211,6 +211,7 @@ def _place(model: MaskModel, batch_size: int, context: int) -> Path:
         str(model.base.dtype),
         model.base.attention,
         model.compiles,
+        model.shortlist,
         model.base.config.to_json_string(),
         asdict(model.config),
         [asdict(entry) for entry in MENU],

@@ -127,8 +127,13 @@ class Sampled(Chooser):
             return Drafts(draft_greedy(model, blocks.states, blocks.newest, blocks.tree))
         guesses: list[Tensor] = []
         distributions, previous, texts = [], blocks.newest, list(blocks.texts)
+        shortlists = model.shortlist_of(blocks.states)
         for place, state in enumerate(blocks.states.unbind(dim=1)):
-            logits = model.base.unembed(model.sample(previous, state))
+            shortlist = None if shortlists is None else shortlists[:, place]
+            logits = model.base.scaled(model.guess(previous[:, None], state[:, None], shortlist)[:, 0])
+            if shortlist is not None:
+                nothing = logits.new_full((len(logits), model.base.vocabulary), -torch.inf)
+                logits = nothing.scatter(1, shortlist, logits)
             prefixes = [] if self.processing.blind else [[text] for text in texts]
             q = _chances(self.processing.rows(prefixes, logits[:, None])[:, 0])
             previous = self.dice.pick(q, [size > place for size in blocks.sizes])

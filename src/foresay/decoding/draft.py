@@ -1,10 +1,12 @@
 """The next guesses: the sampler chain over the states of one block, or the best of its branches."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from foresay.modelling.model import MaskModel
-from foresay.tree import Tree
+from foresay.tree import Level, Tree
 
 
 def draft_greedy(model: MaskModel, states: Tensor, newest: Tensor, tree: Tree) -> Tensor:
@@ -13,15 +15,18 @@ def draft_greedy(model: MaskModel, states: Tensor, newest: Tensor, tree: Tree) -
     The N drafts of `tree` at most K deep, in its order: behind each token the sampler's best ones, given that token
     and the state of its depth. Soft-capping and scaling of logits keep their order, so the bare head is enough.
     """
-    drafts: Tensor = model.compiled(_grow)(model, states, newest, tree)
+    drafts: Tensor = model.compiled(_grow)(model, states, newest, tree.draw(newest.device).levels)
     return drafts
 
 
-def _grow(model: MaskModel, states: Tensor, newest: Tensor, tree: Tree) -> Tensor:
+def _grow(model: MaskModel, states: Tensor, newest: Tensor, levels: Sequence[Level]) -> Tensor:
     tokens = [newest[:, None]]
-    for state, level in zip(states.unbind(dim=1), tree.draw(newest.device).levels):
+    shortlists = model.shortlist_of(states)
+    for depth, level in enumerate(levels[: states.shape[1]]):
         previous = tokens[-1] if level.parents is None else tokens[-1][:, level.parents]
-        logits = model.base.head(model.sample(previous, state[:, None].expand(-1, previous.shape[1], -1)))
+        shortlist = None if shortlists is None else shortlists[:, depth]
+        logits = model.guess(previous, states[:, depth, None].expand(-1, previous.shape[1], -1), shortlist)
         best = logits.topk(level.width).indices if level.width > 1 else logits.argmax(dim=-1, keepdim=True)
-        tokens.append(best[:, :, 0] if level.places is None else best.flatten(1)[:, level.places])
+        drafts = best[:, :, 0] if level.places is None else best.flatten(1)[:, level.places]
+        tokens.append(drafts if shortlist is None else shortlist.gather(1, drafts))
     return torch.cat(tokens, dim=1)[:, 1:]

@@ -20,6 +20,7 @@ def generate(
     check_prompts(model, prompts, config)
     how = how or How()
     model.compile_steps(config.compile)
+    model.shortlist = min(config.shortlist, model.base.vocabulary)
     done: dict[int, Generation] = {}
     for group in _groups(model, prompts, config):
         if config.layout == "planned" and how.planner is None:

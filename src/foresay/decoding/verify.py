@@ -88,7 +88,7 @@ def _prefix(stays: Tensor, choices: Tensor, asked: Asked) -> Verdict:
     most = stays.shape[1]
     rows = torch.arange(most + 1, device=stays.device)
     if min(asked.counts) == most:
-        accepted = stays.long().cumprod(dim=1).sum(dim=1)
+        accepted = stays.long().cumprod(dim=1).sum(dim=1) if most else rows.new_zeros(len(stays))
         return Verdict(accepted, rows.expand_as(choices), choices)
     first = asked.roots[:, None]
     accepted = (stays | (rows[:-1] < first)).long().cumprod(dim=1).sum(dim=1) - first[:, 0]

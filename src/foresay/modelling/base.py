@@ -172,7 +172,10 @@ class Base:
 
         The scalings of Gemma, Cohere and Granite are the ones known; `MaskModel.probe` compares with the forward.
         """
-        logits: Tensor = self.head(states)
+        return self.scaled(self.head(states))
+
+    def scaled(self, logits: Tensor) -> Tensor:
+        """Logits of the bare head (..., V), scaled and capped as the base does; their order stays."""
         config = self.config
         if getattr(config, "logit_scale", None) is not None:
             logits = logits * config.logit_scale

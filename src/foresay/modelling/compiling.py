@@ -45,5 +45,6 @@ def let_grow(sight: Tensor | dict[str, Tensor], cache: SlotCache) -> None:
         for mask in masks:
             torch._dynamo.mark_dynamic(mask, 3)
         for layer in cache.layers:
-            torch._dynamo.mark_dynamic(layer.keys, 2)
-            torch._dynamo.mark_dynamic(layer.values, 2)
+            for stored in (layer.keys, layer.values):
+                if not hasattr(stored, "_dynamo_dynamic_indices"):
+                    torch._dynamo.mark_dynamic(stored, 2)

@@ -48,6 +48,7 @@ class MaskModel(nn.Module):
 
     `see` runs decoding calls, `keep` and `see_masks` the two passes of training. `acceptance` is what training
     measured: the share of steps that kept the j-th draft (quadratic, held-out prompts); empty when nobody did.
+    `shortlist` is how many tokens a draft is drawn from; 0: all.
     """
 
     def __init__(self, base: Base, config: MTPConfig) -> None:
@@ -57,6 +58,7 @@ class MaskModel(nn.Module):
         self.adapter = Adapter(base, config).to(base.device)
         self.gate = Gate()
         self.acceptance: tuple[float, ...] = ()
+        self.shortlist = 0
         self._linears = base.linears().adapted
         self._hooks: list[RemovableHandle] = []
         self._compiled: dict[Any, Any] | None = None
@@ -166,6 +168,25 @@ class MaskModel(nn.Module):
         embedded = self.base.embedding(previous).to(dtype)
         sampled: Tensor = self.adapter.sampler(embedded, states.to(dtype))
         return sampled.to(states.dtype)
+
+    def shortlist_of(self, states: Tensor) -> Tensor | None:
+        """(..., C) int64: the tokens that the bare head ranks first for mask states (..., D); None: all may be drawn.
+
+        So the draws of a block, one behind the other, need not read the whole unembedding each (design, section 4).
+        """
+        return self.base.head(states).topk(self.shortlist).indices if self.shortlist else None
+
+    def guess(self, previous: Tensor, states: Tensor, tokens: Tensor | None) -> Tensor:
+        """Bare logits of the sampler head: `previous` (B, P) int64, `states` (B, P, D) -> (B, P, V).
+
+        With a shortlist `tokens` (B, C), of those alone: (B, P, C).
+        """
+        head, sampled = self.base.head, self.sample(previous, states)
+        if tokens is None:
+            logits: Tensor = head(sampled)
+            return logits
+        logits = sampled @ head.weight[tokens].transpose(1, 2)
+        return logits if head.bias is None else logits + head.bias[tokens][:, None]
 
     @torch.no_grad()
     def probe(self) -> None:
