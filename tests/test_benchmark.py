@@ -10,7 +10,7 @@ from foresay.benchmark import Bench, Result, bench
 from foresay.errors import PromptError
 from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt
-from foresay.stand import LOOKUP, PLAIN, PLANNED, TRANSFORMERS, BenchConfig
+from foresay.stand import LOOKUP, PLAIN, PLANNED, TRANSFORMERS, BenchConfig, Case, Decoder, Run, Stand, Turn
 from toys import LLAMA, random_prompts, with_adapter
 
 KEYS = {
@@ -114,6 +114,26 @@ def test_a_decoder_is_as_fast_as_itself(measured: Bench) -> None:
             assert result.efficiency == 1.0
         if result.decoder == TRANSFORMERS:
             assert result.speedup_vs_transformers == 1.0
+
+
+def test_speed_ups_are_medians_of_the_ratio_within_a_repeat(
+    model: MultiTokenModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The machine gets slower by the repeat; in the second, something held transformers up.
+    seconds = {TRANSFORMERS: [1.0, 40.0, 4.0], PLAIN: [2.0, 4.0, 8.0], "linear": [0.5, 1.0, 2.0]}
+    turns = {name: iter(some) for name, some in seconds.items()}
+
+    def turn(self: Stand, case: Case, decoder: Decoder) -> Turn:
+        return Turn((Run(next(turns[decoder.name]), 0.1, 1, [[1, 2, 3, 4]] * 2, []),), None)
+
+    monkeypatch.setattr(Stand, "turn", turn)
+    monkeypatch.setattr("foresay.benchmark._tokens_per_step", lambda *_: 1.0)
+    found = bench(model, PROMPTS[:2], BenchConfig(layouts=("linear",), lookup_tokens=0))
+    transformers, plain, linear = found.results
+    assert (transformers.speedup_vs_plain, plain.speedup_vs_plain, linear.speedup_vs_plain) == (2.0, 1.0, 4.0)
+    assert (plain.speedup_vs_transformers, linear.speedup_vs_transformers) == (0.5, 2.0)
+    assert (plain.tokens_per_second, plain.tokens_per_second_spread) == (2.0, (1.0, 4.0))
+    assert linear.first_token_seconds == 0.1
 
 
 def test_figures_fit_together(measured: Bench) -> None:

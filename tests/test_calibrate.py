@@ -213,6 +213,21 @@ def test_a_lap_is_a_step_without_drafts_and_one_with_all(batch_size: int, monkey
     assert {len(rows) for _, rows in seen} == {batch_size}
 
 
+def test_the_first_step_of_a_lap_is_the_one_without_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = calibrate._step
+
+    def step(session: Session) -> float:
+        drafted = float(session.live[0].row.drafted)
+        real(session)
+        return 1 + drafted
+
+    monkeypatch.setattr(calibrate, "_step", step)
+    costs = measure(adapted(LLAMA), 1, context=20, seconds=1e9)
+    assert {entry: (cost.drafted, cost.undrafted) for entry, cost in costs.items()} == {
+        entry: (1.0 + entry.masks, 1.0) for entry in MENU
+    }
+
+
 def test_it_measures_up_to_the_end_of_the_context() -> None:
     model = adapted(LLAMA)
     batch, context = rounded(model, 1, model.base.context)

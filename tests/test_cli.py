@@ -324,10 +324,6 @@ EARLY: dict[str, tuple[Arguments, str]] = {
     "calibrate: no batch": (lambda at: ["calibrate", at.adapter, "--batch-sizes", "0"], r"batch_sizes is \(0,\)"),
     "calibrate: no context": (lambda at: ["calibrate", at.adapter, "--contexts", "-1"], r"contexts is \(-1,\)"),
     "calibrate: no time": (lambda at: ["calibrate", at.adapter, "--seconds", "0"], "seconds is 0.0"),
-    "generate: too many masks to plan with": (
-        lambda at: ["generate", at.adapter, "Hi", "--layout", "planned", "--masks", "4"],
-        "4 masks were asked for and the adapter was trained with 3",
-    ),
     "generate: fewer than no threads": (lambda at: ["generate", at.adapter, "Hi", "--threads", "-1"], "threads is -1"),
     "config: broken": (lambda at: at.train("--config", at.file("a: [", "a.yaml")), r"a\.yaml.*; give a YAML file"),
     "config: not UTF-8": (lambda at: at.train("--config", at.file(b"\xff\xfe", "a.yaml")), r"a\.yaml"),
@@ -580,6 +576,13 @@ def test_planned_says_what_it_waits_for(at: At, monkeypatch: pytest.MonkeyPatch,
     shares.clear()
     assert run(*generate).status == 0
     assert shares == [], "the second time nothing is measured"
+
+
+def test_planned_measures_nothing_for_what_is_refused(at: At, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    monkeypatch.setattr("foresay.verbs.planner_for", lambda *_: pytest.fail("it measured"))
+    said = run("generate", at.adapter, "Hi", "--layout", "planned", "--masks", "4")
+    assert (said.status, said.out) == (2, "")
+    assert "4 masks were asked for and the adapter was trained with 3" in said.err
 
 
 def test_info_prints_one_object(at: At, run: Run) -> None:

@@ -84,7 +84,13 @@ def test_several_cases_have_a_summary(lines: list[str]) -> None:
 def test_only_our_answers_count_as_identical() -> None:
     text = " ".join(shown(bench_view(Bench((FOREIGN, RESULT), {}))))
     assert "639 of 640 answers are identical" in text
-    assert "stories 12%" in text
+    assert "stories 12%." in text
+    more = replace(RESULT, lengthened_to=512, repeated_4grams=0.5)
+    assert "stories 12% to 50%." in " ".join(shown(bench_view(Bench((RESULT, more), {}))))
+
+
+def test_without_drafts_there_is_no_table_of_them() -> None:
+    assert not [line for line in shown(bench_view(Bench((FOREIGN,), {}))) if line.startswith("drafts kept")]
 
 
 def test_what_was_not_measured_stays_blank() -> None:

@@ -15,7 +15,7 @@ from foresay.decoding.generate import generate
 from foresay.model import MultiTokenModel
 from foresay.modelling.load import EMBEDDED, NANO, load_tokenizer
 from foresay.prompts import Prompt, by_domain, embedded_prompts
-from foresay.stand import PLAIN, BenchConfig
+from foresay.stand import BenchConfig
 from foresay.terminal import print_table
 from foresay.training.train import Progress
 from foresay.view import TrainingView, bench_view, bench_watching, coloured, progress_bar
@@ -48,7 +48,6 @@ def run(demo: Demo, out: Console, err: Console) -> int:
     out.print(Rule("2. Decode held-out prompts: same output, fewer steps"))
     measured = _measure(model, prompts, demo, err)
     print_table(bench_view(measured))
-    out.print(_identical(measured))
     out.print(Rule("3. One answer of each domain; the tokens of each step share a colour"))
     for domain, group in by_domain(prompts).items():
         _show(model, domain, group[0], demo, out)
@@ -86,12 +85,6 @@ def _measure(model: MultiTokenModel, prompts: Sequence[Prompt], demo: Demo, err:
     )
     with progress_bar(err) as bar:
         return bench(model, prompts, config, bench_watching(bar))
-
-
-def _identical(measured: Bench) -> str:
-    ours = [result for result in measured.results if result.masks or result.decoder == PLAIN]
-    same, asked = sum(result.identical for result in ours), sum(result.prompts for result in ours)
-    return f"Outputs identical to transformers' generate: {same} of {asked}."
 
 
 def _show(model: MultiTokenModel, domain: str, prompt: Prompt, demo: Demo, out: Console) -> None:

@@ -41,7 +41,6 @@ def plain_answers(
     """
     base = model.core.base
     longest = max(map(len, prompts))
-    most = min(max_new_tokens, base.context - longest)
     pad = next(iter(base.stop_tokens), 0)
     ids = torch.tensor([[*[pad] * (longest - len(prompt)), *prompt] for prompt in prompts], device=base.device)
     lengths = torch.tensor([[len(prompt)] for prompt in prompts], device=base.device)
@@ -51,13 +50,12 @@ def plain_answers(
         ids,
         attention_mask=mask.long(),
         do_sample=False,
-        max_new_tokens=most,
+        max_new_tokens=min(max_new_tokens, base.context - longest),
         pad_token_id=pad,
         prompt_lookup_num_tokens=lookup_tokens or None,
         stopping_criteria=[Hearing(heard)] if heard else None,
     )
-    # Prompt lookup may overshoot with its last drafts.
-    return [_until_stop(tokens, base.stop_tokens) for tokens in said[:, longest : longest + most].tolist()]
+    return [_until_stop(tokens, base.stop_tokens) for tokens in said[:, longest:].tolist()]
 
 
 def sampled_answers(

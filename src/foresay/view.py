@@ -130,7 +130,9 @@ def bench_view(bench: Bench) -> Group:
     tables = []
     for length, size in cases:
         results = [r for r in bench.results if (r.lengthened_to, r.batch_size) == (length, size)]
-        tables += [_bench_table(results), _acceptance_table(results)]
+        tables.append(_bench_table(results))
+        drafting = [result for result in results if result.acceptance_per_position]
+        tables += [_acceptance_table(drafting)] if drafting else []
     if len(cases) > 1:
         tables += [_speedup_table(bench, length) for length in bench.lengths]
     spaced: list[RenderableType] = [part for table in tables for part in (table, "")]
@@ -180,10 +182,9 @@ def _bench_row(result: Result) -> list[str]:
 
 def _acceptance_table(results: Sequence[Result]) -> Table:
     """Share of steps that kept the first, second, ... draft."""
-    drafting = [result for result in results if result.acceptance_per_position]
-    most = max((len(result.acceptance_per_position) for result in drafting), default=0)
+    most = max(len(result.acceptance_per_position) for result in results)
     table = _table("drafts kept, by position, %", "", *map(str, range(1, most + 1)))
-    for domain, own in groupby(drafting, lambda result: result.domain):
+    for domain, own in groupby(results, lambda result: result.domain):
         table.add_section()
         table.add_row(Text(domain, style="bold"))
         for result in own:
@@ -204,15 +205,23 @@ def _bench_notes(bench: Bench) -> Text:
     """What stands beside the figures."""
     ours = [result for result in bench.results if result.decoder not in (TRANSFORMERS, LOOKUP)]
     same, asked = sum(result.identical for result in ours), sum(result.prompts for result in ours)
-    loops = {result.domain: f"{result.domain} {result.repeated_4grams:.0%}" for result in bench.results}
+    loops: dict[str, list[float]] = {}
+    for result in bench.results:
+        loops.setdefault(result.domain, []).append(result.repeated_4grams)
+    shares = ", ".join(f"{domain} {_percent(some)}" for domain, some in loops.items())
     return Text(
         f"{same} of {asked} answers are identical to transformers' own. Repeated 4-grams in\n"
-        f"them, which make drafting easier: {', '.join(loops.values())}.\n"
+        f"them, which make drafting easier: {shares}.\n"
         "Spread: half of largest minus smallest. Efficiency: times plain over tokens a\n"
         "step. First: until the first token. Peak: memory of the whole process (CUDA:\n"
         "of tensors on the device).",
         style="dim",
     )
+
+
+def _percent(shares: Sequence[float]) -> str:
+    low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _prompts(length: int) -> str:
