@@ -12,10 +12,11 @@ from foresay.check import CheckConfig, check_sampling
 from foresay.config import SampleConfig
 from foresay.decoding.choose import Sampled
 from foresay.decoding.dice import LoadedDice, SeededDice
+from foresay.distribution import holm
 from foresay.errors import ConfigError
 from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt
-from foresay.reference import sampled_answers
+from foresay.reference import plain_answer, sampled_answers
 from foresay.trial import ENDED, RATIO, SamplingReport, Trial, broken_chooser_of
 from toys import LLAMA, VOCABULARY, random_prompts, with_adapter
 
@@ -49,7 +50,7 @@ def test_a_sound_decoder_shows_no_bias(trial: Trial) -> None:
     assert found.sentence.startswith("Sampling shows no bias: linear p = ")
     assert (found.samples, found.reference_samples, found.prompt, found.masks) == (100, 100 * RATIO, PROMPT, 3)
     assert found.corrected.keys() == found.p_values.keys() == {"linear", "quadratic"}
-    assert all(found.corrected[layout] >= value for layout, value in found.p_values.items())
+    assert list(found.corrected.values()) == holm(list(found.p_values.values())) != list(found.p_values.values())
     assert trial.run(["linear", "quadratic"]) == found
 
 
@@ -107,14 +108,20 @@ def test_ended_answers_are_filled_up(trial: Trial, monkeypatch: pytest.MonkeyPat
         assert (ended[:, 1:] == (ended[:, :-1] | np.isin(drawn[:, :-1], stops))).all()
 
 
-def test_transformers_draws_by_the_settings_alone(model: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
+SURE = [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}, {"temperature": 1e-3}]
+"""Settings that leave nothing but the best token."""
+
+
+@pytest.mark.parametrize("settings", SURE, ids=str)
+def test_transformers_draws_by_the_settings_alone(
+    model: MultiTokenModel, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sure = SampleConfig(**{"temperature": 1.0} | settings)
     before = torch.get_rng_state()
-    greedy = SampleConfig(temperature=1.0, top_k=1)
-    said = sampled_answers(model, PROMPT, greedy, 3, 5)
-    assert said[0] == said[1] == said[2]
-    assert torch.equal(before, torch.get_rng_state())
+    best = plain_answer(model, PROMPT, 5)
     monkeypatch.setattr(model.core.model.generation_config, "repetition_penalty", 50.0)
-    assert sampled_answers(model, PROMPT, greedy, 3, 5) == said
+    assert sampled_answers(model, PROMPT, sure, 3, 5) == [best] * 3
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_loaded_dice_keep_every_draft_and_draw_as_before() -> None:

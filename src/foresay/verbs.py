@@ -266,8 +266,8 @@ class CheckCommand:
 
     The shortest prompt is then answered many times, sampled by transformers and in each layout, and a permutation test
     compares the joint distribution of tokens 2 to 6. A corrected p-value below 0.01 is a fault: one sound model in a
-    hundred has it by chance, but not again with another --seed. A verifier broken on purpose must be caught too, or
-    the test says that it has no power. With --temperature 0 nothing is sampled.
+    hundred has it by chance, and hardly again with another --seed. A verifier broken on purpose must be caught too,
+    or the test says that it has no power. With --temperature 0 nothing is sampled.
 
     Examples:
       foresay check nano
