@@ -6,7 +6,7 @@ import torch
 from foresay.memory import peak_bytes, restart_peak
 
 CPU = torch.device("cpu")
-MANY = 64 * 2**20
+MANY = 256 * 2**20
 """Bytes that no other test in this process takes and gives back meanwhile."""
 
 
@@ -16,9 +16,9 @@ def test_the_peak_is_that_of_the_stretch() -> None:
     before = peak_bytes(CPU)
     torch.ones(MANY // 4)
     held = peak_bytes(CPU)
-    assert held >= before + 0.9 * MANY
+    assert held >= before + 0.5 * MANY
     restart_peak(CPU)
-    assert peak_bytes(CPU) <= held - 0.9 * MANY
+    assert peak_bytes(CPU) <= held - 0.5 * MANY
 
 
 def test_a_system_that_does_not_tell_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:

@@ -177,7 +177,7 @@ def test_call_that_breaks_is_forgotten(model: MultiTokenModel, monkeypatch: pyte
 
     with monkeypatch.context() as patch:
         # Inside a forward, while the gate stands open.
-        patch.setattr(type(model.core.adapter.pairs[-1]), "forward", broken)
+        patch.setattr(type(model.core.adapter.pairs[-1]), "_add", broken)
         with pytest.raises(KeyboardInterrupt):
             model.generate(ids, attention_mask=mask, max_new_tokens=NEW)
     check_still_works(model)
@@ -202,7 +202,7 @@ def test_answers_go_through_the_chat_template(nano: MultiTokenModel) -> None:
 
 
 def test_unknown_setting_of_an_answer_is_refused_with_the_known_ones(nano: MultiTokenModel) -> None:
-    message = "unknown setting 'temprature'; known are layout, masks, branches, nodes, max_new_tokens, ignore_stop"
+    message = "unknown setting 'temprature'; known are layout, masks, branches, nodes, shortlist, max_new_tokens, "
     with pytest.raises(PromptError, match=message):
         nano.answer(["Say hi."], temprature=0.7)
 

@@ -23,6 +23,8 @@ def _anew() -> Iterator[None]:
     torch._dynamo.utils.counters.clear()
     yield
     torch._dynamo.reset()
+    for toy in (LLAMA, GEMMA3):
+        adapted(toy).compile_steps(False)
 
 
 def say(toy: Toy, layout: FixedLayout, masks: int, lengths: tuple[int, ...], compile: bool = True) -> None:

@@ -1,5 +1,7 @@
 """Greedy output is plain's, to the token: transformers' own `generate` on each prompt alone is the judge."""
 
+from dataclasses import replace
+
 import pytest
 from checks import (
     BATCHES,
@@ -16,7 +18,7 @@ from checks import (
 
 from foresay.config import DecodeConfig, LayoutName
 from foresay.decoding.topology import tree_for
-from toys import GEMMA2, GPT2, LLAMA, MASKS, MISTRAL_WINDOW, OPT, QWEN3_MOE, TOYS, Toy, adapted
+from toys import GEMMA2, GPT2, LLAMA, MASKS, MISTRAL_WINDOW, OPT, QWEN3_MOE, TOYS, VOCABULARY, Toy, adapted
 
 with_masks = pytest.mark.parametrize("layout", ["linear", "quadratic", "tree"])
 
@@ -65,6 +67,16 @@ def test_every_shape_of_tree(toy: Toy, branches: int, nodes: int) -> None:
     check_greedy_is_plain(adapted(toy), toy, config)
     generations = check_drafter_changes_nothing(adapted(toy), toy, config, sometimes_right)
     assert len({step.accepted for generation in generations for step in generation.steps if step.drafted}) > 1
+
+
+@with_masks
+@pytest.mark.parametrize("toy", [LLAMA, GPT2, GEMMA2], ids=lambda toy: toy.name)
+def test_a_shortlist_changes_drafts_only(toy: Toy, layout: LayoutName) -> None:
+    """However short; one as long as the vocabulary drafts as none does."""
+    config = DecodeConfig(layout=layout, masks=3, max_new_tokens=NEW)
+    said = [check_greedy_is_plain(adapted(toy), toy, replace(config, shortlist=size)) for size in (3, 8, VOCABULARY, 0)]
+    assert said[2] == said[3]
+    assert said[0] != said[3]
 
 
 @pytest.mark.parametrize("layout", ["plain", "linear", "quadratic", "tree"])

@@ -165,6 +165,11 @@ def test_every_layout_has_the_bases_distribution(mtp: MaskModel, layout: LayoutN
     check_exact(mtp, layout, greedy_drafts=greedy_drafts)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS[1:])
+def test_a_shortlist_leaves_the_distribution(mtp: MaskModel, layout: LayoutName) -> None:
+    check_exact(mtp, layout, shortlist=2)
+
+
 @pytest.mark.parametrize(("branches", "nodes"), [(2, 2), (2, 3), (2, 6), (3, 5)])
 def test_every_shape_of_tree_has_the_bases_distribution(mtp: MaskModel, branches: int, nodes: int) -> None:
     check_exact(mtp, "tree", branches=branches, nodes=nodes)
