@@ -41,6 +41,8 @@ class BenchConfig:
     """Lengths of the prompts: other prompts of the domain go in front; 0 leaves them as they are."""
     lookup_tokens: int = 10
     """Tokens that transformers' prompt lookup drafts (at batch size 1, all it can); 0 leaves it out."""
+    compile: bool = False
+    """Send our steps, not transformers', through torch.compile."""
     max_new_tokens: int = 48
     """Most tokens generated for a prompt."""
     repeats: int = 3
@@ -199,6 +201,7 @@ class Stand:
         """Decode one batch; the planner is ready before the clock starts, as it is in all requests but the first."""
         core, device, longest = self.model.core, self.model.core.base.device, max(map(len, batch))
         planned = decoder.name == PLANNED
+        core.compile_steps(self.config.compile)  # the planner measures steps as they will be made
         planner = planner_for(core, len(batch), longest, watch=self.watching.calibration) if planned else None
         listener = Listener(device, now(device))
         generations: list[Generation] = []
@@ -206,7 +209,12 @@ class Stand:
             lookup = self.config.lookup_tokens if decoder.name == LOOKUP else 0
             answers = plain_answers(self.model, batch, max_new_tokens, lookup, listener.hear)
         else:
-            config = DecodeConfig(layout=decoder.name, masks=decoder.masks, max_new_tokens=max_new_tokens)  # type: ignore[arg-type]
+            config = DecodeConfig(
+                layout=decoder.name,  # type: ignore[arg-type]
+                masks=decoder.masks,
+                max_new_tokens=max_new_tokens,
+                compile=self.config.compile,
+            )
             generations = generate(core, batch, config, How(watch=listener.hear, planner=planner))
             answers = [generation.tokens for generation in generations]
         return Run(now(device) - listener.started, listener.first_seconds, listener.steps, answers, generations)

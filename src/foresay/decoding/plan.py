@@ -48,6 +48,11 @@ class Plan:
         """Most drafts of a sequence."""
         return max(row.drafted for row in self.rows)
 
+    @property
+    def unembedded(self) -> int:
+        """Real rows, from the last, that get logits: the judged and, but for a prompt, the dead: few shapes again."""
+        return self.layout.real if self.layout.real <= self.tree.drafts + 1 else self.drafted + 1
+
     def pads(self) -> list[int]:
         """Dead rows in front of each sequence."""
         return [self.layout.real - row.fresh for row in self.rows]

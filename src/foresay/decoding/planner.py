@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 
 from foresay.config import FixedLayout
 
-PRIOR_STEPS = 20.0
-"""Steps that the acceptance from training counts for."""
+PRIOR_STEPS = 10.0
+"""Steps that the acceptance from training counts for: texts differ."""
 UNKNOWN = 0.5
 """Conditional acceptance assumed where training left none: worth a try, and soon corrected."""
 MEMORY = 0.99
@@ -116,11 +116,17 @@ class Acceptance:
             self.reached[place] = self.reached[place] * MEMORY + 1
             self.kept[place] = self.kept[place] * MEMORY + (place < accepted)
 
-    def estimate(self) -> list[float]:
-        """a_1, a_2, ..."""
-        chances, product = [], 1.0
+    def estimate(self, hopeful: bool = False) -> list[float]:
+        """a_1, a_2, ...
+
+        `hopeful`: each conditional chance a standard error higher, but for the error that full memory leaves. What is
+        little known is then tried sooner (Auer et al. 2002, upper confidence bounds), and what is well known is not.
+        """
+        chances, product, least = [], 1.0, (1 - MEMORY) ** 0.5
         for kept, reached in zip(self.kept, self.reached):
-            product *= kept / reached
+            chance = kept / reached
+            error = (chance * (1 - chance)) ** 0.5 * max(reached**-0.5 - least, 0.0)
+            product *= min(chance + hopeful * error, 1.0)
             chances.append(product)
         return chances
 
@@ -136,15 +142,15 @@ class Planner:
     acceptance: Acceptance
     plain_steps: int = 0
 
-    def best(self) -> Entry:
-        """The entry that pays most, as far as is known."""
-        known = self.acceptance.estimate()
+    def best(self, hopeful: bool = False) -> Entry:
+        """The entry that pays most, as far as is known, or may be hoped."""
+        known = self.acceptance.estimate(hopeful)
         possible = [entry for entry in self.costs if entry.masks <= len(known)]
         return max(possible, key=lambda entry: expected_rate(entry, self.costs[entry], known))
 
     def choose(self) -> Entry:
         """The entry of the next step."""
-        best = self.best()
+        best = self.best(hopeful=True)
         self.plain_steps = self.plain_steps + 1 if best == PLAIN else 0
         probe = Entry("linear", min(PROBE_MASKS, len(self.acceptance.prior)))
         return probe if best == PLAIN and self.plain_steps % PROBE_EVERY == 0 else best

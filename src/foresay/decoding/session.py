@@ -121,8 +121,8 @@ class Session:
         plan = self._plan()
         ids = plan.align(self.pending.tokens)
         call = plan.call(ids.device)
-        seen = self.model.see(ids, call, self.cache, plan.drafted + 1)
-        verdict = self.chooser.verify(seen.logits, self._asked(plan, ids))
+        seen = self.model.see(ids, call, self.cache, plan.unembedded)
+        verdict = self.chooser.verify(seen.logits[:, plan.unembedded - plan.drafted - 1 :], self._asked(plan, ids))
         kept = self._keep(plan, verdict)
         if not plan.layout.tree.is_chain:
             # What stays of a tree lies scattered; a root whose drafts branch is the call's first row.
