@@ -1,4 +1,4 @@
-"""One thread, no hub, and hypothesis without clocks or a database: the same run everywhere."""
+"""One thread, no hub, a fresh cache, and hypothesis without clocks or a database: the same run everywhere."""
 
 import inspect
 import os
@@ -14,6 +14,8 @@ from hypothesis import settings
 from transformers import Phi3ForCausalLM
 
 torch.set_num_threads(1)
+CACHE = tempfile.TemporaryDirectory(prefix="foresay-cache-")
+os.environ["FORESAY_CACHE"] = CACHE.name
 settings.register_profile("laws", deadline=None, database=None, derandomize=True, max_examples=60)
 settings.load_profile("laws")
 

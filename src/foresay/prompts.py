@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from foresay.errors import DataError
 from foresay.modelling.load import EMBEDDED
-from foresay.training.data import PROMPT_COLUMNS, Record, checked_messages, read_records, template_ids
+from foresay.training.data import PROMPT_COLUMNS, checked_messages, template_ids
+from foresay.training.records import Record, read_records
 
 DOMAINS = ("math", "code", "stories", "chat")
 Split = Literal["dev", "test", "all"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from foresay.cache_folder import cache_folder
 from foresay.config import DecodeConfig
 from foresay.decoding.planner import MENU, Acceptance, Cost, Costs, Entry, Planner
 from foresay.decoding.session import Session
@@ -75,11 +76,6 @@ def measure(model: MaskModel, entry: Entry, batch_size: int, context: int) -> Co
             seconds[drafted].append(time.perf_counter() - started)
     every = seconds[True] + seconds[False]
     return Cost(*(statistics.median(seconds[kind] or every) for kind in (True, False)))
-
-
-def cache_folder() -> Path:
-    """Where measurements are kept."""
-    return Path(os.environ.get("FORESAY_CACHE", Path.home() / ".cache" / "foresay"))
 
 
 def _machine(model: MaskModel) -> str:
