@@ -11,6 +11,7 @@ from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.session import Generation
 from foresay.metrics import tally
 from foresay.model import MultiTokenModel
+from foresay.probe import PROBED, check_labels
 from foresay.prompts import Prompt, by_domain
 from foresay.provenance import provenance
 from foresay.training.corpus import Report, read, split
@@ -84,6 +85,7 @@ def adapt(
     decoded = tuple(prompts) or tuple(_as_prompts(heldout))
     if decoded:
         check_prompts(model.core, [prompt.ids for prompt in decoded], DecodeConfig())
+    check_labels(model.core, examples[:PROBED])
     for part in parts:
         told(part.report)
     run = _Run(recipe, model, decoded, [part.described for part in parts], watch, stop)

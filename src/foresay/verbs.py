@@ -26,6 +26,7 @@ from foresay.config import (
     require,
     require_at_least,
 )
+from foresay.data_verbs import DataCommand
 from foresay.decoding.generate import generate
 from foresay.decoding.session import How
 from foresay.demo import Demo
@@ -363,6 +364,7 @@ class DemoCommand:
 VERBS: dict[str, type] = {
     "demo": DemoCommand,
     "train": TrainCommand,
+    "data": DataCommand,
     "generate": GenerateCommand,
     "compress": CompressCommand,
     "check": CheckCommand,
