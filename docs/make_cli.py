@@ -25,8 +25,8 @@ def helped(arguments: list[str]) -> str:
 def page() -> str:
     """The whole page."""
     parts = ["# Command line", "Made by `make docs`; a test keeps it fresh.", "```text", helped([]), "```"]
-    for verb in VERBS:
-        parts += [f"## foresay {verb}", "```text", helped([verb]), "```"]
+    for verb in (*VERBS, "data preview", "data generate"):
+        parts += [f"## foresay {verb}", "```text", helped(verb.split()), "```"]
     return "\n\n".join(parts).replace("```text\n\n", "```text\n").replace("\n\n```\n", "\n```\n").rstrip() + "\n"
 
 

@@ -194,7 +194,7 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
     ),
     "train: empty data": (lambda at: at.train(data=at.file("")), r"input\.jsonl is empty; give a file with chat"),
     "train: data not JSON": (
-        lambda at: at.train(data=at.file('{"text": "a b c"}\n{"text" "b"}\n')),
+        lambda at: at.train("--strict", data=at.file('{"text": "a b c"}\n{"text" "b"}\n')),
         r"input\.jsonl:2 is not JSON \(Expecting ':' delimiter\); mend or remove the line",
     ),
     "train: data without columns": (
@@ -203,7 +203,7 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
     ),
     "train: data not UTF-8": (
         lambda at: at.train(data=at.file(b'{"text": "\xff"}')),
-        r"input\.jsonl is not UTF-8 at byte 10; save it as UTF-8",
+        r"input\.jsonl:1 is not UTF-8 at byte 10; save it as UTF-8",
     ),
     "train: prompts longer than the maximum": (
         lambda at: at.train(data=at.file(json.dumps({"prompt": "word " * 200, "response": "yes"}))),

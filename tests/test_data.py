@@ -1,6 +1,7 @@
 """From files to token ids and loss masks; what cannot be used is refused with file and line."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,28 +9,44 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from foresay.errors import DataError
+from foresay.errors import DataError, MaskError
 from foresay.modelling.load import load_tokenizer
+from foresay.training.corpus import read
 from foresay.training.data import (
     PROMPT_COLUMNS,
     RESPONSE_COLUMNS,
     TEXT_PROMPT_TOKENS,
+    Encoder,
     Example,
-    load_examples,
-    read_records,
 )
+from foresay.training.records import read_records
+from foresay.training.source import Source
 
 STOP = "<|endoftext|>"
 # A template that forgets the thoughts of turns that are over, as reasoning models' templates do.
 FORGETFUL = (
     "{% for m in messages %}<|{{m['role']}}|>"
-    "{% if loop.last or m['role'] == 'user' %}{{m['content']}}{% endif %}{% endfor %}"
+    "{% if loop.last or m['role'] == 'user' %}{{m['content']}}"
+    "{% if m['role'] == 'assistant' %}<|endoftext|>{% endif %}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 # One that opens an answer with something that the answered turn lacks.
 THINKING = (
     "{% for m in messages %}<|{{m['role']}}|>{{m['content']}}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>thoughts{% endif %}"
+)
+
+
+# One that marks what is generated; in the right place with nothing before and the stop after.
+MARKED = (
+    "{{% for m in messages %}}{{% if m['role'] == 'user' %}}<|user|>{{{{m['content']}}}}"
+    "{{% else %}}{before}{{{{m['content']}}}}{after}{{% endif %}}{{% endfor %}}"
+    "{{% if add_generation_prompt %}}<|assistant|>{{% endif %}}"
+)
+SAID, OVER = "{% generation %}", "{% endgeneration %}"
+UNSTOPPED = (
+    "{% for m in messages %}<|{{m['role']}}|>{{m['content']}}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
 
@@ -68,6 +85,10 @@ def chat(*contents: str) -> dict[str, Any]:
 
 
 ROWS = (chat("Count to two.", "One, two."), {"prompt": "Say hi.", "response": "Hi!"}, {"text": "Once upon a time."})
+
+
+def load_examples(path: Path, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
+    return list(read(Source(str(path)), Encoder(tokenizer, max_length), strict=True).examples)
 
 
 # Files.
@@ -250,9 +271,9 @@ def test_without_a_template_no_turn_is_lost(tmp_path: Path, bare: PreTrainedToke
             f'{{"prompt": "{"word " * 99}", "response": "b"}}',
             r"none of the 1 rows of .* within 64 tokens; raise --max-",
         ),
-        ('{"messages": [{"role": "user", "content": "a"}]}', "none of the 1 rows of .* has two answer tokens"),
-        ('{"messages": []}', "none of the 1 rows of .* has two answer tokens"),
-        (b'{"text": "caf\xe9"}', r"data\.jsonl is not UTF-8 at byte 13; save it as UTF-8"),
+        ('{"messages": [{"role": "user", "content": "a"}]}', r"data\.jsonl:1 has no assistant message"),
+        ('{"messages": []}', r"data\.jsonl:1 has no assistant message"),
+        (b'{"text": "caf\xe9"}', r"data\.jsonl:1 is not UTF-8 at byte 13; save it as UTF-8"),
     ],
 )
 def test_unusable_file_is_refused_with_the_place(
@@ -267,24 +288,67 @@ def test_empty_text_file_is_refused(tmp_path: Path, tokenizer: PreTrainedTokeniz
         load_examples(write(tmp_path, " \n", "a.txt"), tokenizer, 64)
 
 
-@pytest.mark.parametrize("name", ["nowhere.jsonl", "."])
-def test_missing_file_is_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    with pytest.raises(DataError, match="does not exist; give a local JSON, JSONL or text file"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nowhere.jsonl", "does not exist; give a local JSON, JSONL or text file"), (".", "folder .* has no data file")],
+)
+def test_missing_file_is_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerBase, name: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         load_examples(tmp_path / name, tokenizer, 64)
 
 
+def test_template_that_opens_answers_otherwise_is_refused(tmp_path: Path, bare: PreTrainedTokenizerBase) -> None:
+    bare.chat_template = THINKING
+    message = r"data\.jsonl:1: the chat template writes turn 2 differently .* give prompt/response rows instead"
+    with pytest.raises(DataError, match=message):
+        load_examples(write_rows(tmp_path, chat("Hi.", "Hello.")), bare, 64)
+
+
+def test_template_that_rewrites_history_gives_an_example_for_each_turn(
+    tmp_path: Path, bare: PreTrainedTokenizerBase
+) -> None:
+    """Each holds what decoding that turn would see."""
+    bare.chat_template = FORGETFUL
+    row = chat("Hi.", "Hello you.", "And?", "Bye bye.")
+    first, second = load_examples(write_rows(tmp_path, row), bare, 64)
+    assert bare.decode(first.ids) == f"<|user|>Hi.<|assistant|>Hello you.{STOP}"
+    assert bare.decode(second.ids) == f"<|user|>Hi.<|assistant|><|user|>And?<|assistant|>Bye bye.{STOP}"
+    assert answered(bare, second) == f"Bye bye.{STOP}"
+
+
+@pytest.mark.parametrize("contents", [("Hi.", "Hello you."), ("Hi.", "Hello you.", "And?", "Bye bye.")])
+def test_generation_markers_and_prefixes_agree(
+    tmp_path: Path, bare: PreTrainedTokenizerBase, contents: Sequence[str]
+) -> None:
+    path = write_rows(tmp_path, chat(*contents))
+    marked = MARKED.format(before="<|assistant|>" + SAID, after=f"{STOP}{OVER} ")
+    bare.chat_template = marked
+    by_markers = load_examples(path, bare, 64)
+    assert Encoder(bare, 64).method == "generation markers"
+    bare.chat_template = re.sub(r"\{% (end)?generation %\}", "", marked)
+    assert Encoder(bare, 64).method == "verified prefixes"
+    assert load_examples(path, bare, 64) == by_markers
+    assert answered(bare, by_markers[0]).count(STOP) == len(contents) // 2
+
+
 @pytest.mark.parametrize(
-    ("template", "contents", "turn"),
-    [(FORGETFUL, ("Hi.", "Hello.", "And?", "Bye."), 4), (THINKING, ("Hi.", "Hello."), 2)],
-    ids=["forgetful", "thinking"],
+    ("template", "message"),
+    [
+        (MARKED.format(before=SAID + "<|assistant|>", after=STOP + OVER), "loss begins at token .*decoding begins at"),
+        (MARKED.format(before="<|assistant|>" + SAID, after=OVER + STOP), "ends an answer with .* and no stop token"),
+        (SAID + FORGETFUL + OVER, "give loss to all of the .* tokens"),
+        (FORGETFUL + SAID + OVER, "give loss to none of the .* tokens"),
+        (UNSTOPPED, "ends an answer with 'Hello you.' and no stop token"),
+    ],
+    ids=["off by one", "stop outside", "all", "none", "never stops"],
 )
-def test_template_that_rewrites_history_is_refused(
-    tmp_path: Path, bare: PreTrainedTokenizerBase, template: str, contents: Sequence[str], turn: int
+def test_template_that_teaches_the_wrong_tokens_is_fatal(
+    tmp_path: Path, bare: PreTrainedTokenizerBase, template: str, message: str
 ) -> None:
     bare.chat_template = template
-    message = rf"data\.jsonl:1: the chat template writes turn {turn} differently .* give prompt/response rows instead"
-    with pytest.raises(DataError, match=message):
-        load_examples(write_rows(tmp_path, chat(*contents)), bare, 64)
+    path = write_rows(tmp_path, {"text": "a b c"}, chat("Hi.", "Hello you."))
+    with pytest.raises(MaskError, match=rf"data\.jsonl:2.*{message}"):
+        read(Source(str(path)), Encoder(bare, 64), strict=False)
 
 
 @pytest.mark.parametrize(

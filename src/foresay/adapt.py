@@ -1,22 +1,22 @@
 """The verb `train`: from a base and a data file to a saved adapter, with real decodes on the way."""
 
-import hashlib
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from foresay.artefact import check_writable
-from foresay.config import DecodeConfig, LossConfig, MTPConfig, TrainConfig
+from foresay.config import DataConfig, DecodeConfig, LossConfig, MTPConfig, TrainConfig
 from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.session import Generation
-from foresay.errors import DataError
 from foresay.metrics import tally
 from foresay.model import MultiTokenModel
+from foresay.probe import PROBED, check_labels
 from foresay.prompts import Prompt, by_domain
 from foresay.provenance import provenance
-from foresay.training.data import Example, load_examples
+from foresay.training.corpus import Report, read, split
+from foresay.training.data import Encoder, Example
+from foresay.training.source import Source
 from foresay.training.train import Progress, Trainer
 
 HELDOUT_TOKENS = 64
@@ -28,11 +28,13 @@ class Recipe:
     """What to train, on what, where to."""
 
     base: str
-    data: tuple[Path, ...]
+    data: tuple[str | Path, ...]
+    """Files, folders or hub ids, with settings as `Source.parse` reads them."""
     out: Path
     mtp: MTPConfig = field(default_factory=MTPConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    reading: DataConfig = field(default_factory=DataConfig)
     overwrite: bool = False
 
 
@@ -63,10 +65,12 @@ def adapt(
     watch: Callable[[News], None],
     prompts: Sequence[Prompt] = (),
     stop: Callable[[Progress], bool] = lambda progress: False,
+    told: Callable[[Report], None] = lambda report: None,
 ) -> Adapted:
     """Train an adapter and save it.
 
-    `watch` is told of every step, `prompts` replace the examples held out of the data, `stop` may end the run early.
+    `watch` is told of every step, `prompts` replace the examples held out of the data, `stop` may end the run early,
+    `told` hears what became of the rows of each source.
     Raises DataError, ArtefactError, BaseNotFound, UnsupportedBase; then nothing is written.
     """
     check_writable(recipe.out, recipe.overwrite)
@@ -74,12 +78,17 @@ def adapt(
     model = MultiTokenModel.from_base(recipe.base, recipe.mtp, dtype=config.dtype, seed=config.seed)
     tokenizer = model.require_tokenizer()
     length = min(config.max_length, model.core.base.limits[0])
-    examples = [example for path in recipe.data for example in load_examples(path, tokenizer, length)]
-    examples, heldout = _split(examples, 0 if prompts else config.heldout, config.seed)
+    encoder = Encoder(tokenizer, length, frozenset(model.core.base.stop_tokens))
+    sources = [Source.parse(str(text), recipe.reading.columns) for text in recipe.data]
+    parts = [read(source, encoder, recipe.reading.strict) for source in sources]
+    examples, heldout = split(parts, 0 if prompts else config.heldout, config.seed)
     decoded = tuple(prompts) or tuple(_as_prompts(heldout))
     if decoded:
         check_prompts(model.core, [prompt.ids for prompt in decoded], DecodeConfig())
-    run = _Run(recipe, model, decoded, watch, stop)
+    check_labels(model.core, examples[:PROBED])
+    for part in parts:
+        told(part.report)
+    run = _Run(recipe, model, decoded, [part.described for part in parts], watch, stop)
     last = Trainer(model.core, examples, config, recipe.losses, run.after_step).run()
     run.finish(last)
     return Adapted(
@@ -100,6 +109,7 @@ class _Run:
     recipe: Recipe
     model: MultiTokenModel
     prompts: tuple[Prompt, ...]
+    data: list[dict[str, Any]]
     watch: Callable[[News], None]
     stop: Callable[[Progress], bool]
     tokens_per_step: dict[str, float] = field(default_factory=dict)
@@ -130,7 +140,7 @@ class _Run:
             mtp=asdict(recipe.mtp),
             losses=asdict(recipe.losses),
             train=asdict(recipe.train),
-            data=[describe_file(path) for path in recipe.data],
+            data=self.data,
             steps=progress.step,
             seconds=round(progress.seconds, 1),
             tokens_per_step={name: round(value, 3) for name, value in self.tokens_per_step.items()},
@@ -152,21 +162,6 @@ def decode_heldout(model: MultiTokenModel, prompts: Sequence[Prompt]) -> list[Ge
     """Decode prompts together: quadratic, all masks."""
     config = DecodeConfig(layout="quadratic", max_new_tokens=HELDOUT_TOKENS)
     return generate(model.core, [prompt.ids for prompt in prompts], config)
-
-
-def describe_file(path: Path) -> dict[str, Any]:
-    """Name, size and hash of a data file."""
-    content = path.read_bytes()
-    return {"name": path.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()[:16]}
-
-
-def _split(examples: list[Example], heldout: int, seed: int) -> tuple[list[Example], list[Example]]:
-    """Keep `heldout` examples, at most a fifth of all, out of training."""
-    if len(examples) < 2:
-        raise DataError(f"the data holds {len(examples)} usable example; give at least 2, one to train and one to test")
-    shuffled = random.Random(seed).sample(examples, len(examples))
-    cut = min(heldout, max(len(examples) // 5, 1)) if heldout else 0
-    return shuffled[cut:], shuffled[:cut]
 
 
 def _as_prompts(examples: Sequence[Example]) -> list[Prompt]:

@@ -21,5 +21,9 @@ class DataError(ForesayError):
     """Training data or prompts that cannot be used, with file and line."""
 
 
+class MaskError(DataError):
+    """A chat template that would teach the wrong tokens: no matter of one bad row, so never passed over."""
+
+
 class PromptError(ForesayError):
     """A request that the decoder cannot serve: empty batch, prompt past the context, too many masks."""

@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from foresay.errors import DataError
 from foresay.modelling.load import EMBEDDED
-from foresay.training.data import PROMPT_COLUMNS, Record, checked_messages, read_records, template_ids
+from foresay.training.data import CHAT_COLUMNS, PROMPT_COLUMNS, checked_messages, template_ids
+from foresay.training.records import Record, read_records
 
 DOMAINS = ("math", "code", "stories", "chat")
 Split = Literal["dev", "test", "all"]
@@ -39,7 +40,7 @@ def embedded_prompts(tokenizer: PreTrainedTokenizerBase, split: Split, most: int
     for domain in DOMAINS:
         path = EMBEDDED / "prompts" / f"{domain}.jsonl"
         records = [record for record in read_records(path) if split in ("all", record.row["split"])]
-        chosen += [_prompt(record, tokenizer, domain) for record in records[:most]]
+        chosen += [prompt_of(record, tokenizer, domain) for record in records[:most]]
     return chosen
 
 
@@ -48,7 +49,7 @@ def file_prompts(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]
 
     Raises DataError, with file and line.
     """
-    prompts = [_prompt(record, tokenizer, str(record.row.get("domain", path.stem))) for record in read_records(path)]
+    prompts = [prompt_of(record, tokenizer, str(record.row.get("domain", path.stem))) for record in read_records(path)]
     if not prompts:
         raise DataError(f"{path} is empty; give one prompt a row")
     return prompts
@@ -78,10 +79,11 @@ def lengthened(prompts: Sequence[Prompt], tokens: int) -> list[Prompt]:
     return longer
 
 
-def _prompt(record: Record, tokenizer: PreTrainedTokenizerBase, domain: str) -> Prompt:
+def prompt_of(record: Record, tokenizer: PreTrainedTokenizerBase, domain: str) -> Prompt:
+    """The prompt of a row: its messages before the last answer, its question, or its text. Raises DataError."""
     row = record.row
-    if isinstance(row.get("messages"), list) and row["messages"]:
-        messages = checked_messages(record)
+    messages = checked_messages(record) if any(isinstance(row.get(name), list) for name in CHAT_COLUMNS) else []
+    if messages:
         asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages
         if tokenizer.chat_template is None:
             bare = "\n".join(message["content"] for message in asked)

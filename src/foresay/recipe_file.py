@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from foresay.config import LossConfig, MTPConfig, TrainConfig
+from foresay.config import DataConfig, LossConfig, MTPConfig, TrainConfig
 from foresay.errors import ConfigError
 
 
@@ -30,7 +30,8 @@ def with_config(arguments: list[str]) -> list[str]:
         raise ConfigError(f"config {path} cannot be read ({why}); give a YAML file of settings") from error
     if not isinstance(content, dict):
         raise ConfigError(f"config {path} holds no settings; write one `name: value` a line")
-    defaults = {entry.name: entry.default for kind in (MTPConfig, LossConfig, TrainConfig) for entry in fields(kind)}
+    kinds = (MTPConfig, LossConfig, TrainConfig, DataConfig)
+    defaults = {entry.name: entry.default for kind in kinds for entry in fields(kind)}
     settings = {str(key).replace("-", "_"): value for key, value in content.items()}
     unknown = sorted(settings.keys() - defaults.keys())
     if unknown:
@@ -47,6 +48,8 @@ def _split_config(argument: str) -> list[str]:
 
 def _flag(name: str, value: Any, default: Any) -> list[str]:
     flag = name.replace("_", "-")
+    if isinstance(value, list):
+        return [f"--{flag}", *map(str, value)] if value else []
     if not isinstance(default, bool):
         return [f"--{flag}", str(value)]
     if not isinstance(value, bool):

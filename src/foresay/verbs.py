@@ -16,6 +16,7 @@ from foresay.benchmark import Bench, bench
 from foresay.check import Certificate, CheckConfig, Checker, check_sampling
 from foresay.compress import compress
 from foresay.config import (
+    DataConfig,
     DecodeConfig,
     DType,
     LossConfig,
@@ -25,6 +26,7 @@ from foresay.config import (
     require,
     require_at_least,
 )
+from foresay.data_verbs import DataCommand
 from foresay.decoding.calibrate import SECONDS, calibrate, curve_for, forecast, planner_for, rounded
 from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.planner import Planner, prior
@@ -170,13 +172,16 @@ class TrainCommand:
     Examples:
       foresay train nano --data chats.jsonl --out my-adapter
       foresay train meta-llama/Llama-3.2-1B --data a.jsonl b.jsonl --out my-adapter --dtype bfloat16
+      foresay train nano --data chats.jsonl,weight=3 web.parquet,text=body,weight=1 --out my-adapter
       foresay train nano --config recipes/paper.yaml --data chats.jsonl --out paper --steps 457
     """
 
     base: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BASE")]
     """The base: a folder, a hub id or nano."""
-    data: tuple[Path, ...]
-    """Files to train on (JSON, JSONL or text): chat messages, prompt and response, or text."""
+    data: tuple[str, ...]
+    """What to train on: files (JSON, JSONL, CSV, Parquet, text), folders of them, or hub ids, holding chat messages,
+    prompt and response, or text. Settings follow a name: chats.jsonl,weight=2 openai/gsm8k,subset=main,rows=5000
+    (weight, rows, subset, split; prompt=COLUMN, response=COLUMN, messages=COLUMN, text=COLUMN)."""
     out: Path
     """Folder for the trained model."""
     config: Path | None = None
@@ -190,17 +195,18 @@ class TrainCommand:
     mtp: MTPConfig = field(default_factory=MTPConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    reading: DataConfig = field(default_factory=DataConfig)
 
     def run(self) -> int:
         """Train with a live view, save, say what came out."""
-        recipe = Recipe(self.base, self.data, self.out, self.mtp, self.losses, self.train, self.overwrite)
+        recipe = Recipe(self.base, self.data, self.out, self.mtp, self.losses, self.train, self.reading, self.overwrite)
         prompts: Sequence[Prompt] = ()
         if self.prompts is not None:
             tokenizer = MultiTokenModel.from_base(self.base, MTPConfig(rank=1)).require_tokenizer()
             prompts = file_prompts(self.prompts, tokenizer)
         view = TrainingView(ERR, self.train.steps)
         with view.showing():
-            done = adapt(recipe, view.tell, prompts)
+            done = adapt(recipe, view.tell, prompts, told=lambda report: ERR.print(report.sentence, highlight=False))
         figures = {
             "folder": str(done.folder),
             "examples": done.examples,
@@ -469,6 +475,7 @@ class DemoCommand:
 VERBS: dict[str, type] = {
     "demo": DemoCommand,
     "train": TrainCommand,
+    "data": DataCommand,
     "generate": GenerateCommand,
     "compress": CompressCommand,
     "check": CheckCommand,

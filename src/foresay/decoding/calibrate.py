@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from foresay.cache_folder import cache_folder
 from foresay.clock import now
 from foresay.config import DecodeConfig
 from foresay.decoding.choose import Drafts
@@ -157,11 +158,6 @@ def measure(
         if spent >= seconds:
             break
     return {entry: _undisturbed(some) for entry, some in laps.items()}
-
-
-def cache_folder() -> Path:
-    """Where measurements are kept."""
-    return Path(os.environ.get("FORESAY_CACHE") or "~/.cache/foresay").expanduser()
 
 
 def _lap(session: Session, batch_size: int, context: int) -> Cost:

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 from foresay.config import DType
@@ -56,6 +63,15 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     except (OSError, ValueError) as error:
         raise BaseNotFound(f"{name} has no tokenizer that transformers can read ({_first_line(error)})") from error
     return tokenizer
+
+
+def load_stop_tokens(name: str) -> frozenset[int]:
+    """Ids that end an answer of the base called `name`; empty when its generation settings name none."""
+    try:
+        stops = GenerationConfig.from_pretrained(base_folder(name)).eos_token_id
+    except (OSError, ValueError):
+        return frozenset()
+    return frozenset() if stops is None else frozenset(stops if isinstance(stops, list) else [stops])
 
 
 def _check_exists(name: str, folder: str, file: str) -> None:

@@ -1,20 +1,24 @@
-"""From a local file to token ids and what of them carries loss."""
+"""From a row of a data file to token ids and what of them carries loss."""
 
-import json
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from foresay.errors import DataError
+from foresay.errors import DataError, MaskError
+from foresay.training.records import Record
 
+CHAT_COLUMNS = ("messages", "conversations")
 PROMPT_COLUMNS = ("prompt", "instruction", "question", "query")
 RESPONSE_COLUMNS = ("response", "output", "answer", "completion")
-TEXT_SUFFIXES = {".txt", ".md"}
+SPEAKERS = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant"}
+"""Roles of `conversations` columns, in the words of `messages`."""
 TEXT_PROMPT_TOKENS = 16
 """Tokens of a plain text that stand as its prompt when it is decoded."""
+MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,8 @@ class Example:
     """Which tokens are to be predicted; prompt tokens are not."""
     domain: str = ""
     """Free label, for figures by domain."""
+    place: str = field(default="", compare=False)
+    """File and line it was read from, where that is still known."""
 
     @property
     def carries(self) -> list[bool]:
@@ -41,98 +47,15 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """One row of a data file, before tokenisation."""
+class Encoded:
+    """What became of one row."""
 
-    place: str
-    """File and line, for messages."""
-    row: dict[str, Any]
-
-
-def load_examples(path: Path, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
-    """Every usable example of a JSON, JSONL or text file, at most `max_length` tokens each.
-
-    Rows are chat (`messages`), prompt and response (under their usual names), plain `text`, or token `ids` with
-    the number of `prompt_tokens`.
-    Raises DataError, with file and line, for what cannot be read; for a file without one usable example, too.
-    """
-    examples: list[Example] = []
-    rows = 0
-    for record in read_records(path):
-        rows += 1
-        examples.extend(_encode(record, tokenizer, max_length))
-    if not rows:
-        raise DataError(f"{path} is empty; give a file with chat, prompt/response or text rows")
-    if not examples:
-        raise DataError(
-            f"none of the {rows} rows of {path} has two answer tokens within {max_length} tokens; raise --max-length "
-            "(up to the base's context) or shorten the prompts"
-        )
-    return examples
-
-
-def read_records(path: Path) -> Iterator[Record]:
-    """The rows of a data file: JSON list, JSON lines, or one plain text."""
-    if not path.is_file():
-        raise DataError(f"data file {path} does not exist; give a local JSON, JSONL or text file")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8") from error
-    if path.suffix in TEXT_SUFFIXES:
-        if text.strip():
-            yield Record(f"{path}:1", {"text": text})
-    elif text.lstrip().startswith("["):
-        yield from _json_list(path, text)
-    else:
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                yield Record(f"{path}:{number}", _row(_parse(path, line, number), f"{path}:{number}"))
-
-
-def _json_list(path: Path, text: str) -> Iterator[Record]:
-    for number, row in enumerate(_parse(path, text, 1), 1):
-        yield Record(f"{path}, item {number}", _row(row, f"{path}, item {number}"))
-
-
-def _parse(path: Path, text: str, line: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}:{line + error.lineno - 1} is not JSON ({error.msg}); mend or remove the line"
-        ) from error
-
-
-def _row(row: Any, place: str) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        raise DataError(f"{place} is {type(row).__name__}, not an object with columns; write one object a row")
-    return row
-
-
-def _encode(record: Record, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Iterator[Example]:
-    """Examples of one row, with two answer tokens or more each."""
-    row = record.row
-    messages = conversation(record)
-    if isinstance(row.get("ids"), list):
-        pieces = [_encoded(record, len(tokenizer))]
-    elif messages is not None and tokenizer.chat_template is not None:
-        pieces = [_encode_chat(messages, tokenizer, record.place)]
-    elif messages is not None:
-        pieces = [_encode_bare(messages, tokenizer)]
-    elif isinstance(row.get("text"), str):
-        ids = tokenizer(row["text"], verbose=False)["input_ids"] + _stop(tokenizer)
-        pieces = [Tokens(ids[at : at + max_length], 0) for at in range(0, len(ids), max_length)]
-    else:
-        raise DataError(
-            f"{record.place} has columns {', '.join(sorted(row)) or 'none'}; needed are messages, or one of "
-            f"{'/'.join(PROMPT_COLUMNS)} with one of {'/'.join(RESPONSE_COLUMNS)}, or text"
-        )
-    for piece in pieces:
-        ids, answer = piece.ids[:max_length], piece.answer[:max_length]
-        # The block behind the token before an answer's first guesses from its second on: one token teaches nothing.
-        if sum(answer[1:]) > 1:
-            yield Example(tuple(ids), tuple(answer), str(row.get("domain", "")))
+    schema: str
+    """What it was taken for: messages, prompt/response, text or ids."""
+    examples: tuple[Example, ...]
+    """Empty when no two answer tokens are left within the length."""
+    cut: bool
+    """Whether tokens were cut off."""
 
 
 class Tokens:
@@ -148,7 +71,172 @@ class Tokens:
         self.answer += [answer] * len(ids)
 
 
-def _encoded(record: Record, vocabulary: int) -> Tokens:
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """Turns rows into examples of at most `max_length` tokens, by the tokenizer's chat template where it has one."""
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    stops: frozenset[int] = frozenset()
+    """Tokens that end an answer when decoding; empty: the tokenizer's own."""
+
+    @property
+    def method(self) -> str:
+        """How loss is kept to the assistant's tokens of a chat."""
+        if self.tokenizer.chat_template is None:
+            return "turns joined, no chat template"
+        return "generation markers" if self._marked else "verified prefixes"
+
+    def encode(self, record: Record) -> Encoded:
+        """The examples of a row: several where a text is long or the template writes past turns anew.
+
+        Raises DataError for a row that cannot be used, MaskError for a template that would teach the wrong tokens.
+        """
+        messages = conversation(record)
+        row = record.row
+        if isinstance(row.get("ids"), list):
+            schema, pieces = "ids", [_given(record, len(self.tokenizer))]
+        elif messages is not None:
+            schema = "messages" if any(isinstance(row.get(name), list) for name in CHAT_COLUMNS) else "prompt/response"
+            pieces = self._chat(messages, record.place)
+        elif isinstance(row.get("text"), str):
+            schema, pieces = "text", self._windows(row["text"])
+        else:
+            raise DataError(
+                f"{record.place} has columns {', '.join(sorted(row)) or 'none'}; needed are messages, or one of "
+                f"{'/'.join(PROMPT_COLUMNS)} with one of {'/'.join(RESPONSE_COLUMNS)}, or text; name others with "
+                "--columns"
+            )
+        examples = tuple(self._examples(pieces, str(row.get("domain") or ""), record.place))
+        return Encoded(schema, examples, any(len(piece.ids) > self.max_length for piece in pieces))
+
+    def _examples(self, pieces: list[Tokens], domain: str, place: str) -> Iterator[Example]:
+        for piece in pieces:
+            ids, answer = piece.ids[: self.max_length], piece.answer[: self.max_length]
+            # The block behind the token before an answer's first guesses from its second on: one token teaches nothing.
+            if sum(answer[1:]) > 1:
+                yield Example(tuple(ids), tuple(answer), domain, place)
+
+    def _windows(self, text: str) -> list[Tokens]:
+        ids: list[int] = self.tokenizer(text, verbose=False)["input_ids"] + self._stop
+        return [Tokens(ids[at : at + self.max_length]) for at in range(0, len(ids), self.max_length)]
+
+    def _chat(self, messages: list[dict[str, str]], place: str) -> list[Tokens]:
+        """A conversation, with loss on the assistant's turns up to their stop tokens."""
+        if not any(message["role"] == "assistant" for message in messages):
+            raise DataError(f"{place} has no assistant message, so nothing to learn; mend or remove the row")
+        if self.tokenizer.chat_template is None:
+            return [self._join(messages)]
+        try:
+            pieces = [self._mark(messages, place)] if self._marked else self._compare(messages, place)
+        except (TemplateError, ValueError) as error:
+            raise DataError(f"{place}: the chat template refuses the messages ({error}); mend the row") from error
+        for piece in pieces:
+            self._close(piece, place)
+        return pieces
+
+    def _mark(self, messages: list[dict[str, str]], place: str) -> Tokens:
+        """What the template marks as generated; every turn must begin where decoding would begin it."""
+        said = self.tokenizer.apply_chat_template(messages, return_assistant_tokens_mask=True, return_dict=True)
+        tokens = Tokens(said["input_ids"], len(said["input_ids"]))
+        tokens.answer = [bool(mark) for mark in said["assistant_masks"]]
+        if not any(tokens.answer) or all(tokens.answer):
+            share = "all" if any(tokens.answer) else "none"
+            raise MaskError(
+                f"{place}: the chat template's generation markers give loss to {share} of the {len(tokens.ids)} "
+                "tokens; mend the markers (they go around what the assistant says) or remove them"
+            )
+        last = max(turn for turn, message in enumerate(messages) if message["role"] == "assistant")
+        for turn, message in enumerate(messages[: last + 1]):
+            asked = template_ids(self.tokenizer, messages[:turn], prompt=True) if message["role"] == "assistant" else []
+            # Past turns may be written anew, without their thoughts, but not the last: decoding begins behind `asked`.
+            if asked and (turn == last or tokens.ids[: len(asked)] == asked):
+                _check_start(tokens, asked, f"{place}, message {turn + 1}")
+        return tokens
+
+    def _compare(self, messages: list[dict[str, str]], place: str) -> list[Tokens]:
+        """What the template adds to each prompt once it is answered.
+
+        Where it writes past turns anew, as templates that drop old thoughts do, a new example begins: it holds just
+        what decoding that turn would see.
+        """
+        pieces = [Tokens()]
+        for turn, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            asked = template_ids(self.tokenizer, messages[:turn], prompt=True)
+            whole = template_ids(self.tokenizer, messages[: turn + 1], prompt=False)
+            if whole[: len(asked)] != asked:
+                raise DataError(
+                    f"{place}: the chat template writes turn {turn + 1} differently once it is answered, so the "
+                    "answer's tokens cannot be told from the prompt's; give prompt/response rows instead, or a "
+                    "template with generation markers"
+                )
+            if asked[: len(pieces[-1].ids)] != pieces[-1].ids:
+                pieces.append(Tokens())
+            pieces[-1].add(asked[len(pieces[-1].ids) :], answer=False)
+            pieces[-1].add(whole[len(asked) :], answer=True)
+        return pieces
+
+    def _join(self, messages: list[dict[str, str]]) -> Tokens:
+        """Turn behind turn, for a tokenizer without a template: answers carry loss and end with the stop token."""
+        tokens = Tokens()
+        for turn, message in enumerate(messages):
+            answer = message["role"] == "assistant"
+            ids: list[int] = self.tokenizer(message["content"], add_special_tokens=turn == 0)["input_ids"]
+            tokens.add(ids + (self._stop if answer else []), answer)
+        return tokens
+
+    def _close(self, tokens: Tokens, place: str) -> None:
+        """Let each answer end with its stop token: what templates write behind it is never decoded."""
+        stops = self.stops or frozenset(self._stop)
+        if not stops:
+            return
+        for start, end in spans(tokens.answer):
+            last = max((at for at in range(start, end) if tokens.ids[at] in stops), default=None)
+            if last is None:
+                tail = self.tokenizer.decode(tokens.ids[max(start, end - 4) : end])
+                known = ", ".join(repr(self.tokenizer.decode([stop])) for stop in sorted(stops))
+                raise MaskError(
+                    f"{place}: the chat template ends an answer with {tail!r} and no stop token ({known}) in its loss, "
+                    "so decoding would not stop there; mend the template, or the base's eos_token_id"
+                )
+            tokens.answer[last + 1 : end] = [False] * (end - last - 1)
+
+    @property
+    def _marked(self) -> bool:
+        template = self.tokenizer.chat_template
+        return isinstance(template, str) and MARKER.search(template) is not None
+
+    @property
+    def _stop(self) -> list[int]:
+        return [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
+
+
+def spans(answer: list[bool]) -> list[tuple[int, int]]:
+    """(first, behind the last) of every run of answer tokens."""
+    edges = [at for at, (before, now) in enumerate(zip([False, *answer], [*answer, False])) if before != now]
+    return list(zip(edges[::2], edges[1::2]))
+
+
+def _check_start(tokens: Tokens, asked: list[int], place: str) -> None:
+    """Raise MaskError unless the answer begins just behind the prompt that decoding would be given."""
+    start = len(asked)
+    if tokens.ids[:start] != asked:
+        raise MaskError(
+            f"{place}: the chat template writes the prompt differently once it is answered, so what is learned is not "
+            "what is decoded; mend the template"
+        )
+    starts = [first for first, _ in spans(tokens.answer)]
+    if start not in starts:
+        nearest = min(starts, key=lambda first: abs(first - start))
+        raise MaskError(
+            f"{place}: its loss begins at token {nearest}, and decoding begins at token {start}; move the template's "
+            "generation markers"
+        )
+
+
+def _given(record: Record, vocabulary: int) -> Tokens:
     """A row that brings its own ids."""
     ids, prompt = record.row["ids"], record.row.get("prompt_tokens", 0)
     known = all(isinstance(token, int) and 0 <= token < vocabulary for token in ids)
@@ -163,7 +251,7 @@ def _encoded(record: Record, vocabulary: int) -> Tokens:
 def conversation(record: Record) -> list[dict[str, str]] | None:
     """The row as chat messages, None when it is no conversation. Raises DataError for messages that are none."""
     row = record.row
-    if isinstance(row.get("messages"), list):
+    if any(isinstance(row.get(name), list) for name in CHAT_COLUMNS):
         return checked_messages(record)
     prompt = next((row[name] for name in PROMPT_COLUMNS if isinstance(row.get(name), str)), None)
     response = next((row[name] for name in RESPONSE_COLUMNS if isinstance(row.get(name), str)), None)
@@ -175,41 +263,21 @@ def conversation(record: Record) -> list[dict[str, str]] | None:
 
 
 def checked_messages(record: Record) -> list[dict[str, str]]:
-    """The row's messages, each with a role and a text. Raises DataError."""
-    messages: list[dict[str, str]] = record.row["messages"]
-    for turn, message in enumerate(messages, 1):
-        whole = isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
-        if not whole:
+    """The row's messages, each with a role and a text (or `from` and `value`). Raises DataError."""
+    said = next(record.row[name] for name in CHAT_COLUMNS if isinstance(record.row.get(name), list))
+    messages = []
+    for turn, message in enumerate(said, 1):
+        role, content = _turn(message) if isinstance(message, dict) else (None, None)
+        if not isinstance(role, str) or not isinstance(content, str):
             raise DataError(f"{record.place}: message {turn} needs a role and a content, both text; mend or remove it")
+        messages.append({"role": role, "content": content})
     return messages
 
 
-def _encode_chat(messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, place: str) -> Tokens:
-    """The whole conversation, with loss on the assistant's turns, found by comparing prefixes."""
-    tokens = Tokens()
-    for turn, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        asked = template_ids(tokenizer, messages[:turn], prompt=True)
-        whole = template_ids(tokenizer, messages[: turn + 1], prompt=False)
-        if whole[: len(asked)] != asked or asked[: len(tokens.ids)] != tokens.ids:
-            raise DataError(
-                f"{place}: the chat template writes turn {turn + 1} differently once it is answered, so the answer's "
-                "tokens cannot be told from the prompt's; give prompt/response rows instead"
-            )
-        tokens.add(asked[len(tokens.ids) :], answer=False)
-        tokens.add(whole[len(asked) :], answer=True)
-    return tokens
-
-
-def _encode_bare(messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -> Tokens:
-    """Turn behind turn, for a tokenizer without a template: answers carry loss and end with the stop token."""
-    tokens = Tokens()
-    for turn, message in enumerate(messages):
-        answer = message["role"] == "assistant"
-        ids: list[int] = tokenizer(message["content"], add_special_tokens=turn == 0)["input_ids"]
-        tokens.add(ids + (_stop(tokenizer) if answer else []), answer)
-    return tokens
+def _turn(message: dict[str, Any]) -> tuple[Any, Any]:
+    if "from" in message:
+        return SPEAKERS.get(message["from"], message["from"]), message.get("value")
+    return message.get("role"), message.get("content")
 
 
 def template_ids(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], prompt: bool) -> list[int]:
@@ -217,7 +285,3 @@ def template_ids(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, st
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
-
-
-def _stop(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]

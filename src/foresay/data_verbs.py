@@ -1,0 +1,149 @@
+"""The verbs below `foresay data`: looking at training data, and making them."""
+
+import inspect
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from foresay.artefact import SETTINGS
+from foresay.config import DataConfig, DecodeConfig, DType, MTPConfig, SampleConfig, TrainConfig, require_at_least
+from foresay.distil import DistilConfig, Distiller
+from foresay.model import MultiTokenModel
+from foresay.modelling.load import NANO, load_stop_tokens, load_tokenizer
+from foresay.preview import limited, preview
+from foresay.terminal import ERR, OUT, print_json
+from foresay.training.data import Encoder
+from foresay.training.source import Source
+from foresay.view import loss_text, preview_lines, progress_bar
+
+Base = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BASE")]
+DEFAULTS = TrainConfig()
+
+
+def _subcommand(name: str, kind: type) -> Any:
+    """The verb `name`, with its examples, which tyro would leave out."""
+    return tyro.conf.subcommand(name, description=inspect.getdoc(kind), prefix_name=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewCommand:
+    """Show what training would see: the tokens that carry loss, where blocks hang, and what became of every row.
+
+    Examples:
+      foresay data preview nano --data chats.jsonl
+      foresay data preview meta-llama/Llama-3.2-1B-Instruct --data openai/gsm8k,subset=main --examples 1
+      foresay data preview nano --data a.csv --columns prompt=Q response=A --rows 0 --strict --json
+    """
+
+    base: Base
+    """The base whose tokenizer and chat template are used: a folder, a hub id or nano."""
+    data: tuple[str, ...]
+    """Files, folders or hub ids, with settings as in `foresay train`."""
+    examples: int = 2
+    """Sequences of each source to show."""
+    rows: int = 1000
+    """Rows of each source to read; 0 reads all."""
+    max_length: int = DEFAULTS.max_length
+    """Longest training sequence in tokens."""
+    anchors: int = DEFAULTS.anchors
+    """Anchors drawn in each sequence; 0: every token that carries loss."""
+    json: bool = False
+    """Print one JSON object."""
+    reading: DataConfig = field(default_factory=DataConfig)
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 0, "examples", "rows", "anchors")
+        require_at_least(self, 1, "max_length")
+
+    def run(self) -> int:
+        """Read and show."""
+        tokenizer = load_tokenizer(self.base)
+        sources = [limited(Source.parse(text, self.reading.columns), self.rows) for text in self.data]
+        encoder = Encoder(tokenizer, self.max_length, load_stop_tokens(self.base))
+        seen = preview(sources, encoder, self.anchors, self.examples, self.reading.strict)
+        if self.json:
+            for_json = asdict(seen)
+            for shown, plain in zip(seen.shown, for_json["shown"]):
+                plain["tokens"] = [tokenizer.decode([token]) for token in shown.example.ids]
+            print_json(for_json)
+            return 0
+        for shown in seen.shown:
+            OUT.print(f"{shown.example.place} {shown.example.domain}".rstrip(), style="bold", highlight=False)
+            OUT.print(loss_text(tokenizer, shown), end="\n\n")
+        for line in preview_lines(seen):
+            OUT.print(line, highlight=False)
+        return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateCommand:
+    """Let the base answer prompts: its own text is what an adapter learns best from.
+
+    Answers go to files of a few hundred rows each; the same command, started again, makes only the missing ones.
+
+    Examples:
+      foresay data generate nano --data questions.jsonl --out own
+      foresay data generate my-adapter --data openai/gsm8k,subset=main --out own --temperature 0.8 --batch-size 8
+      foresay train nano --data own --out better-adapter
+    """
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """The base (a folder, a hub id or nano), or a foresay model, which answers alike in fewer steps."""
+    data: tuple[str, ...]
+    """Files, folders or hub ids with prompts, with settings as in `foresay train`; answers in them are not read."""
+    out: Path
+    """Folder for the answers: JSONL files that `foresay train --data` takes."""
+    dtype: DType = "float32"
+    """Dtype of the base."""
+    json: bool = False
+    """Print one JSON object when done."""
+    distil: DistilConfig = field(default_factory=DistilConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    reading: DataConfig = field(default_factory=DataConfig)
+
+    def run(self) -> int:
+        """Answer what is not yet answered."""
+        sources = tuple(Source.parse(text, self.reading.columns) for text in self.data)
+        model, decode = self._open()
+        distiller = Distiller(model, sources, self.out, self.distil, decode, self.sample, self.reading)
+        with progress_bar(ERR) as bar:
+            task = bar.add_task("answering", total=None)
+            done = distiller.run(lambda done: bar.update(task, completed=done.rows))
+        if self.json:
+            print_json(asdict(done))
+        else:
+            OUT.print(
+                f"{done.rows} answers lie in {done.folder}, {done.made} made now ({done.tokens} tokens); "
+                f"{done.bad} bad rows, {done.too_long} prompts too long",
+                highlight=False,
+            )
+        return 0
+
+    def _open(self) -> tuple[MultiTokenModel, DecodeConfig]:
+        """A foresay model as it is; a bare base decodes plainly, as nobody taught it to draft."""
+        if self.model == NANO or (Path(self.model) / SETTINGS).is_file():
+            return MultiTokenModel.from_pretrained(self.model, dtype=self.dtype), self.decode
+        model = MultiTokenModel.from_base(self.model, MTPConfig(num_masks=1, rank=1), dtype=self.dtype)
+        return model, replace(self.decode, layout="plain", masks=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataCommand:
+    """Look at training data, or let the base make them.
+
+    Examples:
+      foresay data preview nano --data chats.jsonl
+      foresay data generate nano --data questions.jsonl --out own
+    """
+
+    verb: (
+        Annotated[PreviewCommand, _subcommand("preview", PreviewCommand)]
+        | Annotated[GenerateCommand, _subcommand("generate", GenerateCommand)]
+    )
+
+    def run(self) -> int:
+        """Do what the verb says."""
+        return self.verb.run()

@@ -1,0 +1,184 @@
+"""The verb `data generate`: the base answers prompts, and its answers become training data.
+
+Rows go to shards, files of so many rows each, written whole and renamed. Whoever starts the same command again makes
+only the shards that are missing, and they come out as they would have.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from foresay.artefact import fingerprint
+from foresay.config import DataConfig, DecodeConfig, SampleConfig, require_at_least
+from foresay.decoding.generate import generate
+from foresay.decoding.session import Generation, How
+from foresay.errors import DataError
+from foresay.inside import chooser_of
+from foresay.model import MultiTokenModel
+from foresay.prompts import Prompt, prompt_of
+from foresay.training.data import TEXT_PROMPT_TOKENS
+from foresay.training.records import Record, fatal
+from foresay.training.source import Source
+
+SETTINGS = "_settings.json"
+"""Read back by a later start; files that begin with _ are no data."""
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistilConfig:
+    """How answers are made."""
+
+    batch_size: int = 32
+    """Prompts answered together."""
+    shard_rows: int = 256
+    """Rows of the data in one file of answers: what a kill can lose at most."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "batch_size", "shard_rows")
+
+
+@dataclass(slots=True)
+class Distilled:
+    """What a run made."""
+
+    folder: str
+    rows: int = 0
+    """Rows of the data that are answered, from earlier starts too."""
+    made: int = 0
+    """Rows answered now."""
+    bad: int = 0
+    too_long: int = 0
+    """Prompts that leave no room for an answer, among those tried now."""
+    tokens: int = 0
+    """Tokens of the answers made now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distiller:
+    """Everything that a run needs."""
+
+    model: MultiTokenModel
+    sources: tuple[Source, ...]
+    out: Path
+    config: DistilConfig = field(default_factory=DistilConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    reading: DataConfig = field(default_factory=DataConfig)
+
+    def run(self, watch: Callable[[Distilled], None] = lambda done: None) -> Distilled:
+        """Make the missing shards; `watch` is told after each.
+
+        Raises DataError for data without a prompt, and for other settings than the folder was begun with.
+        """
+        self._claim()
+        done = Distilled(str(self.out))
+        for number, records in enumerate(self._shards(done)):
+            path = self.out / f"shard-{number:06d}.jsonl"
+            if not path.exists():
+                rows = self._answer(number * self.config.shard_rows, records, done)
+                _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+                done.made += len(rows)
+            with path.open("rb") as file:
+                done.rows += sum(1 for _ in file)
+            watch(done)
+        if not done.rows:
+            raise DataError(f"the data hold no prompt that can be answered ({done.bad} bad rows); give others")
+        return done
+
+    def _claim(self) -> None:
+        """Write down what the folder is for, or see that it is for this."""
+        found = json.loads(json.dumps({
+            "model": self.model.base_name,
+            "fingerprints": asdict(fingerprint(self.model.core.model, self.model.tokenizer)),
+            "data": [source.describe() for source in self.sources],
+            **asdict(self.config), **asdict(self.decode), **asdict(self.sample), **asdict(self.reading),
+        }))  # fmt: skip
+        path = self.out / SETTINGS
+        if not path.exists():
+            if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+                raise DataError(f"{self.out} holds something else; give a new folder, or one that this verb began")
+            self.out.mkdir(parents=True, exist_ok=True)
+            _write(path, json.dumps(found, indent=2))
+            return
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [
+            f"{name} {before.get(name)}, now {value}" for name, value in found.items() if before.get(name) != value
+        ]
+        if changed:
+            raise DataError(f"{self.out} was begun with {'; '.join(changed)}; give the same, or another folder")
+
+    def _shards(self, done: Distilled) -> Iterator[list[Record]]:
+        """The records of each shard."""
+
+        def complain(error: DataError) -> None:
+            done.bad += 1
+            if self.reading.strict:
+                fatal(error)
+
+        records = (record for source in self.sources for record in source.records(complain))
+        while some := list(islice(records, self.config.shard_rows)):
+            yield some
+
+    def _answer(self, first: int, records: Sequence[Record], done: Distilled) -> list[Row]:
+        """Rows of a shard, in the data's order."""
+        prompts: dict[int, Prompt] = {}
+        for number, record in enumerate(records, first):
+            try:
+                prompt = self._prompt(record)
+            except DataError:
+                if self.reading.strict:
+                    raise
+                done.bad += 1
+                continue
+            if len(prompt.ids) < self.model.core.base.context:
+                prompts[number] = prompt
+            else:
+                done.too_long += 1
+        # Prompts of like length together: little padding, and the same batches at every start.
+        order = sorted(prompts, key=lambda number: (len(prompts[number].ids), number))
+        rows: dict[int, Row] = {}
+        for start in range(0, len(order), self.config.batch_size):
+            group = order[start : start + self.config.batch_size]
+            for number, said in zip(group, self._generate(group, prompts)):
+                rows[number] = self._row(number, prompts[number], said)
+                done.tokens += len(said.tokens)
+        return [rows[number] for number in sorted(rows)]
+
+    def _prompt(self, record: Record) -> Prompt:
+        prompt = prompt_of(record, self.model.require_tokenizer(), str(record.row.get("domain") or ""))
+        opening = TEXT_PROMPT_TOKENS if isinstance(record.row.get("text"), str) else None
+        return Prompt(prompt.ids[:opening], prompt.domain, prompt.text)
+
+    def _generate(self, group: Sequence[int], prompts: dict[int, Prompt]) -> list[Generation]:
+        chooser = chooser_of(self.sample)
+        # A row's draws hang on its number, not on its place in a batch.
+        how = How(chooser=lambda indices: chooser([group[index] for index in indices]))
+        return generate(self.model.core, [prompts[number].ids for number in group], self.decode, how)
+
+    def _row(self, number: int, prompt: Prompt, said: Generation) -> Row:
+        """Token ids, which training takes as they are, and text for a reader."""
+        tokenizer = self.model.require_tokenizer()
+        return {
+            "row": number,
+            "prompt": prompt.text,
+            "response": tokenizer.decode(said.tokens, skip_special_tokens=True),
+            "domain": prompt.domain,
+            "ended": said.ended,
+            "prompt_tokens": len(prompt.ids),
+            "ids": [*prompt.ids, *said.tokens],
+        }
+
+
+def _write(path: Path, text: str) -> None:
+    """A whole file or none."""
+    fresh = path.with_name(f".{path.name}")
+    with fresh.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.rename(path)
