@@ -596,10 +596,11 @@ def test_full_disk_is_answered_in_one_sentence(at: At, run: Run, monkeypatch: py
 def test_settings_become_flags(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("rank: 4\nlearning-rate: 1e-3\nsampler: paper\ntrain_masks: false\nreal_rows: true\n")
+    path.write_text(path.read_text() + "position_weights: [1, 0.5]\n")
     asked = with_config(["train", "nano", "--config", str(path), "--out", "o"])
     assert asked[:4] == ["train", "nano", "--out", "o"]
     flags = ["--rank", "4", "--learning-rate", "1e-3", "--sampler", "paper", "--no-train-masks", "--real-rows"]
-    assert asked[4:] == flags
+    assert asked[4:] == [*flags, "--position-weights", "1", "0.5"]
 
 
 @pytest.mark.parametrize("flags", [["--learning-rate", "1"], ["--learning_rate", "1"], ["--learning-rate=1"]])
@@ -624,7 +625,8 @@ def test_without_a_config_nothing_changes() -> None:
 
 
 def test_settings_reach_the_run(at: At, run: Run) -> None:
-    config = at.file("rank: 5\nsampler: paper\nwarmup-steps: 1\nseed: 9\ntarget: label\ntrain_masks: false\n", "a.yaml")
+    settings = "rank: 5\nsampler: paper\nwarmup-steps: 1\nseed: 9\ntarget: label\ntrain_masks: false\n"
+    config = at.file(settings + "position_weights: [1, 0.5]\n", "a.yaml")
     arguments = ["train", "nano", "--data", at.data, "--out", at.out, "--config", config]
     small = ["--steps", "1", "--sequences", "2", "--anchors", "2", "--num-masks", "2", "--max-length", "64"]
     assert run(*arguments, *small, "--seed", "4", "--heldout", "1").status == 0
@@ -632,7 +634,7 @@ def test_settings_reach_the_run(at: At, run: Run) -> None:
     assert said["mtp"] == {"num_masks": 2, "rank": 5, "alpha": 0.0, "sampler": "paper", "train_masks": False}
     used = said["provenance"]["settings"]
     assert (used["train"]["warmup_steps"], used["train"]["seed"], used["train"]["steps"]) == (1, 4, 1)
-    assert used["losses"]["target"] == "label"
+    assert (used["losses"]["target"], used["losses"]["position_weights"]) == ("label", [1.0, 0.5])
 
 
 def test_recipes_are_read() -> None:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -57,7 +57,8 @@ class Trainer:
         source = batches(self.examples, self.config, self.model.base.device)
         started = time.perf_counter()
         for step in range(1, self.config.steps + 1):
-            losses = two_pass(self.model, next(source), self.losses, self.config.chunk_anchors)
+            batch = replace(next(source), masks=self.masks(step))
+            losses = two_pass(self.model, batch, self.losses, self.config.chunk_anchors)
             norm = torch.nn.utils.clip_grad_norm_(trained, self.config.clip).item()
             rate = float(schedule.get_last_lr()[0])
             optimizer.step()
@@ -67,6 +68,11 @@ class Trainer:
             if self.watch(progress):
                 break
         return progress
+
+    def masks(self, step: int) -> int:
+        """Masks in a block at `step`, counted from 1: 1, then more, all k when the curriculum is over."""
+        most, grown = self.model.config.num_masks, self.config.curriculum_steps
+        return min(1 + (step - 1) * most // grown, most) if grown else most
 
     def rate(self, step: int) -> float:
         """Factor on the peak learning rate at `step`, counted from 0."""
