@@ -7,6 +7,7 @@ from foresay.errors import ConfigError
 
 DType = Literal["float32", "bfloat16", "float16"]
 FixedLayout = Literal["plain", "linear", "quadratic"]
+Parallel = Literal["none", "ddp", "fsdp"]
 LayoutName = Literal["plain", "linear", "quadratic", "planned"]
 
 
@@ -135,8 +136,12 @@ class TrainConfig:
     """Largest gradient norm."""
     eval_every: int = 0
     """Steps between real decodes of held-out prompts; 0 decodes at the end only."""
-    save_every: int = 0
-    """Steps between checkpoints of the adapter; 0 saves at the end only."""
+    save_every: int = 100
+    """Steps between checkpoints: the adapter as it is, and the run's state beside it; 0 saves at the end only."""
+    keep_checkpoints: int = 2
+    """Checkpoints of the run's state that are kept while it runs."""
+    parallel: Parallel = "none"
+    """Processes under torchrun: `none`, `ddp` (sequences divided) or `fsdp` (the base's layers sharded too)."""
     heldout: int = 16
     """Examples kept out of training for the decodes."""
     seed: int = 0
@@ -148,7 +153,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_choices(self)
-        for name in ("steps", "sequences", "max_length"):
+        for name in ("steps", "sequences", "max_length", "keep_checkpoints"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; give at least 1")
         require_at_least(
             self, 0, "anchors", "chunk_anchors", "curriculum_steps", "warmup_steps", "eval_every", "save_every"

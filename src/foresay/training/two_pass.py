@@ -5,7 +5,7 @@ So the base pass runs once without gradient and keeps K/V and states; the mask p
 only, in chunks of blocks that never see each other.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ class Batch:
     """(B, A) int64: rows that carry a block, -1 for none."""
     masks: int = 0
     """Masks in a block, at most the model's k; 0 for all of them."""
+    own: slice = field(default_factory=lambda: slice(None))
+    """Sequences that this process runs; the others are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,15 @@ class Denominators:
     shares: Tensor
     """(B, R) float: 1 / |S_t| for every position t, 0 where no processed mask stands."""
 
+    def of(self, sequences: slice) -> "Denominators":
+        """The same counts, for rows of these sequences."""
+        return replace(self, shares=self.shares[sequences])
+
 
 def two_pass(model: MaskModel, batch: Batch, config: LossConfig, chunk_anchors: int = 0) -> Losses:
-    """Add the step's gradients to the adapter and return its loss parts.
+    """Add the gradients of the batch's own sequences to the adapter and return their loss parts.
+
+    Denominators are those of the whole batch, so that parts and gradients of all processes add up to the step's.
 
     `chunk_anchors` anchors of every sequence go through the mask pass at once (0: all); the result does not depend on
     it. The base runs in eval mode; nothing of size rows x vocabulary outlives a chunk.
@@ -77,8 +85,10 @@ def two_pass(model: MaskModel, batch: Batch, config: LossConfig, chunk_anchors: 
     length, limit = batch.ids.shape[1], model.base.limits[0]
     if length > limit:
         raise ValueError(f"sequences of {length} tokens reach past position {limit} of the base; cut them there")
-    kept, size = base_pass(model, batch), batch.masks or model.config.num_masks
-    counts = count(batch, size, config)
+    size = batch.masks or model.config.num_masks
+    counts = count(batch, size, config).of(batch.own)
+    batch = replace(batch, **{name: getattr(batch, name)[batch.own] for name in ("ids", "carries", "anchors")})
+    kept = base_pass(model, batch)
     step = _Step(model, batch, config, kept, counts)
     losses = Losses(base=kept.teacher.cross_entropy / counts.rows if config.real_rows else 0.0)
     losses.total = config.base_weight * losses.base
