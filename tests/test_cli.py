@@ -575,8 +575,15 @@ def test_interrupted_training_leaves_the_old_artefact(at: At, run: Run, monkeypa
 def test_interrupted_training_leaves_the_last_checkpoint(at: At, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt_at(monkeypatch, 2)
     assert run(*at.train("--save-every", "1")).status == 130
-    assert [path.name for path in at.tmp.iterdir()] == ["out"]
+    assert sorted(path.name for path in at.tmp.iterdir()) == ["out", "out.run"]
     assert MultiTokenModel.from_pretrained(at.out).provenance["settings"]["steps"] == 1
+    said = run(*at.train("--save-every", "1", "--rank", "3"))
+    assert (said.status, said.out) == (2, "")
+    assert "rank was 2, is 3; go on as it was begun, or give --restart to begin anew" in said.err
+    monkeypatch.undo()
+    assert run(*at.train("--save-every", "1")).status == 0
+    assert [path.name for path in at.tmp.iterdir()] == ["out"]
+    assert MultiTokenModel.from_pretrained(at.out).provenance["settings"]["steps"] == 2
 
 
 def test_full_disk_is_answered_in_one_sentence(at: At, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +12,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from foresay.adapt import News, adapt
 from foresay.config import Parallel
 from foresay.errors import ConfigError
 from foresay.training.parallel import Ranks, joined
+from foresay.training.progress import Progress
 from foresay.training.two_pass import Batch
+from processes import start, start_together
 from test_resume import base, data, recipe
 
 __all__ = ["base", "data"]
 
 STEPS = 6
-TOGETHER = """
-import json, sys
-from dataclasses import asdict
-from pathlib import Path
-from test_parallel import stopping_recipe
-from foresay.adapt import adapt
-base, data, out, log = map(Path, sys.argv[1:5])
-parallel, last = sys.argv[5], int(sys.argv[6])
-def watch(news):
-    with log.open("a") as file:
-        file.write(json.dumps([news.progress.step, asdict(news.progress.losses), news.progress.gradient_norm]) + "\\n")
-if last < 6:
-    import foresay.adapt as module
-    after = module._Run.after_step
-    def stop(self, progress):
-        after(self, progress)
-        if progress.step == last:
-            raise SystemExit(0)
-    module._Run.after_step = stop
-adapt(stopping_recipe(base, data, out, parallel), watch)
-"""
 
 
 def stopping_recipe(base: Path, data: Path, out: Path, parallel: Parallel) -> Any:
@@ -49,19 +32,29 @@ def stopping_recipe(base: Path, data: Path, out: Path, parallel: Parallel) -> An
     return recipe(base, data, out, parallel=parallel, **more)
 
 
+def train_logged(folder: Path, base: Path, data: Path, parallel: Parallel, last: int) -> None:
+    """What each process does: train, and leave at step `last` of 6 if that is not the end."""
+
+    def watch(news: News) -> None:
+        with (folder / "log").open("a") as file:
+            said = news.progress
+            file.write(json.dumps([said.step, asdict(said.losses), said.gradient_norm]) + "\n")
+
+    def leave(progress: Progress) -> bool:
+        if last < STEPS and progress.step == last:
+            os._exit(0)
+        return False
+
+    adapt(stopping_recipe(base, data, folder / "out", parallel), watch, stop=leave)
+
+
 def together(folder: Path, base: Path, data: Path, parallel: Parallel, last: int = STEPS) -> list[Any]:
     """Train in one process (`none`) or two, up to step `last` of 6; what was logged so far."""
-    here = Path(__file__).parent
-    paths = os.pathsep.join([str(here), str(here.parent / "src"), os.environ.get("PYTHONPATH", "")])
-    (folder / "run.py").write_text(TOGETHER)
-    launch = [] if parallel == "none" else ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    arguments = [*map(str, (folder / "run.py", base, data, folder / "out", folder / "log")), parallel, str(last)]
-    subprocess.run(
-        [sys.executable, *launch, *arguments],
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        check=True,
-        timeout=240,
-    )
+    arguments = (train_logged, folder, base, data, parallel, last)
+    processes = [start(*arguments)] if parallel == "none" else start_together(2, *arguments)
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * len(processes)
     return [json.loads(line) for line in (folder / "log").read_text().splitlines()]
 
 
@@ -101,6 +94,22 @@ def test_a_run_moves_from_two_to_one_to_two(
     together(tmp_path, base, data, "none", last=4)
     told = together(tmp_path, base, data, "ddp")
     assert_like(told, tmp_path, alone)
+
+
+def test_torchrun_starts_the_command(base: Path, data: Path, tmp_path: Path) -> None:
+    source = str(Path(__file__).parent.parent / "src")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "foresay"]
+    train = ["train", str(base), "--data", str(data), "--out", str(tmp_path / "out"), "--parallel", "fsdp", "--json"]
+    small = ["--steps", "2", "--sequences", "2", "--num-masks", "2", "--rank", "2", "--heldout", "1"]
+    done = subprocess.run(
+        [*launch, *train, *small],
+        env=os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["steps"] == 2, "one process speaks for all"
+    assert (tmp_path / "out" / "foresay.json").exists()
 
 
 # The parts, in one process.

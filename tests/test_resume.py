@@ -4,9 +4,6 @@ import json
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from foresay.errors import ArtefactError
 from foresay.modelling.load import load_tokenizer
 from foresay.training import checkpoint as checkpoint_module
 from foresay.training import train as train_module
+from processes import start
 from toys import LLAMA
 
 STEPS = 24
@@ -105,25 +103,15 @@ def whole(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> t
 
 # Killed, in a process of its own.
 
-KILLED = """
-import sys
-from pathlib import Path
-from test_resume import recipe
-from foresay.adapt import adapt
-base, data, out, log = map(Path, sys.argv[1:])
-def watch(news):
-    with log.open("a") as file:
-        file.write(f"{news.progress.step} {news.progress.losses!r}\\n")
-adapt(recipe(base, data, out), watch)
-"""
 
+def train_logged(base: Path, data: Path, out: Path, log: Path) -> None:
+    """The run that is killed."""
 
-def start(folder: Path, *arguments: Path) -> subprocess.Popen[bytes]:
-    here = Path(__file__).parent
-    paths = os.pathsep.join([str(here), str(here.parent / "src"), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    with (folder / "said").open("a") as said:
-        return subprocess.Popen([sys.executable, "-c", KILLED, *map(str, arguments)], env=environment, stderr=said)
+    def watch(news: News) -> None:
+        with log.open("a") as file:
+            file.write(f"{news.progress.step} {news.progress.losses!r}\n")
+
+    adapt(recipe(base, data, out), watch)
 
 
 def kill_at_random(base: Path, data: Path, folder: Path, kills: int, seed: int) -> Path:
@@ -133,14 +121,18 @@ def kill_at_random(base: Path, data: Path, folder: Path, kills: int, seed: int) 
     """
     out, log, chance = folder / "out", folder / "log", random.Random(seed)
     for _ in range(kills):
-        process, wanted = start(folder, base, data, out, log), lines(log) + chance.randint(1, 7)
-        while lines(log) < wanted and process.poll() is None:
+        process, wanted = start(train_logged, base, data, out, log), lines(log) + chance.randint(1, 7)
+        while lines(log) < wanted and process.is_alive():
             time.sleep(0.001)
         time.sleep(chance.uniform(0.0, 0.08))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    process = start(folder, base, data, out, log)
-    assert process.wait() == 0, (folder / "said").read_text()
+        process.kill()
+        process.join()
+        if process.exitcode == 0:
+            break
+    else:
+        process = start(train_logged, base, data, out, log)
+        process.join()
+    assert process.exitcode == 0
     return log
 
 
