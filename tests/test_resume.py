@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -114,26 +115,23 @@ def train_logged(base: Path, data: Path, out: Path, log: Path) -> None:
     adapt(recipe(base, data, out), watch)
 
 
-def kill_at_random(base: Path, data: Path, folder: Path, kills: int, seed: int) -> Path:
-    """Run with `kills` kill -9 at random moments, each followed by the same command; the log of losses.
+def kill_at_random(base: Path, data: Path, folder: Path, chance: random.Random) -> int:
+    """Kill -9 a run at random moments and start it again until one try comes to the end; how many were killed.
 
     A moment is some steps later than the last one, then anywhere in the step or what follows it.
     """
-    out, log, chance = folder / "out", folder / "log", random.Random(seed)
-    for _ in range(kills):
-        process, wanted = start(train_logged, base, data, out, log), lines(log) + chance.randint(1, 7)
+    out, log, kills = folder / "out", folder / "log", 0
+    while True:
+        process, wanted = start(train_logged, base, data, out, log), lines(log) + chance.randint(1, 9)
         while lines(log) < wanted and process.is_alive():
             time.sleep(0.001)
         time.sleep(chance.uniform(0.0, 0.08))
         process.kill()
         process.join()
-        if process.exitcode == 0:
-            break
-    else:
-        process = start(train_logged, base, data, out, log)
-        process.join()
-    assert process.exitcode == 0
-    return log
+        if process.exitcode != -signal.SIGKILL:
+            assert process.exitcode == 0
+            return kills
+        kills += 1
 
 
 def lines(log: Path) -> int:
@@ -141,16 +139,19 @@ def lines(log: Path) -> int:
 
 
 def test_killed_runs_lose_nothing(base: Path, data: Path, whole: tuple[dict[int, str], Path], tmp_path: Path) -> None:
-    losses, out = whole
-    kills = int(os.environ.get("FORESAY_KILLS", "4"))
-    log = kill_at_random(base, data, tmp_path, kills, seed=kills)
-    told = [line.split(" ", 1) for line in log.read_text().splitlines()]
-    assert told[-1][0] == str(STEPS)
-    assert len(told) > len({step for step, _ in told}) or kills == 0, "no kill cost a step, so nothing is shown"
-    for step, said in told:
-        assert said == losses[int(step)], f"step {step} says {said}, undisturbed {losses[int(step)]}"
-    assert same(weights(tmp_path / "out"), weights(out))
-    assert not (tmp_path / "out.run").exists()
+    (losses, undisturbed), chance = whole, random.Random(1)
+    kills, wanted = 0, int(os.environ.get("FORESAY_KILLS", "3"))
+    while kills < wanted:
+        folder = tmp_path / str(kills)
+        folder.mkdir()
+        kills += kill_at_random(base, data, folder, chance)
+        told = [line.split(" ", 1) for line in (folder / "log").read_text().splitlines()]
+        assert told[-1][0] == str(STEPS)
+        for step, said in told:
+            assert said == losses[int(step)], f"step {step} says {said}, undisturbed {losses[int(step)]}"
+        assert same(weights(folder / "out"), weights(undisturbed))
+        assert not (folder / "out.run").exists()
+    print(f"{kills} killed, none lost")
 
 
 # Stopped at a known step.
