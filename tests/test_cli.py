@@ -677,8 +677,15 @@ def test_interrupted_training_leaves_the_old_artefact(at: At, run: Run, monkeypa
 def test_interrupted_training_leaves_the_last_checkpoint(at: At, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt_at(monkeypatch, 2)
     assert run(*at.train("--save-every", "1")).status == 130
-    assert [path.name for path in at.tmp.iterdir()] == ["out"]
+    assert sorted(path.name for path in at.tmp.iterdir()) == ["out", "out.run"]
     assert MultiTokenModel.from_pretrained(at.out).provenance["settings"]["steps"] == 1
+    said = run(*at.train("--save-every", "1", "--rank", "3"))
+    assert (said.status, said.out) == (2, "")
+    assert "rank was 2, is 3; go on as it was begun, or give --restart to begin anew" in said.err
+    monkeypatch.undo()
+    assert run(*at.train("--save-every", "1")).status == 0
+    assert [path.name for path in at.tmp.iterdir()] == ["out"]
+    assert MultiTokenModel.from_pretrained(at.out).provenance["settings"]["steps"] == 2
 
 
 def test_full_disk_is_answered_in_one_sentence(at: At, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -698,10 +705,11 @@ def test_full_disk_is_answered_in_one_sentence(at: At, run: Run, monkeypatch: py
 def test_settings_become_flags(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("rank: 4\nlearning-rate: 1e-3\nsampler: paper\ntrain_masks: false\nreal_rows: true\n")
+    path.write_text(path.read_text() + "position_weights: [1, 0.5]\n")
     asked = with_config(["train", "nano", "--config", str(path), "--out", "o"])
     assert asked[:4] == ["train", "nano", "--out", "o"]
     flags = ["--rank", "4", "--learning-rate", "1e-3", "--sampler", "paper", "--no-train-masks", "--real-rows"]
-    assert asked[4:] == flags
+    assert asked[4:] == [*flags, "--position-weights", "1", "0.5"]
 
 
 @pytest.mark.parametrize("flags", [["--learning-rate", "1"], ["--learning_rate", "1"], ["--learning-rate=1"]])
@@ -726,7 +734,8 @@ def test_without_a_config_nothing_changes() -> None:
 
 
 def test_settings_reach_the_run(at: At, run: Run) -> None:
-    config = at.file("rank: 5\nsampler: paper\nwarmup-steps: 1\nseed: 9\ntarget: label\ntrain_masks: false\n", "a.yaml")
+    settings = "rank: 5\nsampler: paper\nwarmup-steps: 1\nseed: 9\ntarget: label\ntrain_masks: false\n"
+    config = at.file(settings + "position_weights: [1, 0.5]\n", "a.yaml")
     arguments = ["train", "nano", "--data", at.data, "--out", at.out, "--config", config]
     small = ["--steps", "1", "--sequences", "2", "--anchors", "2", "--num-masks", "2", "--max-length", "64"]
     assert run(*arguments, *small, "--seed", "4", "--heldout", "1").status == 0
@@ -734,7 +743,7 @@ def test_settings_reach_the_run(at: At, run: Run) -> None:
     assert said["mtp"] == {"num_masks": 2, "rank": 5, "alpha": 0.0, "sampler": "paper", "train_masks": False}
     used = said["provenance"]["settings"]
     assert (used["train"]["warmup_steps"], used["train"]["seed"], used["train"]["steps"]) == (1, 4, 1)
-    assert used["losses"]["target"] == "label"
+    assert (used["losses"]["target"], used["losses"]["position_weights"]) == ("label", [1.0, 0.5])
 
 
 def test_recipes_are_read() -> None:

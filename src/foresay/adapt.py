@@ -1,5 +1,6 @@
 """The verb `train`: from a base and a data file to a saved adapter, with real decodes on the way."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,13 +15,18 @@ from foresay.model import MultiTokenModel
 from foresay.probe import PROBED, check_labels
 from foresay.prompts import Prompt, by_domain
 from foresay.provenance import provenance
+from foresay.training.checkpoint import Checkpoints
 from foresay.training.corpus import Report, read, split
 from foresay.training.data import Encoder, Example
+from foresay.training.parallel import Ranks, joined, shard
+from foresay.training.progress import Progress
 from foresay.training.source import Source
-from foresay.training.train import Progress, Trainer
+from foresay.training.train import Trainer
 
 HELDOUT_TOKENS = 64
 """Length of the decodes while training, in tokens."""
+MAY_CHANGE = {"chunk_anchors", "eval_every", "save_every", "keep_checkpoints", "save_dtype", "parallel"}
+"""Training settings that a run may go on with otherwise than it was begun: they do not change what is learnt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,14 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     reading: DataConfig = field(default_factory=DataConfig)
     overwrite: bool = False
+    restart: bool = False
+    """Forget the checkpoints that an interrupted run left."""
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the state of the run is kept until it is over: beside `out`."""
+        out = self.out.resolve()
+        return out.with_name(f"{out.name}.run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +72,8 @@ class Adapted:
     seconds: float
     loss: float
     tokens_per_step: dict[str, float]
+    leads: bool = True
+    """This process is the only one, or the one that speaks for all."""
 
 
 def adapt(
@@ -71,11 +87,25 @@ def adapt(
 
     `watch` is told of every step, `prompts` replace the examples held out of the data, `stop` may end the run early,
     `told` hears what became of the rows of each source.
-    Raises DataError, ArtefactError, BaseNotFound, UnsupportedBase; then nothing is written.
+    A run that was killed goes on at its last checkpoint, exactly, when it is started again with the same recipe.
+    Raises DataError, ArtefactError, ConfigError, BaseNotFound, UnsupportedBase; then nothing is written.
     """
-    check_writable(recipe.out, recipe.overwrite)
+    with joined(recipe.train.parallel) as ranks:
+        return _adapt(recipe, watch, prompts, stop, told, ranks)
+
+
+def _adapt(
+    recipe: Recipe,
+    watch: Callable[[News], None],
+    prompts: Sequence[Prompt],
+    stop: Callable[[Progress], bool],
+    told: Callable[[Report], None],
+    ranks: Ranks,
+) -> Adapted:
+    going_on = recipe.run_folder.exists() and not recipe.restart
+    check_writable(recipe.out, recipe.overwrite or going_on)
     config = recipe.train
-    model = MultiTokenModel.from_base(recipe.base, recipe.mtp, dtype=config.dtype, seed=config.seed)
+    model = _open(recipe)
     tokenizer = model.require_tokenizer()
     length = min(config.max_length, model.core.base.limits[0])
     encoder = Encoder(tokenizer, length, frozenset(model.core.base.stop_tokens))
@@ -88,9 +118,15 @@ def adapt(
     check_labels(model.core, examples[:PROBED])
     for part in parts:
         told(part.report)
-    run = _Run(recipe, model, decoded, [part.described for part in parts], watch, stop)
-    last = Trainer(model.core, examples, config, recipe.losses, run.after_step).run()
+    checkpoints = Checkpoints(recipe.run_folder, _identity(recipe, model, examples), config.keep_checkpoints)
+    if recipe.restart and ranks.leads:
+        checkpoints.remove()
+    described = [part.described for part in parts]
+    run = _Run(recipe, model, decoded, described, watch, stop, ranks, saved=going_on)
+    last = Trainer(model.core, examples, config, recipe.losses, run.after_step, ranks, checkpoints).run()
     run.finish(last)
+    if ranks.leads:
+        checkpoints.remove()
     return Adapted(
         model=model,
         folder=recipe.out,
@@ -99,7 +135,34 @@ def adapt(
         seconds=last.seconds,
         loss=last.losses.total,
         tokens_per_step=run.tokens_per_step,
+        leads=ranks.leads,
     )
+
+
+def _open(recipe: Recipe) -> MultiTokenModel:
+    """A fresh adapter on the base, whose layers are sharded where the recipe says so."""
+    config, sharded = recipe.train, recipe.train.parallel == "fsdp"
+    device = "cpu" if sharded else None
+    model = MultiTokenModel.from_base(recipe.base, recipe.mtp, dtype=config.dtype, seed=config.seed, device=device)
+    model.fingerprints()  # Of whole weights: shards have no fingerprint.
+    if sharded:
+        shard(model.core)
+    return model
+
+
+def _identity(recipe: Recipe, model: MultiTokenModel, examples: Sequence[Example]) -> dict[str, Any]:
+    """What a run is: whatever could change a weight, and nothing that cannot."""
+    content = hashlib.sha256()
+    for example in examples:
+        content.update(f"{example.ids} {example.answer}".encode())
+    train = {name: value for name, value in asdict(recipe.train).items() if name not in MAY_CHANGE}
+    return {
+        "base": asdict(model.fingerprints()),
+        "data": {"examples": len(examples), "sha256": content.hexdigest()[:16]},
+        **asdict(recipe.mtp),
+        **asdict(recipe.losses),
+        **train,
+    }
 
 
 @dataclass(slots=True)
@@ -112,8 +175,10 @@ class _Run:
     data: list[dict[str, Any]]
     watch: Callable[[News], None]
     stop: Callable[[Progress], bool]
+    ranks: Ranks
+    saved: bool
+    """What lies in the folder is this run's own."""
     tokens_per_step: dict[str, float] = field(default_factory=dict)
-    saved: bool = False
 
     def after_step(self, progress: Progress) -> bool:
         config = self.recipe.train
@@ -121,20 +186,28 @@ class _Run:
             self.decode()
         if config.save_every and progress.step % config.save_every == 0:
             self.save(progress)
-        self.watch(News(progress, self.tokens_per_step))
+        self.tell(progress)
         return self.stop(progress)
 
     def finish(self, last: Progress) -> None:
         """Decode and save what was trained."""
         self.decode()
-        self.watch(News(last, self.tokens_per_step))
+        self.tell(last)
         self.save(last)
+
+    def tell(self, progress: Progress) -> None:
+        """Tell the watcher, once for all processes."""
+        if self.ranks.leads:
+            self.watch(News(progress, self.tokens_per_step))
 
     def decode(self) -> None:
         """Measure tokens per step on the held-out prompts, by domain."""
         self.tokens_per_step = measure_acceptance(self.model, self.prompts)
 
     def save(self, progress: Progress) -> None:
+        """Write the adapter as it is, once for all processes."""
+        if not self.ranks.leads:
+            return
         recipe = self.recipe
         self.model.provenance = provenance(
             mtp=asdict(recipe.mtp),

@@ -8,6 +8,7 @@ from foresay.errors import ConfigError
 DType = Literal["float32", "bfloat16", "float16"]
 FixedLayout = Literal["plain", "linear", "quadratic", "tree"]
 LayoutName = Literal["plain", "linear", "quadratic", "tree", "planned"]
+Parallel = Literal["none", "ddp", "fsdp"]
 
 
 def require(condition: bool, message: str) -> None:
@@ -73,6 +74,18 @@ class LossConfig:
     """Weight of the cross-entropy of the sampler head."""
     consistency_weight: float = 1.0
     """Weight of the latent consistency loss."""
+    consistency_over: Literal["mean", "sum"] = "mean"
+    """Latent consistency takes the `mean` or the `sum` over the width of the states (paper A does not say)."""
+    hard_weight: float = 1.0
+    """Weight, in the loss of either head, of the cross-entropy with the hard target."""
+    kl_weight: float = 0.0
+    """Weight, in the loss of either head, of the KL divergence from the base's distribution at the mask's position."""
+    variation_weight: float = 0.0
+    """Weight, in the loss of either head, of the total variation to that distribution: what sampling rejects."""
+    teacher_temperature: float = 1.0
+    """Divides the base's logits before it is distilled; towards 0 the KL becomes the hard target `base_argmax`."""
+    position_weights: tuple[float, ...] = ()
+    """Weights of mask 1, 2, ... in the losses of both heads, the last for all behind it; none: all alike."""
     target: Literal["label", "base_argmax"] = "base_argmax"
     """Hard target of a mask row: the data's `label`, or the base's own argmax there (what greedy decoding verifies)."""
     real_rows: bool = False
@@ -81,6 +94,18 @@ class LossConfig:
     def __post_init__(self) -> None:
         require_choices(self)
         require_at_least(self, 0, "base_weight", "sampler_weight", "consistency_weight")
+        require_at_least(self, 0, "hard_weight", "kl_weight", "variation_weight")
+        require(self.teacher_temperature > 0, f"teacher_temperature is {self.teacher_temperature}; give a positive one")
+        weights = self.position_weights
+        require(
+            min(weights, default=1) >= 0 and max(weights, default=1) > 0,
+            f"position_weights are {weights}; give weights of 0 or more, not all of them 0",
+        )
+
+    @property
+    def distils(self) -> bool:
+        """Some loss needs the base's whole distribution."""
+        return self.kl_weight > 0 or self.variation_weight > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +120,8 @@ class TrainConfig:
     """Anchors sampled in each sequence (0: every token that carries loss); mask rows = sequences x anchors x k."""
     chunk_anchors: int = 0
     """Anchors of a sequence in one micro-chunk of the mask pass (0: all); changes memory, never the result."""
+    curriculum_steps: int = 0
+    """Steps over which blocks grow from 1 mask to all k; 0: all from the start."""
     max_length: int = 512
     """Longest training sequence in tokens; longer ones are cut."""
     learning_rate: float = 1e-3
@@ -109,8 +136,12 @@ class TrainConfig:
     """Largest gradient norm."""
     eval_every: int = 0
     """Steps between real decodes of held-out prompts; 0 decodes at the end only."""
-    save_every: int = 0
-    """Steps between checkpoints of the adapter; 0 saves at the end only."""
+    save_every: int = 100
+    """Steps between checkpoints: the adapter as it is, and the run's state beside it; 0 saves at the end only."""
+    keep_checkpoints: int = 2
+    """Checkpoints of the run's state that are kept while it runs."""
+    parallel: Parallel = "none"
+    """Processes under torchrun: `none`, `ddp` (sequences divided) or `fsdp` (the base's layers sharded too)."""
     heldout: int = 16
     """Examples kept out of training for the decodes."""
     seed: int = 0
@@ -122,10 +153,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_choices(self)
-        for name in ("steps", "sequences", "max_length"):
+        for name in ("steps", "sequences", "max_length", "keep_checkpoints"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; give at least 1")
-        require_at_least(self, 0, "anchors", "chunk_anchors", "warmup_steps", "eval_every", "save_every", "heldout")
-        require_at_least(self, 0, "weight_decay")
+        require_at_least(
+            self, 0, "anchors", "chunk_anchors", "curriculum_steps", "warmup_steps", "eval_every", "save_every"
+        )
+        require_at_least(self, 0, "heldout", "weight_decay")
         require(0 <= self.seed < 2**63, f"seed is {self.seed}; give a number from 0 to 2**63 - 1")
         require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; give a positive one")
         require(self.clip > 0, f"clip is {self.clip}; give a positive gradient norm")

@@ -17,7 +17,7 @@ from foresay.modelling.load import EMBEDDED, NANO, load_tokenizer
 from foresay.prompts import Prompt, by_domain, embedded_prompts
 from foresay.stand import BenchConfig
 from foresay.terminal import print_table
-from foresay.training.train import Progress
+from foresay.training.progress import Progress
 from foresay.view import TrainingView, bench_view, bench_watching, coloured, progress_bar
 
 PROMPTS = 3
@@ -64,7 +64,7 @@ def run(demo: Demo, out: Console, err: Console) -> int:
 def _train(demo: Demo, err: Console) -> MultiTokenModel:
     """Train for about the demo's seconds. An adapter that an earlier demo left is replaced, nothing else is."""
     steps = max(int(demo.seconds * STEPS_A_SECOND), 10)
-    config = TrainConfig(steps=steps, warmup_steps=10, eval_every=max(steps // 4, 1))
+    config = TrainConfig(steps=steps, warmup_steps=10, eval_every=max(steps // 4, 1), save_every=0)
     recipe = Recipe(
         NANO, (EMBEDDED / NANO / "demo.jsonl",), demo.out, train=config, overwrite=(demo.out / SETTINGS).is_file()
     )

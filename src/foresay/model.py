@@ -37,6 +37,7 @@ class MultiTokenModel:
     tokenizer: PreTrainedTokenizerBase | None
     base_name: str
     provenance: dict[str, Any] = field(default_factory=dict)
+    _fingerprints: artefact.Fingerprints | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def from_base(
@@ -46,12 +47,14 @@ class MultiTokenModel:
         tokenizer: PreTrainedTokenizerBase | None = None,
         dtype: DType = "float32",
         seed: int = 0,
+        device: str | None = None,
     ) -> "MultiTokenModel":
         """A fresh adapter on `base`: a loaded causal LM, or a name (`nano`, a folder, a hub id).
 
-        The base is frozen and put in eval mode. Raises BaseNotFound or UnsupportedBase.
+        The base is frozen and put in eval mode; a named one goes to `device` (None: CUDA where there is one).
+        Raises BaseNotFound or UnsupportedBase.
         """
-        model, tokenizer = _open_base(base, tokenizer, dtype)
+        model, tokenizer = _open_base(base, tokenizer, dtype, device)
         return cls(MaskModel.from_base(model, config, seed), tokenizer, _name(base, model))
 
     @classmethod
@@ -84,13 +87,19 @@ class MultiTokenModel:
         settings = artefact.Settings(
             mtp=self.core.config,
             base=self.base_name,
-            fingerprints=artefact.fingerprint(self.core.model, self.tokenizer),
+            fingerprints=self.fingerprints(),
             revision=getattr(self.core.model.config, "_commit_hash", None),
             acceptance=self.core.acceptance,
             provenance=self.provenance,
         )
         card = artefact.card(settings)
         artefact.save(Path(folder), self.core, settings, card, getattr(torch, dtype), overwrite)
+
+    def fingerprints(self) -> artefact.Fingerprints:
+        """What the adapter belongs to; read from the weights once."""
+        if self._fingerprints is None:
+            self._fingerprints = artefact.fingerprint(self.core.model, self.tokenizer)
+        return self._fingerprints
 
     def generate(
         self,
@@ -178,10 +187,10 @@ def settings(config: DecodeConfig | None, changes: dict[str, Any]) -> DecodeConf
 
 
 def _open_base(
-    base: str | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, dtype: DType
+    base: str | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, dtype: DType, device: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
     if isinstance(base, str):
-        return load_base(base, dtype), tokenizer or load_tokenizer(base)
+        return load_base(base, dtype, device), tokenizer or load_tokenizer(base)
     return base, tokenizer
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from foresay.config import DecodeConfig
+from foresay.config import DecodeConfig, LossConfig
 from foresay.decoding.choose import Greedy
 from foresay.decoding.generate import generate
 from foresay.decoding.session import How
@@ -47,7 +47,7 @@ def labels(model: MaskModel, prompt: Sequence[int], answer: Sequence[int]) -> li
     text, said = (*prompt, *answer), [False] * len(prompt) + [True] * len(answer)
     example = Example(text, tuple(said))
     batch = collate([example], 0, torch.Generator(), torch.device("cpu"))
-    rows = mask_rows(batch, batch.anchors[:, :1], model.config.num_masks)
+    rows = mask_rows(batch, batch.anchors[:, :1], model.config.num_masks, LossConfig())
     return batch.ids[0, rows.positions[rows.live] + 1].tolist()  # type: ignore[no-any-return]
 
 

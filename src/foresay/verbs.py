@@ -169,8 +169,12 @@ class GenerateCommand:
 class TrainCommand:
     """Train a multi-token adapter on a frozen base.
 
+    A run that was interrupted goes on, exactly, when it is started again with the same command: its state is kept in
+    OUT.run until it is over.
+
     Examples:
       foresay train nano --data chats.jsonl --out my-adapter
+      torchrun --nproc-per-node 4 -m foresay train nano --data chats.jsonl --out my-adapter --parallel ddp
       foresay train meta-llama/Llama-3.2-1B --data a.jsonl b.jsonl --out my-adapter --dtype bfloat16
       foresay train nano --data chats.jsonl,weight=3 web.parquet,text=body,weight=1 --out my-adapter
       foresay train nano --config recipes/paper.yaml --data chats.jsonl --out paper --steps 457
@@ -190,6 +194,8 @@ class TrainCommand:
     """File with held-out prompts to decode while training; without it, examples are held out of the data."""
     overwrite: bool = False
     """Replace what is in the folder."""
+    restart: bool = False
+    """Begin anew: forget the checkpoints in OUT.run, where an interrupted run would go on."""
     json: bool = False
     """Print one JSON object when done."""
     mtp: MTPConfig = field(default_factory=MTPConfig)
@@ -199,7 +205,17 @@ class TrainCommand:
 
     def run(self) -> int:
         """Train with a live view, save, say what came out."""
-        recipe = Recipe(self.base, self.data, self.out, self.mtp, self.losses, self.train, self.reading, self.overwrite)
+        recipe = Recipe(
+            self.base,
+            self.data,
+            self.out,
+            self.mtp,
+            self.losses,
+            self.train,
+            self.reading,
+            overwrite=self.overwrite,
+            restart=self.restart,
+        )
         prompts: Sequence[Prompt] = ()
         if self.prompts is not None:
             tokenizer = MultiTokenModel.from_base(self.base, MTPConfig(rank=1)).require_tokenizer()
@@ -207,6 +223,8 @@ class TrainCommand:
         view = TrainingView(ERR, self.train.steps)
         with view.showing():
             done = adapt(recipe, view.tell, prompts, told=lambda report: ERR.print(report.sentence, highlight=False))
+        if not done.leads:
+            return 0
         figures = {
             "folder": str(done.folder),
             "examples": done.examples,

@@ -66,6 +66,20 @@ def bias(rows: list[PackedRow], window: int | None) -> Tensor:
     return torch.tensor([[[[0.0 if sees(query, key, window) else HIDDEN for key in rows] for query in rows]]])
 
 
+def mask_weight(mask: int, config: LossConfig) -> float:
+    """Weight of mask 1, 2, ... in the losses of the heads; real rows have 1."""
+    given = config.position_weights
+    return given[mask - 1 if mask <= len(given) else -1] if given and mask else 1.0
+
+
+def pays(logits: Tensor, target: Tensor, teacher: Tensor, config: LossConfig) -> Tensor:
+    """What a head pays on one row, from probabilities: `logits` (V,), `teacher` (V,)."""
+    p, q = (teacher / config.teacher_temperature).softmax(-1), logits.softmax(-1)
+    loss = config.hard_weight * -q[target].log()
+    loss = loss + config.kl_weight * (p * (p.log() - q.log())).sum()
+    return loss + config.variation_weight * (p - q).clamp(min=0).sum()
+
+
 class OnePass:
     """A plain copy of the base with the adapter's weights as leaves of its own."""
 
@@ -85,8 +99,11 @@ class OnePass:
         """Losses and gradients of the whole batch, one unpadded sequence after the other, all in one graph."""
         parts: dict[str, list[Tensor]] = defaultdict(list)
         for ids, carries, anchors, length in zip(batch.ids, batch.carries, batch.anchors, lengths, strict=True):
-            self._sequence(ids[:length], carries.tolist(), [a for a in anchors.tolist() if a >= 0], config, parts)
-        means = [torch.stack(parts[name]).mean() for name in ("base", "sampler", "consistency")]
+            rows = pack(length, [a for a in anchors.tolist() if a >= 0], batch.masks or self.config.num_masks)
+            self._sequence(ids[:length], carries.tolist(), rows, config, parts)
+        weight = torch.stack(parts["weight"]).sum()
+        means = [torch.stack(parts[name]).sum() / weight for name in ("base", "sampler")]
+        means.append(torch.stack(parts["consistency"]).mean())
         weights = (config.base_weight, config.sampler_weight, config.consistency_weight)
         total = sum(weight * mean for weight, mean in zip(weights, means))
         assert isinstance(total, Tensor)
@@ -97,9 +114,13 @@ class OnePass:
         return Result(Losses(*(mean.item() for mean in means), total.item()), gradients)
 
     def _sequence(
-        self, ids: Tensor, carries: list[bool], anchors: list[int], config: LossConfig, parts: dict[str, list[Tensor]]
+        self,
+        ids: Tensor,
+        carries: list[bool],
+        rows: list[PackedRow],
+        config: LossConfig,
+        parts: dict[str, list[Tensor]],
     ) -> None:
-        rows = pack(len(ids), anchors, self.config.num_masks)
         base, states = self._forward(ids, rows)
         # Only rows whose label exists and carries loss; the position of a row says which token that is.
         asked = [t for t, row in enumerate(rows) if row.position < len(ids) - 1 and carries[row.position]]
@@ -113,10 +134,15 @@ class OnePass:
             target = label if config.target == "label" else base[own[position]].argmax()
             if rows[t].mask or config.real_rows:
                 # The frozen base's own rows have nothing to learn: its cross-entropy is reported against the data.
-                parts["base"].append(-base[t].log_softmax(-1)[target if rows[t].mask else label])
-                parts["sampler"].append(-sampler[t].log_softmax(-1)[target])
+                weight = mask_weight(rows[t].mask, config)
+                teacher = base[own[position]].detach()
+                own_loss = -base[t].log_softmax(-1)[label]
+                parts["weight"].append(torch.tensor(weight))
+                parts["base"].append(weight * pays(base[t], target, teacher, config) if rows[t].mask else own_loss)
+                parts["sampler"].append(weight * pays(sampler[t], target, teacher, config))
             if rows[t].mask:
-                agreeing[position].append((states[own[position]].detach() - states[t]).square().mean())
+                squares = (states[own[position]].detach() - states[t]).square()
+                agreeing[position].append(squares.mean() if config.consistency_over == "mean" else squares.sum())
         for distances in agreeing.values():
             parts["consistency"].append(torch.stack(distances).mean() if distances else torch.tensor(0.0))
 

@@ -17,7 +17,7 @@ from foresay.modelling.model import MaskModel
 from foresay.prompts import encode
 from foresay.trial import CAUGHT, LEVEL, Trial
 
-LAYOUTS: list[LayoutName] = ["linear", "quadratic", "planned"]
+LAYOUTS: list[LayoutName] = ["linear", "quadratic", "tree", "planned"]
 SETTINGS = {
     "temperature 0.7": SampleConfig(temperature=0.7),
     "temperature 1.5": SampleConfig(temperature=1.5),

@@ -1,5 +1,6 @@
 """Two passes have the losses and gradients of the paper's interleaved single pass, whatever the chunks."""
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
@@ -15,8 +16,9 @@ from one_pass import OnePass, Result
 
 from foresay.config import LossConfig
 from foresay.modelling.model import MaskModel
+from foresay.training import losses
 from foresay.training.two_pass import two_pass
-from toys import GEMMA2, GPT2, LLAMA, MISTRAL_WINDOW, PHI3_LONGROPE, SWITCH, Toy, with_adapter
+from toys import GEMMA2, GPT2, LLAMA, MISTRAL_WINDOW, PHI3_LONGROPE, SWITCH, VOCABULARY, Toy, with_adapter
 
 MASKS = 3
 CHUNKS = [1, 7, 0]
@@ -60,6 +62,30 @@ ACROSS = Ragged.random((SWITCH + 1, SWITCH), anchors=0)
 def test_sequences_across_the_switch_are_refused() -> None:
     with pytest.raises(ValueError, match=f"reach past position {SWITCH}"):
         two_pass(trainee(PHI3_LONGROPE), ACROSS.batch, LossConfig(**WEIGHTS))
+
+
+DISTIL = {"kl_weight": 0.6, "variation_weight": 1.7, "teacher_temperature": 0.8}
+SETTINGS = {
+    "kl": LossConfig(hard_weight=0, kl_weight=0.6),
+    "variation": LossConfig(hard_weight=0, variation_weight=0.6),
+    "all": LossConfig(**WEIGHTS, **DISTIL, hard_weight=0.4, real_rows=True, target="label"),
+    "sum": LossConfig(consistency_over="sum"),
+    "positions": LossConfig(**WEIGHTS, position_weights=(1.5, 0.5)),
+    "a position off": LossConfig(**DISTIL, position_weights=(0.0, 1.0, 3.0), real_rows=True),
+}
+
+
+@pytest.mark.parametrize("masks", [0, 2], ids=["whole", "grown to 2"])
+@pytest.mark.parametrize("config", SETTINGS.values(), ids=SETTINGS)
+def test_two_passes_are_one_with_every_loss(config: LossConfig, masks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 7 * VOCABULARY)
+    ragged = Ragged(replace(BATCH.batch, masks=masks), BATCH.lengths)
+    mtp = with_adapter(LLAMA.model(), masks=MASKS)
+    plain = OnePass(LLAMA.model().requires_grad_(False), mtp).run(ragged.batch, ragged.lengths, config)
+    ours = two_pass_result(mtp, ragged.batch, config, 4)
+    unused = plain.gradients["masks"].abs().sum(1) == 0
+    assert unused.tolist() == [False, False, masks == 2], "a block of 2 masks teaches the first 2"
+    check_two_passes_are_one(ours, plain)
 
 
 ALL = Ragged.random(anchors=0, seed=1)

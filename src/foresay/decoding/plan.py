@@ -74,8 +74,9 @@ class Plan:
 
     def align_drafts(self, q: Tensor) -> Tensor:
         """`q` (B, >= N, V), aligned to the left as drafts are made -> (B, N, V), aligned to the right as judged."""
-        missing = torch.tensor([self.drafted - row.drafted for row in self.rows], device=q.device)
-        rows = (torch.arange(self.drafted, device=q.device) - missing[:, None]) % max(self.drafted, 1)
+        most = self.drafted
+        missing = torch.tensor([most - row.drafted for row in self.rows], device=q.device)
+        rows = (torch.arange(most, device=q.device) - missing[:, None]) % max(most, 1)
         return q.gather(1, rows[:, :, None].expand(-1, -1, q.shape[2]))
 
 

@@ -139,6 +139,10 @@ class Base:
                     adapted[f"{layer_name}.{name}"] = module
         return Linears(adapted, tuple(left_alone))
 
+    def decoder_layers(self) -> nn.ModuleList:
+        """The trunk's list of decoder layers."""
+        return _decoder_layers(self.model)
+
     @cached_property
     def sees_all(self) -> bool:
         """Every layer reaches back to the start, through an attention that takes no mask for that."""

@@ -31,8 +31,8 @@ def base_folder(name: str) -> str:
     return str(EMBEDDED / NANO / "base") if name == NANO else name
 
 
-def load_base(name: str, dtype: DType) -> PreTrainedModel:
-    """The causal LM called `name`, on the CPU or the first CUDA device.
+def load_base(name: str, dtype: DType, device: str | None = None) -> PreTrainedModel:
+    """The causal LM called `name`, on `device` (None: the current CUDA device, or the CPU where there is none).
 
     Raises BaseNotFound when there is none, UnsupportedBase when it is no causal LM. Remote code is never run.
     """
@@ -51,7 +51,7 @@ def load_base(name: str, dtype: DType) -> PreTrainedModel:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BaseNotFound(_not_found(name, error)) from error
-    return model.to("cuda") if torch.cuda.is_available() else model  # type: ignore[no-any-return, arg-type]
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[no-any-return, arg-type]
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

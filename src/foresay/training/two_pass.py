@@ -5,7 +5,7 @@ So the base pass runs once without gradient and keeps K/V and states; the mask p
 only, in chunks of blocks that never see each other.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from foresay.config import LossConfig
 from foresay.layout import MaskCall
 from foresay.modelling.cache import KeptCache
 from foresay.modelling.model import MaskModel
-from foresay.training.losses import Losses, Teacher, consistency_sum, cross_entropy_sum, in_chunks, teach
+from foresay.training.losses import Losses, Teacher, backward_in_chunks, consistency_sum, head_loss, teach
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,10 @@ class Batch:
     """(B, R) bool: row t predicts a token that carries loss (the last prompt token does, the last token never)."""
     anchors: Tensor
     """(B, A) int64: rows that carry a block, -1 for none."""
+    masks: int = 0
+    """Masks in a block, at most the model's k; 0 for all of them."""
+    own: slice = field(default_factory=lambda: slice(None))
+    """Sequences that this process runs; the others are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +52,30 @@ class MaskRows:
     """(B, T) bool: rows whose label exists and carries loss."""
     positions: Tensor
     """(B, T) int64: where the row stands; its label is the token behind."""
+    weights: Tensor
+    """(B, T) float: weight of the row in the losses of the heads, 0 where it is not live."""
 
 
 @dataclass(frozen=True, slots=True)
 class Denominators:
     """Counts over the whole batch."""
 
-    rows: int
-    """Rows that both cross-entropies average over."""
+    rows: float
+    """Rows that the losses of the heads average over, each as often as its weight says."""
     real: int
     """Real rows that carry loss: the consistency loss averages over them, those with an empty S_t too."""
     shares: Tensor
     """(B, R) float: 1 / |S_t| for every position t, 0 where no processed mask stands."""
 
+    def of(self, sequences: slice) -> "Denominators":
+        """The same counts, for rows of these sequences."""
+        return replace(self, shares=self.shares[sequences])
+
 
 def two_pass(model: MaskModel, batch: Batch, config: LossConfig, chunk_anchors: int = 0) -> Losses:
-    """Add the step's gradients to the adapter and return its loss parts.
+    """Add the gradients of the batch's own sequences to the adapter and return their loss parts.
+
+    Denominators are those of the whole batch, so that parts and gradients of all processes add up to the step's.
 
     `chunk_anchors` anchors of every sequence go through the mask pass at once (0: all); the result does not depend on
     it. The base runs in eval mode; nothing of size rows x vocabulary outlives a chunk.
@@ -73,78 +85,136 @@ def two_pass(model: MaskModel, batch: Batch, config: LossConfig, chunk_anchors: 
     length, limit = batch.ids.shape[1], model.base.limits[0]
     if length > limit:
         raise ValueError(f"sequences of {length} tokens reach past position {limit} of the base; cut them there")
+    size = batch.masks or model.config.num_masks
+    counts = count(batch, size, config).of(batch.own)
+    batch = replace(batch, **{name: getattr(batch, name)[batch.own] for name in ("ids", "carries", "anchors")})
     kept = base_pass(model, batch)
-    counts = count(batch, model.config.num_masks, config)
+    step = _Step(model, batch, config, kept, counts)
     losses = Losses(base=kept.teacher.cross_entropy / counts.rows if config.real_rows else 0.0)
     losses.total = config.base_weight * losses.base
     if config.real_rows:
-        losses.add(_real_sampler_pass(model, batch, kept, counts, config))
+        losses.add(step.real_rows())
     for anchors in torch.split(batch.anchors, chunk_anchors or batch.anchors.shape[1], dim=1):
-        rows = mask_rows(batch, anchors, model.config.num_masks)
-        if rows.live.any():
-            losses.add(_mask_pass(model, batch, rows, kept, counts, config))
+        losses.add(step.mask_rows(mask_rows(batch, anchors, size, config)))
     return losses
 
 
 def base_pass(model: MaskModel, batch: Batch) -> Kept:
     """Run the sequences once through the frozen base, without gradient."""
     cache, states = model.keep(batch.ids)
-    return Kept(cache, states, teach(model.base.unembed, states, batch.ids, batch.carries))
+    base = model.base
+    return Kept(cache, states, teach(base.unembed, base.vocabulary, states, batch.ids, batch.carries))
 
 
-def mask_rows(batch: Batch, anchors: Tensor, size: int) -> MaskRows:
-    """The mask rows of `anchors` (B, A) and which of them have a label that carries loss."""
+def mask_rows(batch: Batch, anchors: Tensor, size: int, config: LossConfig) -> MaskRows:
+    """The mask rows of `anchors` (B, A), and which of them have a label that carries loss, and how much."""
     call = MaskCall(anchors.clamp(min=0), size, last=batch.ids.shape[1] - 1)
     positions = call.positions()
     steps = torch.arange(1, size + 1, device=anchors.device)
     inside = (anchors[:, :, None] + steps).flatten(1) < batch.ids.shape[1]
     asked = (anchors >= 0).repeat_interleave(size, dim=1)
-    return MaskRows(call, inside & asked & batch.carries.gather(1, positions), positions)
+    live = inside & asked & batch.carries.gather(1, positions)
+    return MaskRows(call, live, positions, live * mask_weights(size, config, anchors.device)[call.offsets()])
+
+
+def mask_weights(size: int, config: LossConfig, device: torch.device) -> Tensor:
+    """(size,) float: weight of mask 1, 2, ... in the losses of the heads."""
+    given = config.position_weights or (1.0,)
+    return torch.tensor([given[min(mask, len(given) - 1)] for mask in range(size)], device=device)
 
 
 def count(batch: Batch, size: int, config: LossConfig) -> Denominators:
     """Count rows over the whole batch, before any chunking."""
-    rows = mask_rows(batch, batch.anchors, size)
+    rows = mask_rows(batch, batch.anchors, size, config)
     standing = torch.zeros(batch.ids.shape, device=batch.ids.device)
     standing.scatter_add_(1, rows.positions, rows.live.float())
     shares = torch.where(standing > 0, 1 / standing.clamp(min=1), 0.0)
-    real, masks = int(batch.carries.sum()), int(rows.live.sum())
-    return Denominators(max(masks + (real if config.real_rows else 0), 1), max(real, 1), shares)
+    real, masks = int(batch.carries.sum()), float(rows.weights.sum())
+    return Denominators((masks + (real if config.real_rows else 0)) or 1.0, max(real, 1), shares)
 
 
-def _mask_pass(
-    model: MaskModel, batch: Batch, rows: MaskRows, kept: Kept, counts: Denominators, config: LossConfig
-) -> Losses:
-    """Forward and backward of one chunk of blocks."""
-    sequence, row = rows.live.nonzero().unbind(1)
-    position = rows.positions[sequence, row]
-    states = model.see_masks(rows.call, kept.cache)[sequence, row]
-    labels = batch.ids[sequence, position + 1]
-    targets = kept.teacher.argmax[sequence, position] if config.target == "base_argmax" else labels
-    leaf = states.detach().requires_grad_()
-    losses = Losses()
-    for some in in_chunks(torch.arange(len(states), device=states.device)):
-        base = cross_entropy_sum(model.base.unembed(leaf[some]), targets[some]) / counts.rows
-        previous = batch.ids[sequence[some], position[some]]
-        sampled = cross_entropy_sum(model.base.unembed(model.sample(previous, leaf[some])), targets[some]) / counts.rows
-        anchors, shares = kept.states[sequence[some], position[some]], counts.shares[sequence[some], position[some]]
-        apart = consistency_sum(leaf[some], anchors, shares) / counts.real
-        total = config.base_weight * base + config.sampler_weight * sampled + config.consistency_weight * apart
-        total.backward()  # type: ignore[no-untyped-call]
-        losses.add(Losses(base.item(), sampled.item(), apart.item(), total.item()))
-    states.backward(leaf.grad)  # type: ignore[no-untyped-call]
-    return losses
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """N rows with a label."""
+
+    sequence: Tensor
+    """(N,) int64."""
+    position: Tensor
+    """(N,) int64."""
+    weights: Tensor
+    """(N,) float."""
+
+    def __getitem__(self, some: slice) -> "_Places":
+        return _Places(self.sequence[some], self.position[some], self.weights[some])
 
 
-def _real_sampler_pass(model: MaskModel, batch: Batch, kept: Kept, counts: Denominators, config: LossConfig) -> Losses:
-    """The sampler's cross-entropy on real rows: straight from the kept states, a few rows at a time."""
-    losses = Losses()
-    for some in in_chunks(batch.carries.nonzero()):
-        sequence, row = some.unbind(1)
-        logits = model.base.unembed(model.sample(batch.ids[sequence, row], kept.states[sequence, row]))
-        labels = batch.ids[sequence, row + 1]
-        targets = kept.teacher.argmax[sequence, row] if config.target == "base_argmax" else labels
-        sampled = cross_entropy_sum(logits, targets) / counts.rows
-        (config.sampler_weight * sampled).backward()  # type: ignore[no-untyped-call]
-        losses.add(Losses(sampler=sampled.item(), total=config.sampler_weight * sampled.item()))
-    return losses
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What the losses of a step are made of."""
+
+    model: MaskModel
+    batch: Batch
+    config: LossConfig
+    kept: Kept
+    counts: Denominators
+
+    def mask_rows(self, rows: MaskRows) -> Losses:
+        """Forward and backward of one chunk of blocks."""
+        config, losses = self.config, Losses()
+        sequence, row = rows.live.nonzero().unbind(1)
+        places = _Places(sequence, rows.positions[sequence, row], rows.weights[sequence, row])
+
+        def loss(some: slice, states: Tensor) -> Tensor:
+            at = places[some]
+            targets, teacher = self._targets(at), self._teacher(at)
+            base = self._head(at, states, targets, teacher)
+            sampled = self._head(at, self._sample(at, states), targets, teacher)
+            shares = self.counts.shares[at.sequence, at.position]
+            apart = consistency_sum(states, self._real(at), shares, config.consistency_over) / self.counts.real
+            total = config.base_weight * base + config.sampler_weight * sampled + config.consistency_weight * apart
+            losses.add(Losses(base.item(), sampled.item(), apart.item(), total.item()))
+            return total
+
+        states = self.model.see_masks(rows.call, self.kept.cache)[sequence, row]
+        backward_in_chunks(states, self.model.base.vocabulary, loss)
+        return losses
+
+    def real_rows(self) -> Losses:
+        """The sampler's loss on real rows: straight from the kept states."""
+        losses = Losses()
+        sequence, row = self.batch.carries.nonzero().unbind(1)
+        places = _Places(sequence, row, torch.ones(len(row), device=row.device))
+
+        def loss(some: slice, states: Tensor) -> Tensor:
+            at = places[some]
+            sampled = self._head(at, self._sample(at, states), self._targets(at), self._teacher(at))
+            total = self.config.sampler_weight * sampled
+            losses.add(Losses(sampler=sampled.item(), total=total.item()))
+            return total
+
+        backward_in_chunks(self._real(places), self.model.base.vocabulary, loss)
+        return losses
+
+    def _head(self, at: _Places, states: Tensor, targets: Tensor, teacher: Tensor | None) -> Tensor:
+        """Loss of the head that reads `states` (N, D), over its denominator."""
+        rows = head_loss(self.model.base.unembed(states), targets, teacher, self.config)
+        return (rows * at.weights).sum() / self.counts.rows
+
+    def _real(self, at: _Places) -> Tensor:
+        """States (N, D) of the real rows at the same positions."""
+        return self.kept.states[at.sequence, at.position]
+
+    def _sample(self, at: _Places, states: Tensor) -> Tensor:
+        """States (N, D) of the sampler head, which is told the true token before."""
+        return self.model.sample(self.batch.ids[at.sequence, at.position], states)
+
+    def _targets(self, at: _Places) -> Tensor:
+        """Hard targets (N,) int64."""
+        if self.config.target == "base_argmax":
+            return self.kept.teacher.argmax[at.sequence, at.position]
+        return self.batch.ids[at.sequence, at.position + 1]
+
+    @torch.no_grad()
+    def _teacher(self, at: _Places) -> Tensor | None:
+        """Logits (N, V) of the base at the same positions, when they are distilled."""
+        return self.model.base.unembed(self._real(at)) if self.config.distils else None

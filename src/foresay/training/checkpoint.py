@@ -1,0 +1,170 @@
+"""The state of a run on disk, so that a run killed at any moment goes on exactly where its last checkpoint stands.
+
+A checkpoint is a folder: adapter and optimizer as torch's distributed checkpoint, and `state.json` with the hash of
+every file, what the run is, and how far it came. Batches, anchors and rates are functions of seed and step, so the
+step is all there is to know of them. It is written under another name and renamed when it is whole.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.optim import Optimizer
+
+from foresay.errors import ArtefactError
+from foresay.training.progress import Progress
+
+STATE, PREFIX = "state.json", "checkpoint-"
+log = logging.getLogger("foresay")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """The checkpoints of one run, in a folder of their own."""
+
+    folder: Path
+    run: dict[str, Any]
+    """What the run is, ready for JSON: another run may not go on from here."""
+    keep: int = 2
+    """Checkpoints that stay; the older ones are removed."""
+
+    def save(self, progress: Progress, adapter: nn.Module, optimizer: Optimizer) -> None:
+        """Write one, whole or not at all. Raises ArtefactError."""
+        final = self.folder / f"{PREFIX}{progress.step:08d}"
+        fresh = self.folder / f".{final.name}"
+        try:
+            for old in (fresh, final):
+                shutil.rmtree(old, ignore_errors=True)
+            fresh.mkdir(parents=True)
+            with _quiet():
+                save(_tensors(adapter, optimizer), checkpoint_id=fresh, no_dist=True)
+            said = {"run": self.run, "progress": asdict(progress), "files": _hashes(fresh)}
+            _write(fresh / STATE, json.dumps(said, indent=2))
+            _settle(fresh)
+            fresh.rename(final)
+            _settle(self.folder)
+            for old in self._found()[self.keep :]:
+                shutil.rmtree(old, ignore_errors=True)
+        except (OSError, CheckpointException) as error:
+            raise ArtefactError(f"checkpoint {final} could not be written ({error}); those before it stand") from error
+
+    def newest(self) -> Path | None:
+        """The newest whole checkpoint; None when there is no checkpoint at all.
+
+        A torn one is passed over with a warning. Raises ArtefactError when none is whole, or when it is another
+        run's, with what differs.
+        """
+        found = self._found()
+        for path in found:
+            state = _read(path)
+            if state is None:
+                log.warning("checkpoint %s is torn; looking for the one before it", path)
+                continue
+            self._check_run(state["run"])
+            return path
+        if found:
+            raise ArtefactError(f"no checkpoint in {self.folder} is whole; give --restart to begin anew")
+        return None
+
+    def load(self, path: Path, adapter: nn.Module, optimizer: Optimizer) -> Progress:
+        """Fill adapter and optimizer from a checkpoint and say how far it was."""
+        state = _read(path)
+        if state is None:
+            raise ArtefactError(f"checkpoint {path} cannot be read; every process needs the folder {self.folder}")
+        tensors = _tensors(adapter, optimizer)
+        with _quiet():
+            load(tensors, checkpoint_id=path, no_dist=True)
+        set_state_dict(adapter, optimizer, model_state_dict=tensors["adapter"], optim_state_dict=tensors["optimizer"])
+        return Progress.read(state["progress"])
+
+    def remove(self) -> None:
+        """Remove every checkpoint: the run is over, or begins anew."""
+        if self.folder.exists():
+            # Renamed first: killed in between, no half of it is left to go on from.
+            gone = self.folder.with_name(f".{self.folder.name}.gone")
+            shutil.rmtree(gone, ignore_errors=True)
+            self.folder.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def _found(self) -> list[Path]:
+        """Checkpoints with their final name, newest first."""
+        return sorted(self.folder.glob(f"{PREFIX}*"), reverse=True)
+
+    def _check_run(self, said: dict[str, Any]) -> None:
+        differs = list(_differences(said, json.loads(json.dumps(self.run))))
+        if differs:
+            raise ArtefactError(
+                f"{self.folder} holds a run that was begun otherwise: {'; '.join(differs)}; "
+                "go on as it was begun, or give --restart to begin anew"
+            )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The leading process writes alone, as intended."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+        yield
+
+
+def _tensors(adapter: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    model, optim = get_state_dict(adapter, optimizer)
+    return {"adapter": model, "optimizer": optim}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What `state.json` says, None unless every file is there as it was written."""
+    try:
+        state: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
+        return state if state["files"] == _hashes(path) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Hash of every file but `state.json`."""
+    hashes = {}
+    for path in sorted(folder.iterdir()):
+        if path.name != STATE:
+            with path.open("rb") as file:
+                hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
+
+
+def _differences(was: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every setting that is not what it was, in words."""
+    for name in sorted(was.keys() | now.keys()):
+        old, new = was.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            yield f"{prefix}{name} was {json.dumps(old)}, is {json.dumps(new)}"
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _settle(folder: Path) -> None:
+    """Make the names in a folder outlast a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,123 @@
+"""Several processes as one trainer: the same global batch, losses and steps at any number of them.
+
+Every process draws the same global batch, counts its denominators, and runs its own sequences of it. A step has many
+backward passes, so gradients of the small adapter are summed once behind them all. `fsdp` also shards the layers of the
+frozen base, for one that does not fit; the adapter stays whole everywhere.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn import functional
+
+from foresay.config import Parallel
+from foresay.errors import ConfigError
+from foresay.modelling.model import MaskModel
+from foresay.training.losses import Losses
+from foresay.training.two_pass import Batch
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among those that train together."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """It writes and speaks for all."""
+        return self.rank == 0
+
+    def agree(self, decide: Callable[[], T]) -> T:
+        """What the leading process decides, in every process."""
+        said: list[Any] = [decide() if self.leads else None]
+        if self.world > 1:
+            dist.broadcast_object_list(said)
+        return said[0]  # type: ignore[no-any-return]
+
+    def share(self, batch: Batch) -> Batch:
+        """The global batch with the sequences that are this process's own, as many as everyone's.
+
+        Where they do not divide, empty ones are put behind: a sharded base needs every process in every call.
+        """
+        if self.world == 1:
+            return batch
+        own = -(-len(batch.ids) // self.world)
+        missing = own * self.world - len(batch.ids)
+        return replace(
+            batch,
+            ids=_more_rows(batch.ids, missing, 0),
+            carries=_more_rows(batch.carries, missing, False),
+            anchors=_more_rows(batch.anchors, missing, -1),
+            own=slice(self.rank * own, (self.rank + 1) * own),
+        )
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add up the gradients of all processes."""
+        if self.world == 1:
+            return
+        working = []
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            working.append(dist.all_reduce(parameter.grad, async_op=True))
+        for work in working:
+            work.wait()
+
+    def sum_losses(self, losses: Losses, device: torch.device) -> Losses:
+        """Add up the loss parts of all processes."""
+        if self.world == 1:
+            return losses
+        parts = torch.tensor(astuple(losses), dtype=torch.float64, device=device)
+        dist.all_reduce(parts)
+        return Losses(*parts.tolist())
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def joined(parallel: Parallel) -> Iterator[Ranks]:
+    """The processes that `torchrun` started, as long as the block runs. Raises ConfigError."""
+    started = "WORLD_SIZE" in os.environ
+    if parallel == "none":
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError("several processes were started and parallel is none; give --parallel ddp or fsdp")
+        yield ALONE
+        return
+    if not started:
+        raise ConfigError(
+            f"parallel is {parallel} and one process was started; start with `torchrun --nproc-per-node N -m foresay "
+            "train ...`, or give --parallel none"
+        )
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def shard(model: MaskModel) -> None:
+    """Shard the base's decoder layers over all processes; whatever else there is goes whole to this one's device."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for layer in model.base.decoder_layers():
+        fully_shard(layer, mesh=mesh)
+    model.to(device)
+
+
+def _more_rows(tensor: Tensor, count: int, value: int | bool) -> Tensor:
+    return functional.pad(tensor, (0, 0, 0, count), value=value) if count else tensor

@@ -1,0 +1,23 @@
+"""How far a run is."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from foresay.training.losses import Losses
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """State of the run after a step; the defaults are its beginning."""
+
+    step: int = 0
+    losses: Losses = field(default_factory=Losses)
+    learning_rate: float = 0.0
+    gradient_norm: float = 0.0
+    seconds: float = 0.0
+    """Spent so far, watchers included."""
+
+    @classmethod
+    def read(cls, said: dict[str, Any]) -> "Progress":
+        """From `asdict` through JSON, which keeps every digit."""
+        return cls(**said | {"losses": Losses(**said["losses"])})

@@ -1,0 +1,142 @@
+"""Processes that train together: the same losses and weights at any number of them, through checkpoints too."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from foresay.adapt import News, adapt
+from foresay.config import Parallel
+from foresay.errors import ConfigError
+from foresay.training.parallel import Ranks, joined
+from foresay.training.progress import Progress
+from foresay.training.two_pass import Batch
+from processes import start, start_together
+from test_resume import base, data, recipe
+
+__all__ = ["base", "data"]
+
+STEPS = 6
+
+
+def stopping_recipe(base: Path, data: Path, out: Path, parallel: Parallel) -> Any:
+    """Sequences that two processes cannot share evenly, and a checkpoint behind every second step."""
+    more = {"steps": STEPS, "sequences": 3, "save_every": 2, "curriculum_steps": 0, "chunk_anchors": 2}
+    return recipe(base, data, out, parallel=parallel, **more)
+
+
+def train_logged(folder: Path, base: Path, data: Path, parallel: Parallel, last: int) -> None:
+    """What each process does: train, and leave at step `last` of 6 if that is not the end."""
+
+    def watch(news: News) -> None:
+        with (folder / "log").open("a") as file:
+            said = news.progress
+            file.write(json.dumps([said.step, asdict(said.losses), said.gradient_norm]) + "\n")
+
+    def leave(progress: Progress) -> bool:
+        if last < STEPS and progress.step == last:
+            os._exit(0)
+        return False
+
+    adapt(stopping_recipe(base, data, folder / "out", parallel), watch, stop=leave)
+
+
+def together(folder: Path, base: Path, data: Path, parallel: Parallel, last: int = STEPS) -> list[Any]:
+    """Train in one process (`none`) or two, up to step `last` of 6; what was logged so far."""
+    arguments = (train_logged, folder, base, data, parallel, last)
+    processes = [start(*arguments)] if parallel == "none" else start_together(2, *arguments)
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * len(processes)
+    return [json.loads(line) for line in (folder / "log").read_text().splitlines()]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "out" / "foresay.safetensors") | load_file(folder / "out" / "adapter_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def alone(
+    base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[Any], dict[str, torch.Tensor]]:
+    folder = tmp_path_factory.mktemp("alone")
+    return together(folder, base, data, "none"), weights(folder)
+
+
+def assert_like(told: list[Any], folder: Path, alone: tuple[list[Any], dict[str, torch.Tensor]]) -> None:
+    """The same losses and norms step for step, and the same weights, as near as rounding allows."""
+    assert [step for step, *_ in told] == [step for step, *_ in alone[0]]
+    for (step, losses, norm), (_, expected, expected_norm) in zip(told, alone[0]):
+        assert losses == pytest.approx(expected, rel=1e-5), f"step {step}"
+        assert norm == pytest.approx(expected_norm, rel=1e-4), f"step {step}"
+    for name, tensor in weights(folder).items():
+        torch.testing.assert_close(tensor, alone[1][name], atol=2e-5, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_are_one(
+    parallel: Parallel, base: Path, data: Path, alone: tuple[list[Any], dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    assert_like(together(tmp_path, base, data, parallel), tmp_path, alone)
+
+
+def test_a_run_moves_from_two_to_one_to_two(
+    base: Path, data: Path, alone: tuple[list[Any], dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    together(tmp_path, base, data, "fsdp", last=2)
+    together(tmp_path, base, data, "none", last=4)
+    told = together(tmp_path, base, data, "ddp")
+    assert_like(told, tmp_path, alone)
+
+
+def test_torchrun_starts_the_command(base: Path, data: Path, tmp_path: Path) -> None:
+    source = str(Path(__file__).parent.parent / "src")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "foresay"]
+    train = ["train", str(base), "--data", str(data), "--out", str(tmp_path / "out"), "--parallel", "fsdp", "--json"]
+    small = ["--steps", "2", "--sequences", "2", "--num-masks", "2", "--rank", "2", "--heldout", "1"]
+    done = subprocess.run(
+        [*launch, *train, *small],
+        env=os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["steps"] == 2, "one process speaks for all"
+    assert (tmp_path / "out" / "foresay.json").exists()
+
+
+# The parts, in one process.
+
+BATCH = Batch(
+    torch.arange(15).view(3, 5), torch.ones(3, 5, dtype=torch.bool), torch.tensor([[0, 1], [2, 3], [-1, 1]]), masks=2
+)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4, 5])
+def test_every_sequence_is_run_once(world: int) -> None:
+    shares = [Ranks(rank, world).share(BATCH) for rank in range(world)]
+    assert len({len(share.ids[share.own]) for share in shares}) == 1, "every process takes part alike"
+    ids, carries, anchors = (
+        torch.cat([getattr(share, name)[share.own] for share in shares]) for name in ("ids", "carries", "anchors")
+    )
+    assert torch.equal(ids[:3], BATCH.ids)
+    assert torch.equal(anchors[:3], BATCH.anchors)
+    assert not carries[3:].any()
+    assert (anchors[3:] == -1).all()
+    assert all(share.masks == 2 for share in shares)
+
+
+def test_processes_and_the_flag_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(ConfigError, match="start with `torchrun --nproc-per-node N -m foresay"), joined("ddp"):
+        pass
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="several processes were started and parallel is none"), joined("none"):
+        pass
