@@ -1,6 +1,7 @@
 """Inside transformers: the same arguments give what transformers' own `generate` gives, to the token."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -171,19 +172,28 @@ class Even(LogitsProcessor):
         return scores.masked_fill(odd & (torch.arange(scores.shape[-1]) % 2 == 1), -torch.inf)
 
 
+@dataclass(frozen=True)
 class Sum(StoppingCriteria):
     """Ends when the new tokens of a row sum up, counted behind the padded prompt, as users do."""
 
+    prompt: int = max(LENGTHS)
+    most: int = 400
+
     def __call__(self, input_ids: Tensor, scores: Any, **rest: Any) -> Tensor:
-        return input_ids[:, max(LENGTHS) :].sum(dim=1) > 400
+        return input_ids[:, self.prompt :].sum(dim=1) > self.most
 
 
+@dataclass(frozen=True)
 class Sure(StoppingCriteria):
-    """Ends at a token that the base was sure of, as far as it ever is."""
+    """Ends, not before the fourth token, at one that the base was sure of."""
+
+    prompt: int = max(LENGTHS)
+    least: float = 0.125
 
     def __call__(self, input_ids: Tensor, scores: Any, **rest: Any) -> Tensor:
-        assert len(scores) == input_ids.shape[1] - max(LENGTHS)
-        return scores[-1].softmax(dim=-1).amax(dim=-1) > 0.125
+        assert len(scores) == input_ids.shape[1] - self.prompt
+        late = torch.full((len(input_ids),), len(scores) > 3)
+        return late & (scores[-1].softmax(dim=-1).amax(dim=-1) > self.least)
 
 
 def seventh(ids: Tensor, scores: Any, **rest: Any) -> Tensor:
@@ -234,6 +244,7 @@ def test_time_ends_a_text_where_it_ends_transformers(
     assert torch.equal(said(llama.generate, layout=layout), expected)
 
 
+STORY = "Once upon a time there was a little dog named"
 STOPS: list[str | list[str]] = [[" mom", "turn ("], ["wanted to pl", "Return a"], " a", "e"]
 
 
@@ -241,7 +252,7 @@ STOPS: list[str | list[str]] = [[" mom", "turn ("], ["wanted to pl", "Return a"]
 @pytest.mark.parametrize("strings", STOPS, ids=str)
 def test_a_stop_string_cuts_exactly_there(nano: MultiTokenModel, strings: str | list[str], layout: LayoutName) -> None:
     tokenizer = nano.require_tokenizer()
-    inputs = texts(nano, ["Once upon a time there was a little dog named", "def add(a, b):"])
+    inputs = texts(nano, [STORY, "def add(a, b):"])
     settings = {"do_sample": False, "max_new_tokens": 48}
     expected = own(nano, **inputs, **settings, stop_strings=strings, tokenizer=tokenizer)
     assert expected.shape[1] < inputs["input_ids"].shape[1] + 48
@@ -276,17 +287,20 @@ def test_stop_strings_of_the_base_count_until_taken_back(
     assert torch.equal(nano.generate(**inputs, **settings, stop_strings=None), whole)
 
 
-def test_stops_fall_inside_accepted_runs(nano: MultiTokenModel) -> None:
-    """What makes the tests above worth their name: some stop stands where the run it is in would have gone on."""
-    inputs = texts(nano, ["Once upon a time there was a little dog named"])
-    prompt, length = inputs["input_ids"][0].tolist(), inputs["input_ids"].shape[1]
-    [free] = generate(nano.core, [prompt], DecodeConfig(layout="quadratic", max_new_tokens=48))
-    ends = {sum(len(step.tokens) for step in free.steps[: number + 1]) for number in range(len(free.steps))}
+def test_some_of_these_stops_fall_inside_accepted_runs(nano: MultiTokenModel) -> None:
+    inputs = texts(nano, [STORY])
+    ends = run_ends(nano, inputs["input_ids"][0].tolist())
     cuts = [
         own(nano, **inputs, do_sample=False, max_new_tokens=48, stop_strings=s, tokenizer=nano.tokenizer).shape[1]
         for s in STOPS
     ]
-    assert any(cut - length not in ends for cut in cuts)
+    assert any(cut - inputs["input_ids"].shape[1] not in ends for cut in cuts)
+
+
+def run_ends(model: MultiTokenModel, prompt: list[int]) -> set[int]:
+    """Lengths of the answer after each step, where nothing stops it."""
+    [free] = generate(model.core, [prompt], DecodeConfig(layout="quadratic", max_new_tokens=48))
+    return {sum(len(step.tokens) for step in free.steps[:number]) for number in range(len(free.steps) + 1)}
 
 
 def test_nobody_is_shown_a_text_that_plain_decoding_would_not_come_to(llama: MultiTokenModel) -> None:
@@ -321,29 +335,46 @@ ASKED: dict[str, dict[str, Any]] = {
 def test_scores_and_logits_are_transformers(
     llama: MultiTokenModel, arguments: dict[str, Any], layout: LayoutName
 ) -> None:
+    finished = check_scores(llama, batch(), GREEDY | arguments, layout)
+    assert finished.any() == ("eos_token_id" in arguments)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_scores_of_accepted_runs(nano: MultiTokenModel, layout: LayoutName) -> None:
+    """Several tokens a step, and a sequence cut inside a run by a criterion that looks at the scores."""
+    inputs = texts(nano, [STORY, "def add(a, b):"])
+    settings = {"do_sample": False, "max_new_tokens": 30}
+    sure = Sure(inputs["input_ids"].shape[1], 0.95)
+    finished = check_scores(nano, inputs, settings | {"stopping_criteria": [sure]}, layout)
+    assert finished.any()
+    assert int((~finished[0]).sum()) not in run_ends(nano, inputs["input_ids"][0].tolist())
+    check_scores(nano, inputs, settings | {"repetition_penalty": 1.05}, layout)
+
+
+def check_scores(
+    model: MultiTokenModel, inputs: dict[str, Tensor], settings: dict[str, Any], layout: LayoutName
+) -> Tensor:
+    """Rows of tokens as transformers has them, certain of the padding behind the end; which are behind it, (B, L)."""
     asked = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
-    settings = GREEDY | asked | arguments
-    expected, ours = own(llama, **batch(), **settings), llama.generate(**batch(), layout=layout, **settings)
+    expected = own(model, **inputs, **settings, **asked)
+    ours = model.generate(**inputs, layout=layout, **settings, **asked)
     assert torch.equal(ours.sequences, expected.sequences)
-    stops = torch.tensor(arguments.get("eos_token_id", []))
-    # A row is finished behind its first stop; where a criterion ended it, behind the last token that is no padding.
-    said = continuations(expected.sequences)
-    stopped = torch.isin(said, stops).long().cumsum(1) - torch.isin(said, stops).long() > 0
-    finished = stopped | ((said == 0).flip(1).long().cumprod(1).flip(1) > 0)
-    for name in ("scores", "logits"):
-        mine, theirs = getattr(ours, name), getattr(expected, name)
-        assert len(mine) == len(theirs) == said.shape[1]
-        for place, (row, other) in enumerate(zip(mine, theirs)):
-            assert (row.shape, row.dtype) == (other.shape, other.dtype)
-            going = ~finished[:, place]
-            torch.testing.assert_close(row[going], other[going], rtol=0, atol=1e-4)
-            assert (row[~going].softmax(dim=-1)[:, 0] == 1).all()
-        assert torch.equal(torch.stack(ours.scores).argmax(dim=-1).T, said)
-    chances = llama.core.model.compute_transition_scores(ours.sequences, ours.scores, normalize_logits=True)
-    assert not chances.isnan().any()
+    said = ours.sequences[:, inputs["input_ids"].shape[1] :]
+    scores, logits = torch.stack(ours.scores, dim=1), torch.stack(ours.logits, dim=1)
+    pad = model.core.model.generation_config.pad_token_id
+    finished = scores[:, :, pad] == scores.logsumexp(dim=-1)
+    for mine, theirs in ((scores, expected.scores), (logits, expected.logits)):
+        assert (mine.shape, mine.dtype) == ((*said.shape, model.core.base.vocabulary), torch.float32)
+        torch.testing.assert_close(mine[~finished], torch.stack(theirs, dim=1)[~finished], rtol=0, atol=1e-4)
+        assert (mine[finished].softmax(dim=-1)[:, pad] == 1).all()
+    assert torch.equal(scores.argmax(dim=-1), said)
+    # Finished behind the end and nowhere else: in one piece, and never at a token that is no padding.
+    assert torch.equal(finished, finished.long().cummax(dim=1).values.bool())
+    assert (said[finished] == pad).all()
+    chances = model.core.model.compute_transition_scores(ours.sequences, ours.scores, normalize_logits=True)
     assert (chances[finished] == 0).all()
-    if "eos_token_id" in arguments:
-        assert finished.any()
+    assert (chances[~finished] < 0).all()
+    return finished
 
 
 def test_only_what_was_asked_for_is_returned(llama: MultiTokenModel) -> None:
