@@ -19,7 +19,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 tests: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/make_cli.py

@@ -50,6 +50,7 @@ def plain_answers(
         ids,
         attention_mask=mask.long(),
         do_sample=False,
+        repetition_penalty=1.0,  # of the base's own settings none is asked for here
         max_new_tokens=min(max_new_tokens, base.context - longest),
         pad_token_id=pad,
         prompt_lookup_num_tokens=lookup_tokens or None,
