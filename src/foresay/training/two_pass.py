@@ -29,7 +29,7 @@ class Batch:
     """(B, A) int64: rows that carry a block, -1 for none."""
     masks: int = 0
     """Masks in a block, at most the model's k; 0 for all of them."""
-    own: slice = field(default_factory=lambda: slice(None))
+    own: slice = field(default_factory=lambda: slice(None), hash=False)
     """Sequences that this process runs; the others are only counted."""
 
 
