@@ -74,6 +74,17 @@ def test_readme_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out
 
 
+def test_example_of_transformers_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "inside.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    exec(compile(example, "inside.md", "exec"), {})
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 2
+    assert shown[0] == shown[1]
+    assert shown[0].startswith("Once upon a time")
+    assert shown[0].endswith(" toys")
+
+
 def test_demo_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "adapter"
     assert cli.main(["demo", "--seconds", "2", "--out", str(out), "--max-new-tokens", "8"]) == 0

@@ -116,7 +116,7 @@ def _adapt(
     if decoded:
         check_prompts(model.core, [prompt.ids for prompt in decoded], DecodeConfig())
     check_labels(model.core, examples[:PROBED])
-    for part in parts:
+    for part in parts if ranks.leads else ():
         told(part.report)
     checkpoints = Checkpoints(recipe.run_folder, _identity(recipe, model, examples), config.keep_checkpoints)
     if recipe.restart and ranks.leads:

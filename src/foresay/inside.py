@@ -197,7 +197,7 @@ def _stop(criteria: StoppingCriteriaList, batch: _Batch, records: Sequence[Recor
 
     def stops(index: int, text: list[int]) -> bool:
         said = len(text) - len(batch.prompts[index])
-        scores = tuple(row[None] for row in records[index].scores[:said])
+        scores = tuple(row[None].to(batch.ids.device) for row in records[index].scores[:said])
         return bool(rules(batch.row(index, text), scores or None).all())
 
     return stops if rules else None
