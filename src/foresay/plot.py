@@ -44,7 +44,7 @@ def draw_speedups(bench: Bench, folder: Path) -> Path:
         panel.set_yticks(range(len(sizes)), sizes)
         panel.set_ylabel("batch size")
         panel.set_xticks(range(len(labels)), [label.replace(" ", "\n") for label in labels])
-    figure.suptitle(f"Times plain decoding ({bench.results[0].dtype}, geometric mean of the domains)")
+    figure.suptitle(f"Speed over plain decoding\n{bench.results[0].dtype}, mean of the domains", fontsize="medium")
     return _saved(pyplot, figure, folder / SPEEDUPS)
 
 
