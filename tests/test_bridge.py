@@ -1,5 +1,6 @@
 """Inside transformers: streamers, refusals that leave nothing behind, bases on several devices."""
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
-from transformers import AutoModelForCausalLM, DynamicCache, GenerationConfig, TextIteratorStreamer, TextStreamer
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    GenerationConfig,
+    GenerationMixin,
+    TextIteratorStreamer,
+    TextStreamer,
+)
 from transformers.generation.logits_process import (
     InfNanRemoveLogitsProcessor,
     LogitsProcessor,
@@ -198,6 +207,16 @@ def test_what_transformers_would_drop_is_refused(
 ) -> None:
     with pytest.raises(PromptError, match=message):
         model.generate(**request(model, arguments))
+    check_still_works(model)
+
+
+@pytest.mark.skipif(
+    "_is_user_defined" not in inspect.getsource(GenerationMixin),
+    reason=f"transformers {transformers.__version__} does not tell a given cache from its own where both are empty",
+)
+def test_an_empty_cache_is_refused_from_the_other_side(model: MultiTokenModel) -> None:
+    with pytest.raises(PromptError, match="past_key_values were given and foresay keeps its own cache; give the whole"):
+        model.core.model.generate(ONE, custom_generate=model, past_key_values=DynamicCache(), **GREEDY)
     check_still_works(model)
 
 

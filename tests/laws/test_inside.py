@@ -40,13 +40,14 @@ def nano() -> MultiTokenModel:
 
 
 def batch(side: str = "left") -> dict[str, Tensor]:
-    """Ragged prompts, padded on one side."""
+    """Ragged prompts, padded on one side, with a token that `LLAMA` likes to say: whoever counts padding shows it."""
     longest = max(LENGTHS)
     rows, masks = [], []
     for prompt in random_prompts(LENGTHS):
-        pads, seen = [0] * (longest - len(prompt)), [1] * len(prompt)
+        pads, seen = [61] * (longest - len(prompt)), [1] * len(prompt)
+        hidden = [0] * len(pads)
         rows.append([*pads, *prompt] if side == "left" else [*prompt, *pads])
-        masks.append([*pads, *seen] if side == "left" else [*seen, *pads])
+        masks.append([*hidden, *seen] if side == "left" else [*seen, *hidden])
     return {"input_ids": torch.tensor(rows), "attention_mask": torch.tensor(masks)}
 
 
