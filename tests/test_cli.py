@@ -570,7 +570,7 @@ def test_calibrate_prints_a_table(at: At, run: Run) -> None:
 def test_planned_says_what_it_waits_for(at: At, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     monkeypatch.setenv("FORESAY_CACHE", str(at.tmp / "cache"))
     shares: list[float] = []
-    monkeypatch.setattr("foresay.verbs.calibration_watch", lambda bar: shares.append)
+    monkeypatch.setattr("foresay.verbs.generate.calibration_watch", lambda bar: shares.append)
     generate = ["generate", at.adapter, "Hi", "--layout", "planned", *SHORT]
     assert run(*generate).status == 0
     assert (shares[0], shares[-1]) == (0.0, 1.0)
@@ -580,7 +580,7 @@ def test_planned_says_what_it_waits_for(at: At, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_planned_measures_nothing_for_what_is_refused(at: At, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
-    monkeypatch.setattr("foresay.verbs.planner_for", lambda *_: pytest.fail("it measured"))
+    monkeypatch.setattr("foresay.verbs.generate.planner_for", lambda *_: pytest.fail("it measured"))
     said = run("generate", at.adapter, "Hi", "--layout", "planned", "--masks", "4")
     assert (said.status, said.out) == (2, "")
     assert "4 masks were asked for and the adapter was trained with 3" in said.err

@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 from foresay.benchmark import Bench, Result
 from foresay.decoding.calibrate import Curve, Forecast
 from foresay.decoding.planner import Entry
-from foresay.view import bench_view, curve_table
+from foresay.view.tables import bench_view, curve_table
 
 RESULT = Result(
     decoder="quadratic",

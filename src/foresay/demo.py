@@ -18,7 +18,10 @@ from foresay.prompts import Prompt, by_domain, embedded_prompts
 from foresay.stand import BenchConfig
 from foresay.terminal import print_table
 from foresay.training.progress import Progress
-from foresay.view import TrainingView, bench_view, bench_watching, coloured, progress_bar
+from foresay.view.bars import bench_watching, progress_bar
+from foresay.view.tables import bench_view
+from foresay.view.text import coloured
+from foresay.view.training import TrainingView
 
 PROMPTS = 3
 """Held-out prompts of each of the four domains."""

@@ -183,6 +183,26 @@ def test_processors_act_as_in_plain_decoding(
     check_exact(mtp, layout, processors)
 
 
+class NeverTwice(LogitsProcessor):
+    """No token twice in a row; a text where one stands so is none that plain decoding can come to."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        said = input_ids[0, len(PROMPT) - 1 :].tolist()
+        assert all(one != other for one, other in itertools.pairwise(said)), said
+        return scores.index_fill(1, input_ids[0, -1:], -torch.inf)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[1:4])
+@pytest.mark.parametrize("greedy_drafts", [False, True], ids=["drawn drafts", "greedy drafts"])
+def test_processors_see_possible_texts_only(mtp: MaskModel, layout: LayoutName, greedy_drafts: bool) -> None:
+    config = DecodeConfig(layout=layout, branches=2, nodes=6, max_new_tokens=30)
+    for seed in range(5):
+        chooser = Sampled(SeededDice(seed, [0]), Processing((NeverTwice(),)), greedy_drafts)
+        [said] = generate(mtp, [PROMPT], config, How(chooser=lambda _, own=chooser: own))
+        assert len(said.tokens) == 30
+        assert all(one != other for one, other in itertools.pairwise([PROMPT[-1], *said.tokens]))
+
+
 Mutant = tuple[str, LayoutName, Callable[[Tensor, Asked, Dice], Verdict]]
 
 

@@ -135,7 +135,9 @@ class Sampled(Chooser):
                 nothing = logits.new_full((len(logits), model.base.vocabulary), -torch.inf)
                 logits = nothing.scatter(1, shortlist, logits)
             prefixes = [] if self.processing.blind else [[text] for text in texts]
-            q = _chances(self.processing.rows(prefixes, logits[:, None])[:, 0])
+            q = self.processing.rows(prefixes, logits[:, None])[:, 0].softmax(dim=-1)
+            # Processors that leave no token are for plain decoding to meet, should it come there: any q is exact.
+            q = torch.where(q.isnan(), logits.softmax(dim=-1), q)
             previous = self.dice.pick(q, [size > place for size in blocks.sizes])
             guesses.append(previous)
             distributions.append(q)

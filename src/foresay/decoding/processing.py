@@ -81,10 +81,9 @@ class Processing:
     def rows(self, texts: Sequence[Sequence[list[int]]], logits: Tensor, greedy: bool = False) -> Tensor:
         """Scores (B, N, V), float32 or wider, of `logits` (B, N, V); `texts[b][n]` are the ids before row n.
 
-        Where `texts[b]` has fewer than N entries they belong to the last rows, and the first are left as they are:
-        nobody reads those. `greedy`: nor does anybody read the rows behind the first that does not choose the token
-        that the next text goes on with, and no processor is shown a text that plain decoding would not have come to.
-        Raises PromptError when a processor gives NaN.
+        Where `texts[b]` has fewer than N entries they belong to the last rows. No processor is shown a text that plain
+        decoding could not have come to, behind a token that is not the best one (`greedy`) or has no chance. Rows that
+        no processor saw are left as they are: nobody reads those. Raises PromptError when a processor gives NaN.
         """
         scores = logits if logits.dtype == torch.float64 else logits.float()
         if not self.processors:
@@ -103,13 +102,19 @@ class Processing:
     def _one_by_one(self, place: Place, prefixes: Sequence[list[int]], rows: Tensor, greedy: bool) -> None:
         """Replace `rows` (N, V) of one sequence by their scores."""
         processors = [_alone(processor, place) for processor in self.processors]
-        reached = prefixes[0]
-        for number, ids in enumerate(prefixes):
-            if greedy and ids != reached:
+        scored: dict[tuple[int, ...], Tensor] = {}
+        for row, ids in zip(rows, prefixes):
+            before = scored.get(tuple(ids[:-1]))
+            if scored and (before is None or not _may_go_on(before, ids[-1], greedy)):
                 continue
-            text = torch.tensor([place.text(ids)], device=rows.device)
-            rows[number] = _apply(processors, text, rows[number][None].clone())[0]
-            reached = [*ids, int(rows[number].argmax())]
+            text = torch.tensor([place.text(ids)], device=row.device)
+            row.copy_(_apply(processors, text, row[None].clone())[0])
+            scored[tuple(ids)] = row
+
+
+def _may_go_on(scores: Tensor, token: int, greedy: bool) -> bool:
+    """Plain decoding may say `token` by these scores (V,)."""
+    return int(scores.argmax()) == token if greedy else bool(scores[token] > -torch.inf)
 
 
 def _apply(processors: Sequence[known.LogitsProcessor], ids: Tensor, scores: Tensor) -> Tensor:

@@ -91,8 +91,8 @@ class MaskModel(nn.Module):
         Logits come for the last `keep` real rows, states for all rows.
         """
         layout, device = call.layout, ids.device
-        # The first call of a cache is the prompt, whose length is any.
-        fixed = self.compiles and cache.begun and layout.real <= self.config.num_masks + 1
+        # Not a prompt, whose length is any: the first call of a cache, or one that computes it anew.
+        fixed = self.compiles and cache.begun and layout.trunk <= self.config.num_masks + 1
         # One row of one sequence sees every slot in use: no mask says the same, and attention is faster without.
         alone = len(ids) == 1 and layout.rows == 1 and self.base.sees_all and not fixed
         used = cache.slots if fixed and ids.is_cuda else call.used

@@ -3,12 +3,12 @@
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 from foresay.errors import DataError, MaskError
-from foresay.training.data import Encoder, Example
+from foresay.training.data import Encoder, Example, Examples
 from foresay.training.source import Source
 from foresay.training.token_cache import cached, key
 
@@ -120,7 +120,7 @@ def read(source: Source, encoder: Encoder, strict: bool = False) -> Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Mixture(Sequence[Example]):
+class Mixture(Examples):
     """Examples of several parts as one sequence."""
 
     parts: tuple[Sequence[Example], ...]
@@ -130,15 +130,10 @@ class Mixture(Sequence[Example]):
     def __len__(self) -> int:
         return len(self.places)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        part, place = map(int, self.places[index])
-        return self.parts[part][place]
+    def at(self, place: int) -> Example:
+        """The example there, of the part it is in."""
+        part, own = map(int, self.places[place])
+        return self.parts[part][own]
 
 
 def split(parts: Sequence[Part], heldout: int, seed: int) -> tuple[Mixture, Mixture]:

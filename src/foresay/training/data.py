@@ -1,9 +1,10 @@
 """From a row of a data file to token ids and what of them carries loss."""
 
 import re
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -44,6 +45,22 @@ class Example:
         """Tokens before the first answer token, or the first few of a plain text."""
         first = self.answer.index(True)
         return self.ids[: max(first, min(TEXT_PROMPT_TOKENS, len(self.ids) - 1) if first <= 1 else first)]
+
+
+class Examples(Sequence[Example]):
+    """Examples that are made when they are asked for."""
+
+    @abstractmethod
+    def at(self, place: int) -> Example:
+        """The example at `place`, counted from the first."""
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        places = range(len(self))[index]
+        return self.at(places) if isinstance(places, int) else [self.at(place) for place in places]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,23 +5,23 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 from foresay.cache_folder import cache_folder
 from foresay.errors import DataError
-from foresay.training.data import Encoder, Example
+from foresay.training.data import Encoder, Example, Examples
 
 CODE = [Path(__file__).with_name(f"{module}.py") for module in ("records", "source", "data")]
 """What a row becomes is written here: another text, another cache."""
 
 
-class TokenStore(Sequence[Example]):
+class TokenStore(Examples):
     """Examples in a folder, mapped into memory: what is not asked for is not read."""
 
     def __init__(self, folder: Path) -> None:
@@ -34,14 +34,8 @@ class TokenStore(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
+    def at(self, place: int) -> Example:
+        """The example there, read from disk."""
         start, end = (int(self._ends[place - 1]) if place else 0), int(self._ends[place])
         domain = self.facts["domains"][self._domains[place]]
         return Example(tuple(self._ids[start:end].tolist()), tuple(self._answer[start:end].tolist()), domain)

@@ -16,7 +16,8 @@ from foresay.preview import limited, preview
 from foresay.terminal import ERR, OUT, print_json
 from foresay.training.data import Encoder
 from foresay.training.source import Source
-from foresay.view import loss_text, preview_lines, progress_bar
+from foresay.view.bars import progress_bar
+from foresay.view.text import loss_text, preview_lines
 
 Base = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BASE")]
 DEFAULTS = TrainConfig()

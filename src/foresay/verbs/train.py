@@ -1,0 +1,141 @@
+"""`foresay train` and `foresay compress`: making an adapter."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from foresay.adapt import Recipe, adapt
+from foresay.artefact import check_writable
+from foresay.compress import compress
+from foresay.config import (
+    DataConfig,
+    DType,
+    LossConfig,
+    MTPConfig,
+    TrainConfig,
+)
+from foresay.model import MultiTokenModel
+from foresay.prompts import Prompt, file_prompts
+from foresay.terminal import ERR, OUT, print_json
+from foresay.verbs.opening import Chosen, Model, Opening
+from foresay.view.bars import progress_bar
+from foresay.view.training import TrainingView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainCommand:
+    """Train a multi-token adapter on a frozen base.
+
+    A run that was interrupted goes on, exactly, when it is started again with the same command: its state is kept in
+    OUT.run until it is over.
+
+    Examples:
+      foresay train nano --data chats.jsonl --out my-adapter
+      torchrun --nproc-per-node 4 -m foresay train nano --data chats.jsonl --out my-adapter --parallel ddp
+      foresay train meta-llama/Llama-3.2-1B --data a.jsonl b.jsonl --out my-adapter --dtype bfloat16
+      foresay train nano --data chats.jsonl,weight=3 web.parquet,text=body,weight=1 --out my-adapter
+      foresay train nano --config recipes/paper.yaml --data chats.jsonl --out paper --steps 457
+    """
+
+    base: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BASE")]
+    """The base: a folder, a hub id or nano."""
+    data: tuple[str, ...]
+    """What to train on: files (JSON, JSONL, CSV, Parquet, text), folders of them, or hub ids, holding chat messages,
+    prompt and response, or text. Settings follow a name: chats.jsonl,weight=2 openai/gsm8k,subset=main,rows=5000
+    (weight, rows, subset, split; prompt=COLUMN, response=COLUMN, messages=COLUMN, text=COLUMN)."""
+    out: Path
+    """Folder for the trained model."""
+    config: Path | None = None
+    """YAML file of settings (the names below, with _ or -); flags given beside it win."""
+    prompts: Path | None = None
+    """File with held-out prompts to decode while training; without it, examples are held out of the data."""
+    overwrite: bool = False
+    """Replace what is in the folder."""
+    restart: bool = False
+    """Begin anew: forget the checkpoints in OUT.run, where an interrupted run would go on."""
+    json: bool = False
+    """Print one JSON object when done."""
+    mtp: MTPConfig = field(default_factory=MTPConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    reading: DataConfig = field(default_factory=DataConfig)
+
+    def run(self) -> int:
+        """Train with a live view, save, say what came out."""
+        recipe = Recipe(
+            self.base,
+            self.data,
+            self.out,
+            self.mtp,
+            self.losses,
+            self.train,
+            self.reading,
+            overwrite=self.overwrite,
+            restart=self.restart,
+        )
+        prompts: Sequence[Prompt] = ()
+        if self.prompts is not None:
+            tokenizer = MultiTokenModel.from_base(self.base, MTPConfig(rank=1)).require_tokenizer()
+            prompts = file_prompts(self.prompts, tokenizer)
+        view = TrainingView(ERR, self.train.steps)
+        with view.showing():
+            done = adapt(recipe, view.tell, prompts, told=lambda report: ERR.print(report.sentence, highlight=False))
+        if not done.leads:
+            return 0
+        figures = {
+            "folder": str(done.folder),
+            "examples": done.examples,
+            "steps": done.steps,
+            "seconds": done.seconds,
+            "loss": done.loss,
+            "tokens_per_step": done.tokens_per_step,
+        }
+        if self.json:
+            print_json(figures)
+        else:
+            OUT.print(f"trained {done.steps} steps in {done.seconds:.0f} s; the model lies in {done.folder}")
+            OUT.print(f'try: foresay generate {done.folder} "your prompt" --stats; foresay check {done.folder}')
+        return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressCommand:
+    """Cut an adapter's LoRA to a smaller rank: cheaper steps, nearly the same drafts, the same output.
+
+    Examples:
+      foresay compress my-adapter --rank 16 --out my-adapter-16
+    """
+
+    model: Model
+    """Folder of a foresay model, or nano."""
+    rank: int
+    """Rank to keep, smaller than the adapter's."""
+    out: Path
+    """Folder for the smaller model."""
+    overwrite: bool = False
+    """Replace what is in the folder."""
+    save_dtype: DType = "float32"
+    """Dtype of the saved adapter."""
+    json: bool = False
+    """Print one JSON object when done."""
+    chosen: Chosen = field(default_factory=Chosen)
+    opening: Opening = field(default_factory=Opening)
+
+    def run(self) -> int:
+        """Cut, measure, save."""
+        check_writable(self.out, self.overwrite)
+        model = self.opening.open(self.model)
+        with progress_bar(ERR) as bar:
+            bar.add_task("measuring what the smaller adapter drafts", total=None)
+            small = compress(model, self.rank, self.chosen.load(model, 16, "dev"))
+        small.save_pretrained(self.out, self.save_dtype, self.overwrite)
+        rates = small.provenance["tokens_per_step"]
+        if self.json:
+            print_json({"folder": str(self.out), "rank": self.rank, "tokens_per_step": rates})
+        else:
+            said = ", ".join(f"{domain} {rate:.2f}" for domain, rate in rates.items())
+            OUT.print(f"rank {self.rank} lies in {self.out}; tokens per step now: {said}")
+        return 0

@@ -1,0 +1,1 @@
+"""What the command line shows: bars, live views, coloured text, tables."""

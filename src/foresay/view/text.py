@@ -1,0 +1,55 @@
+"""Tokens in colour, and what became of data."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.text import Text
+from transformers import PreTrainedTokenizerBase
+
+from foresay.decoding.session import Step
+from foresay.preview import Preview, Shown
+
+COLOURS = ("bright_cyan", "bright_yellow", "bright_green", "bright_magenta", "bright_blue", "bright_red")
+"""Steps take them in turn; neighbours always differ."""
+
+
+def coloured(tokenizer: PreTrainedTokenizerBase, steps: Sequence[Step]) -> Text:
+    """An answer with the tokens of each step in one colour."""
+    text, shown = Text(), ""
+    said: list[int] = []
+    for number, step in enumerate(steps):
+        said += step.tokens
+        whole = tokenizer.decode(said, skip_special_tokens=True)
+        # A token may be part of a character; it shows with the step that completes it.
+        if not whole.endswith("�") or step is steps[-1]:
+            text.append(whole[len(shown) :], style=COLOURS[number % len(COLOURS)])
+            shown = whole
+    return text
+
+
+def loss_text(tokenizer: PreTrainedTokenizerBase, shown: Shown) -> Text:
+    """A training example: what carries loss green in ⟦ ⟧, ▾ behind the tokens that a block hangs on."""
+    text, anchors = Text(), set(shown.anchors)
+    answer = shown.example.answer
+    for place, token in enumerate(shown.example.ids):
+        style = "green" if answer[place] else "dim"
+        if answer[place] and not (place and answer[place - 1]):
+            text.append("⟦", style="bold")
+        word = tokenizer.decode([token]).replace("\n", "⏎\n")
+        text.append(word, style=f"{style} underline" if place in anchors else style)
+        if place in anchors:
+            text.append("▾", style="bold yellow")
+        if answer[place] and not any(answer[place + 1 : place + 2]):
+            text.append("⟧", style="bold")
+    return text
+
+
+def preview_lines(seen: Preview) -> Iterator[str]:
+    """The statistics of a preview, and what its marks mean."""
+    if seen.shown:
+        yield "⟦green⟧ carries loss; a block of masks hangs behind every ▾ (anchors are drawn anew in each epoch)"
+    for report in seen.reports:
+        yield report.sentence
+        yield from (f"  bad: {complaint}" for complaint in report.complaints[1:])
+    yield "sequence length in tokens: " + ", ".join(f"{name} {tokens}" for name, tokens in seen.lengths.items())
+    if set(seen.domains) != {""}:
+        yield "sequences by domain: " + ", ".join(f"{name or '(none)'} {n}" for name, n in seen.domains.items())
