@@ -20,8 +20,7 @@ import tyro
 
 from foresay.config import DecodeConfig, MTPConfig
 from foresay.decoding.generate import generate
-from foresay.modelling.load import load_base, load_tokenizer
-from foresay.modelling.model import MultiTokenModel
+from foresay.model import MultiTokenModel
 from foresay.training.data import template_ids
 
 MBPP_TEST = range(11, 511)
@@ -69,8 +68,8 @@ def library(most: int) -> Iterator[dict[str, Any]]:
 
 def own_rows(data: Path, rows: list[dict[str, Any]], most: int, tokens: int) -> Iterator[dict[str, Any]]:
     """The base's own greedy answers to the prompts of the public rows, and to the openings of the stories."""
-    model = MultiTokenModel.from_base(load_base("nano", "float32"), MTPConfig(num_masks=1, rank=1))
-    tokenizer = load_tokenizer("nano")
+    model = MultiTokenModel.from_base("nano", MTPConfig(num_masks=1, rank=1))
+    tokenizer = model.require_tokenizer()
     prompts = [
         (template_ids(tokenizer, row["messages"][:1], prompt=True), row["domain"]) for row in rows if "messages" in row
     ]
@@ -87,7 +86,7 @@ def own_rows(data: Path, rows: list[dict[str, Any]], most: int, tokens: int) -> 
     config = DecodeConfig(layout="plain", max_new_tokens=tokens)
     for start in range(0, len(chosen), BATCH):
         group = chosen[start : start + BATCH]
-        answers = generate(model, [prompt for prompt, _ in group], config)
+        answers = generate(model.core, [prompt for prompt, _ in group], config)
         for (prompt, domain), answer in zip(group, answers):
             yield {"ids": [*prompt, *answer.tokens], "prompt_tokens": len(prompt), "domain": domain}
         print(f"{start + len(group)} of {len(chosen)} prompts answered", flush=True)
@@ -109,7 +108,7 @@ def main(out: Path, own: int = 4000, tokens: int = 160, modules: int = 150, mix:
 
     Args:
         out: Folder to write to.
-        own: Most prompts of a domain that the base answers itself.
+        own: Most prompts of a domain that the base answers itself; 0 leaves `own` and `mix` empty.
         tokens: Length of those answers, in tokens.
         modules: Standard library modules taken.
         mix: Rows of the mixture.
@@ -120,8 +119,12 @@ def main(out: Path, own: int = 4000, tokens: int = 160, modules: int = 150, mix:
     torch.set_num_threads(2)
     out.mkdir(parents=True, exist_ok=True)
     public = list(public_rows(data))
-    own_answers = list(own_rows(data, public, own, tokens))
-    files = {"public": public + list(library(modules)), "own": own_answers, "mix": mixed(own_answers, mix)}
+    own_answers = list(own_rows(data, public, own, tokens)) if own else []
+    files = {
+        "public": public + list(library(modules)),
+        "own": own_answers,
+        "mix": mixed(own_answers, mix) if own else [],
+    }
     for name, rows in files.items():
         (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 

@@ -539,6 +539,25 @@ def test_bench_says_before_measuring_that_it_cannot_draw(at: At, run: Run, monke
     assert contents(at.tmp) == {}
 
 
+def test_compress_makes_a_smaller_model_that_says_the_same(at: At, run: Run) -> None:
+    prompts, small = at.file('{"prompt": "Say 3."}\n'), at.tmp / "small"
+    said = run("compress", at.adapter, "--rank", "1", "--out", small, "--prompts", prompts, "--json")
+    content = one_object(said)
+    assert (said.status, said.err, content["rank"]) == (0, "", 1)
+    assert one_object(run("info", small, "--json"))["settings"]["rank"] == 1
+    assert run("generate", small, "Hi", *SHORT).out == run("generate", at.adapter, "Hi", *SHORT).out
+    again = run("compress", at.adapter, "--rank", "1", "--out", small, "--prompts", prompts)
+    assert (again.status, again.out) == (2, "")
+    assert "--overwrite" in again.err
+
+
+def test_compress_refuses_a_rank_that_is_not_smaller(at: At, run: Run) -> None:
+    said = run("compress", at.adapter, "--rank", "2", "--out", at.tmp / "small")
+    assert (said.status, said.out) == (2, "")
+    assert "rank 2 was asked for and the adapter has 2; give a smaller one" in said.err
+    assert contents(at.tmp) == {}
+
+
 def test_calibrate_prints_one_object_and_keeps_it(at: At, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORESAY_CACHE", str(at.tmp / "cache"))
     calibrate = ["calibrate", at.adapter, "--batch-sizes", "1", "3", "4", "--contexts", "20", "--json"]

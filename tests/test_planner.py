@@ -9,8 +9,10 @@ import pytest
 from foresay.config import DecodeConfig
 from foresay.decoding.generate import generate
 from foresay.decoding.planner import (
+    MEMORY,
     MENU,
     PLAIN,
+    PRIOR_STEPS,
     PROBE_EVERY,
     Acceptance,
     Cost,
@@ -112,3 +114,22 @@ def test_planned_output_is_plain_output(row: float) -> None:
     said = generate(adapted(LLAMA), prompts, config, How(planner=planner))
     assert [g.tokens for g in said] == [own_output(LLAMA, prompt, len(prompt) + 40) for prompt in prompts]
     assert (tally(said).drafted > 0) == (row < 0.5)
+
+
+def test_hope_is_a_standard_error_that_fades() -> None:
+    known = Acceptance((0.5, 0.2))
+    sure, hoped = known.estimate(), known.estimate(hopeful=True)
+    assert sure == pytest.approx([0.5, 0.2])
+    error = 0.5 * (PRIOR_STEPS**-0.5 - (1 - MEMORY) ** 0.5)
+    assert hoped[0] == pytest.approx(0.5 + error)
+    assert hoped[1] == pytest.approx((0.5 + error) * (0.4 + (0.4 * 0.6) ** 0.5 * error / 0.5))
+    for step in range(1000):
+        known.observe(2, 2 * (step % 2))
+    assert known.estimate(hopeful=True) == pytest.approx(known.estimate(), abs=1e-3), "well known: nothing to hope for"
+
+
+def test_hope_tries_what_the_estimate_alone_would_not() -> None:
+    planner = Planner(costs(0.12), Acceptance((0.32, 0.1)))
+    assert planner.best() == PLAIN
+    assert planner.best(hopeful=True) != PLAIN
+    assert planner.choose() == planner.best(hopeful=True)

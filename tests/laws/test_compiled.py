@@ -13,7 +13,12 @@ from foresay.modelling import compiling
 from toys import GEMMA3, LLAMA, Toy, adapted, own_output, random_prompts
 
 # Every case compiles for some ten seconds: each layout once, and a base whose layers see differently.
-CASES: tuple[tuple[Toy, FixedLayout, int], ...] = ((LLAMA, "plain", 0), (GEMMA3, "linear", 2), (LLAMA, "quadratic", 2))
+CASES: tuple[tuple[Toy, FixedLayout, int], ...] = (
+    (LLAMA, "plain", 0),
+    (GEMMA3, "linear", 2),
+    (LLAMA, "quadratic", 2),
+    (LLAMA, "tree", 2),
+)
 NEW = 20
 
 
