@@ -30,8 +30,8 @@ SEEDS = (0, 1, 2)
 
 def cell(side: str, rate: float, seed: int, steps: int, data: Path, out: Path) -> dict[str, object]:
     """Train one adapter and decode; or read what came out the last time."""
-    folder = out / f"{side}-{rate:g}-{seed}-{steps}"
-    path = folder.with_suffix(".json")
+    name = f"{side}-{rate:g}-{seed}-{steps}"
+    folder, path = out / name, out / f"{name}.json"
     if path.is_file():
         return json.loads(path.read_text())
     mtp, losses = SIDES[side]
@@ -40,7 +40,7 @@ def cell(side: str, rate: float, seed: int, steps: int, data: Path, out: Path) -
     done = adapt(recipe, lambda news: None, prompts("dev"))
     test = measure_acceptance(done.model, prompts("test"))
     found = {"side": side, "rate": rate, "seed": seed, "loss": done.loss, "dev": done.tokens_per_step, "test": test}
-    fresh = path.with_suffix(".new")
+    fresh = out / f"{name}.new"
     fresh.write_text(json.dumps(found))
     fresh.rename(path)
     return found
