@@ -18,7 +18,7 @@ from foresay.config import LossConfig, MTPConfig, TrainConfig
 from foresay.errors import ArtefactError
 from foresay.modelling.load import load_tokenizer
 from foresay.training import checkpoint as checkpoint_module
-from foresay.training import train as train_module
+from foresay.training import masks as masks_module
 from processes import start
 from toys import LLAMA
 
@@ -178,7 +178,7 @@ def test_a_run_killed_while_it_finished_only_finishes(
         patch.setattr("foresay.adapt._Run.finish", stop_here)
         with pytest.raises(StoppedError):
             run(asked)
-    monkeypatch.setattr(train_module, "two_pass", stop_here)
+    monkeypatch.setattr(masks_module, "two_pass", stop_here)
     assert run(asked) == {STEPS: whole[0][STEPS]}
     assert same(weights(tmp_path / "out"), weights(whole[1]))
 

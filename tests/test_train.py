@@ -6,9 +6,10 @@ import pytest
 
 from foresay.config import MTPConfig, TrainConfig
 from foresay.modelling.model import MaskModel
-from foresay.training import train
+from foresay.training import masks
 from foresay.training.data import Example
 from foresay.training.losses import Losses
+from foresay.training.masks import MaskObjective
 from foresay.training.train import Trainer
 from foresay.training.two_pass import Batch
 from toys import LLAMA, random_prompts
@@ -16,9 +17,10 @@ from toys import LLAMA, random_prompts
 EXAMPLES = [Example(text, (False, *[True] * (len(text) - 1))) for text in random_prompts((12, 9, 14, 7, 8, 10))]
 
 
-def trainer(masks: int = 4, **settings: Any) -> Trainer:
-    model = MaskModel.from_base(LLAMA.model(), MTPConfig(num_masks=masks, rank=2))
-    return Trainer(model, EXAMPLES, TrainConfig(**{"sequences": 2, "anchors": 3, "warmup_steps": 0} | settings))
+def trainer(num_masks: int = 4, **settings: Any) -> Trainer:
+    model = MaskModel.from_base(LLAMA.model(), MTPConfig(num_masks=num_masks, rank=2))
+    config = TrainConfig(**{"sequences": 2, "anchors": 3, "warmup_steps": 0} | settings)
+    return Trainer(MaskObjective(model, EXAMPLES, config), config)
 
 
 def test_blocks_grow_with_the_curriculum(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +31,7 @@ def test_blocks_grow_with_the_curriculum(monkeypatch: pytest.MonkeyPatch) -> Non
         model.adapter.masks.sum().backward()
         return Losses()
 
-    monkeypatch.setattr(train, "two_pass", two_pass)
+    monkeypatch.setattr(masks, "two_pass", two_pass)
     trainer(4, steps=10, curriculum_steps=8).run()
     assert seen == [1, 1, 2, 2, 3, 3, 4, 4, 4, 4]
     seen.clear()

@@ -18,6 +18,7 @@ from foresay.provenance import provenance
 from foresay.training.checkpoint import Checkpoints
 from foresay.training.corpus import Report, read, split
 from foresay.training.data import Encoder, Example
+from foresay.training.masks import MaskObjective
 from foresay.training.parallel import Ranks, joined, shard
 from foresay.training.progress import Progress
 from foresay.training.source import Source
@@ -123,7 +124,8 @@ def _adapt(
         checkpoints.remove()
     described = [part.described for part in parts]
     run = _Run(recipe, model, decoded, described, watch, stop, ranks, saved=going_on)
-    last = Trainer(model.core, examples, config, recipe.losses, run.after_step, ranks, checkpoints).run()
+    objective = MaskObjective(model.core, examples, config, recipe.losses)
+    last = Trainer(objective, config, run.after_step, ranks, checkpoints).run()
     run.finish(last)
     if ranks.leads:
         checkpoints.remove()

@@ -127,7 +127,9 @@ class TrainConfig:
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """Learning rate after warm-up: falls to a hundredth as a `cosine`, or stays `constant` (paper A)."""
+    """Learning rate after warm-up: falls as a `cosine`, or stays `constant` (paper A)."""
+    final_rate: float = 0.01
+    """Share of the peak learning rate at which the cosine ends."""
     warmup_steps: int = 50
     """Steps of linear warm-up."""
     weight_decay: float = 0.0
@@ -158,7 +160,7 @@ class TrainConfig:
         require_at_least(
             self, 0, "anchors", "chunk_anchors", "curriculum_steps", "warmup_steps", "eval_every", "save_every"
         )
-        require_at_least(self, 0, "heldout", "weight_decay")
+        require_at_least(self, 0, "heldout", "weight_decay", "final_rate")
         require(0 <= self.seed < 2**63, f"seed is {self.seed}; give a number from 0 to 2**63 - 1")
         require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; give a positive one")
         require(self.clip > 0, f"clip is {self.clip}; give a positive gradient norm")

@@ -13,6 +13,7 @@ from checks import (
 
 from foresay.config import LossConfig, TrainConfig
 from foresay.training.data import Example
+from foresay.training.masks import MaskObjective
 from foresay.training.train import Trainer
 from toys import GPT2, LLAMA, OPT, QWEN3_MOE, TOYS, Toy, adapted, random_prompts, with_adapter
 
@@ -40,7 +41,7 @@ def test_training_leaves_the_base_alone(toy: Toy) -> None:
     before = {name: p.detach().clone() for name, p in mtp.adapter.named_parameters()}
     examples = [Example(text, (False, False, *[True] * (len(text) - 2))) for text in random_prompts((12, 9, 14, 7))]
     config = TrainConfig(steps=6, sequences=2, anchors=4, chunk_anchors=3, learning_rate=1e-2, warmup_steps=1)
-    Trainer(mtp, examples, config).run()
+    Trainer(MaskObjective(mtp, examples, config), config).run()
     for name, parameter in mtp.adapter.named_parameters():
         assert not torch.equal(parameter, before[name]), f"{name} was not trained, so nothing is shown"
     check_base_is_unchanged(mtp, toy)

@@ -1,32 +1,44 @@
-"""The training loop: batch, two passes, step, and what it tells whoever watches."""
+"""The training loop: batch, gradients, step, and what it tells whoever watches. What is trained is an `Objective`."""
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
+from typing import Any, Literal, Protocol
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from foresay.config import LossConfig, TrainConfig
-from foresay.modelling.model import MaskModel
-from foresay.training.batches import batches
 from foresay.training.checkpoint import Checkpoints, log
-from foresay.training.data import Example
 from foresay.training.losses import Losses
+from foresay.training.objective import Objective
 from foresay.training.parallel import ALONE, Ranks
 from foresay.training.progress import Progress
-from foresay.training.two_pass import Batch, two_pass
-
-LOWEST_RATE = 0.01
-"""Share of the peak learning rate at which the cosine ends."""
 
 
 def no_watch(progress: Progress) -> bool:
     """Watch nothing, stop never."""
     return False
+
+
+class Pace(Protocol):
+    """What the loop reads of a config; see `TrainConfig`."""
+
+    @property
+    def steps(self) -> int: ...  # noqa: D102
+    @property
+    def learning_rate(self) -> float: ...  # noqa: D102
+    @property
+    def schedule(self) -> Literal["cosine", "constant"]: ...  # noqa: D102
+    @property
+    def warmup_steps(self) -> int: ...  # noqa: D102
+    @property
+    def final_rate(self) -> float: ...  # noqa: D102
+    @property
+    def clip(self) -> float: ...  # noqa: D102
+    @property
+    def save_every(self) -> int: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +49,19 @@ class Trainer:
     leading one the run ends early.
     """
 
-    model: MaskModel
-    examples: Sequence[Example]
-    config: TrainConfig
-    losses: LossConfig = field(default_factory=LossConfig)
+    objective: Objective[Any]
+    config: Pace
     watch: Callable[[Progress], bool] = no_watch
     ranks: Ranks = ALONE
     checkpoints: Checkpoints | None = None
     """Where the state of the run is kept; None keeps none."""
 
     def run(self) -> Progress:
-        """Train up to step `config.steps`, from the newest checkpoint on; the base's weights are not touched."""
-        optimizer = torch.optim.AdamW(self._trained(), weight_decay=self.config.weight_decay)
+        """Train up to step `config.steps`, from the newest checkpoint on."""
+        optimizer = self.objective.optimizer()
         progress = self._resume(optimizer)
         started = time.perf_counter() - progress.seconds
-        source = batches(self.examples, self.config, self.model.base.device)
+        source = self.objective.batches()
         for step, batch in enumerate(islice(source, progress.step, self.config.steps), progress.step + 1):
             rate = self.config.learning_rate * self.rate(step - 1)
             losses, norm = self._step(batch, step, optimizer, rate)
@@ -63,27 +73,24 @@ class Trainer:
                 break
         return progress
 
-    def _trained(self) -> list[nn.Parameter]:
-        return [p for p in self.model.adapter.parameters() if p.requires_grad]
-
-    def _step(self, batch: Batch, step: int, optimizer: Optimizer, rate: float) -> tuple[Losses, float]:
+    def _step(self, batch: Any, step: int, optimizer: Optimizer, rate: float) -> tuple[Losses, float]:
         """One optimizer step; loss parts and gradient norm of the whole batch."""
-        batch = self.ranks.share(replace(batch, masks=self.masks(step)))
-        losses = two_pass(self.model, batch, self.losses, self.config.chunk_anchors)
-        self.ranks.sum_gradients(self._trained())
-        norm = nn.utils.clip_grad_norm_(self._trained(), self.config.clip).item()
+        losses = self.objective.step(batch, step, self.ranks)
+        trained = [p for p in self.objective.trained.parameters() if p.requires_grad]
+        self.ranks.sum_gradients(trained)
+        norm = nn.utils.clip_grad_norm_(trained, self.config.clip).item()
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
         optimizer.zero_grad()
-        return self.ranks.sum_losses(losses, batch.ids.device), norm
+        return self.ranks.sum_losses(losses, trained[0].device), norm
 
     def _resume(self, optimizer: Optimizer) -> Progress:
         """Where the newest checkpoint stands, or the beginning."""
         path = self.ranks.agree(self.checkpoints.newest) if self.checkpoints else None
         if self.checkpoints is None or path is None:
             return Progress()
-        progress = self.checkpoints.load(path, self.model.adapter, optimizer)
+        progress = self.checkpoints.load(path, self.objective.trained, optimizer)
         if self.ranks.leads:
             log.warning("going on behind step %d of %d, from %s", progress.step, self.config.steps, path)
         return progress
@@ -91,19 +98,14 @@ class Trainer:
     def _save(self, progress: Progress, optimizer: Optimizer) -> None:
         every = self.config.save_every
         if self.checkpoints and self.ranks.leads and every and progress.step % every == 0:
-            self.checkpoints.save(progress, self.model.adapter, optimizer)
-
-    def masks(self, step: int) -> int:
-        """Masks in a block at `step`, counted from 1: 1, then more, all k when the curriculum is over."""
-        most, grown = self.model.config.num_masks, self.config.curriculum_steps
-        return min(1 + (step - 1) * most // grown, most) if grown else most
+            self.checkpoints.save(progress, self.objective.trained, optimizer)
 
     def rate(self, step: int) -> float:
         """Factor on the peak learning rate at `step`, counted from 0."""
-        warmup = self.config.warmup_steps
+        warmup, lowest = self.config.warmup_steps, self.config.final_rate
         if step < warmup:
             return (step + 1) / warmup
         if self.config.schedule == "constant":
             return 1.0
         done = (step - warmup) / max(self.config.steps - warmup, 1)
-        return LOWEST_RATE + (1 - LOWEST_RATE) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+        return lowest + (1 - lowest) * (1 + math.cos(math.pi * min(done, 1.0))) / 2

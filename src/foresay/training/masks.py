@@ -1,0 +1,51 @@
+"""The adapter of the family `masks` as something to train."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from foresay.config import LossConfig, TrainConfig
+from foresay.modelling.model import MaskModel
+from foresay.training.batches import batches
+from foresay.training.data import Example
+from foresay.training.losses import Losses
+from foresay.training.objective import Objective
+from foresay.training.parallel import Ranks
+from foresay.training.two_pass import Batch, two_pass
+
+
+@dataclass(frozen=True, slots=True)
+class MaskObjective(Objective[Batch]):
+    """Two passes over each batch; the base's weights are not touched."""
+
+    model: MaskModel
+    examples: Sequence[Example]
+    config: TrainConfig
+    losses: LossConfig = field(default_factory=LossConfig)
+
+    @property
+    def trained(self) -> nn.Module:
+        """The adapter."""
+        return self.model.adapter
+
+    def optimizer(self) -> Optimizer:
+        """AdamW."""
+        trained = [p for p in self.trained.parameters() if p.requires_grad]
+        return torch.optim.AdamW(trained, weight_decay=self.config.weight_decay)
+
+    def batches(self) -> Iterator[Batch]:
+        """Sequences of like length together, with anchors drawn for each."""
+        return batches(self.examples, self.config, self.model.base.device)
+
+    def step(self, batch: Batch, number: int, ranks: Ranks) -> Losses:
+        """See `Objective.step`."""
+        batch = ranks.share(replace(batch, masks=self.masks(number)))
+        return two_pass(self.model, batch, self.losses, self.config.chunk_anchors)
+
+    def masks(self, step: int) -> int:
+        """Masks in a block at `step`, counted from 1: 1, then more, all k when the curriculum is over."""
+        most, grown = self.model.config.num_masks, self.config.curriculum_steps
+        return min(1 + (step - 1) * most // grown, most) if grown else most
