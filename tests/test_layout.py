@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresay.layout import Block, Call, Layout, MaskCall
+from foresay.documents import MaskCall
+from foresay.layout import Block, Call, Layout
 from foresay.tree import Tree
 from strategies import drawn_trees
 

@@ -15,7 +15,8 @@ from foresay.decoding.choose import Drafter, Greedy
 from foresay.decoding.draft import draft_greedy
 from foresay.decoding.generate import Generation, Session, generate
 from foresay.decoding.topology import tree_for
-from foresay.layout import Block, Call, Layout, MaskCall
+from foresay.documents import MaskCall
+from foresay.layout import Block, Call, Layout
 from foresay.modelling.cache import SlotCache
 from foresay.modelling.model import MaskModel
 from foresay.training import losses

@@ -35,7 +35,8 @@ from foresay.config import DecodeConfig, LossConfig
 from foresay.decoding import choose as choose_module
 from foresay.decoding import generate as generate_module
 from foresay.decoding.verify import Asked, Verdict, verify_greedy
-from foresay.layout import Call, Layout, MaskCall
+from foresay.documents import MaskCall
+from foresay.layout import Call, Layout
 from foresay.modelling.base import Base
 from foresay.modelling.cache import SlotCache
 from foresay.modelling.gate import Gate

@@ -17,7 +17,10 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.pytorch_utils import Conv1D
 
+from foresay.documents import MaskCall
 from foresay.errors import UnsupportedBase
+from foresay.modelling import attention
+from foresay.modelling.cache import KeptCache
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 ROUTERS = {"gate", "router", "shared_expert_gate"}
@@ -148,28 +151,54 @@ class Base:
         """Every layer reaches back to the start, through an attention that takes no mask for that."""
         return set(self.windows) == {FULL} and self.config._attn_implementation == "sdpa"
 
+    @cached_property
+    def attends_in_place(self) -> bool:
+        """Mask rows may go through `attention.py`: the base looks its attention up, and it is a plain softmax."""
+        return self.attention == "sdpa" and bool(self.model._supports_attention_backend)
+
     def masks(self, draw: Callable[[int | None], Tensor]) -> Tensor | dict[str, Tensor]:
         """The masks that the base's attention takes, from `draw(window) -> (B, 1, T, S) bool`.
 
         Boolean for sdpa, additive for eager (which would add a boolean one as 0 and 1); by layer type where the
         base's layers differ.
         """
-        drawn = {kind: self._for_attention(draw(window)) for kind, window in self.windows.items()}
-        return drawn if len(drawn) > 1 else next(iter(drawn.values()))
+        return self._by_layer_type(lambda window: self._for_attention(draw(window)))
 
     def run(self, embeds: Tensor, positions: Tensor, masks: Any, cache: Cache, keep: Tensor) -> Rows:
         """One forward of rows `embeds` (B, T, E) at `positions` (B, T); logits at the rows `keep` (int64, 1-D)."""
-        output = self.model(
+        return self._run(
             inputs_embeds=embeds,
             attention_mask=masks,
             position_ids=positions,
             past_key_values=cache,
-            use_cache=True,
             logits_to_keep=keep,
         )
+
+    def run_masks(self, embeds: Tensor, call: MaskCall, cache: KeptCache) -> Tensor:
+        """States (B, T, D) of the mask rows `embeds` (B, T, E) of a call, which read what `cache` keeps in place."""
+        own = self.attention
+        self.model.set_attn_implementation(attention.NAME)
+        try:
+            return self._run(
+                inputs_embeds=embeds,
+                attention_mask=self._by_layer_type(call.reach),
+                position_ids=call.positions(),
+                past_key_values=cache,
+                logits_to_keep=call.anchors.new_zeros(1),
+                kept=cache,
+            ).states
+        finally:
+            self.model.set_attn_implementation(own)
+
+    def _run(self, **inputs: Any) -> Rows:
+        output = self.model(**inputs, use_cache=True)
         states, self._states = self._states, None
         assert states is not None, "the trunk ran, so its hook did"
         return Rows(output.logits, states)
+
+    def _by_layer_type(self, draw: Callable[[int | None], Tensor]) -> Tensor | dict[str, Tensor]:
+        drawn = {kind: draw(window) for kind, window in self.windows.items()}
+        return drawn if len(drawn) > 1 else next(iter(drawn.values()))
 
     def unembed(self, states: Tensor) -> Tensor:
         """(..., D) -> (..., V): the base's logits of these states, as its own forward gives them.

@@ -98,19 +98,58 @@ class SlotCache(Cache):  # type: ignore[misc]
             layer.keys, layer.values = layer.keys[sequences], layer.values[sequences]
 
 
+@dataclass(slots=True)
+class Reading:
+    """What the running call does with a `KeptCache`; shared by its layers."""
+
+    sequences: slice
+    rows: slice | None
+    """Real rows that the call keeps; None for mask rows, which are not kept."""
+    in_place: bool
+    """Mask rows attend to the kept rows where they lie, without a copy that has both."""
+
+
 class KeptLayer(_Layer):
-    """K/V of one layer from the base pass, which later calls read and never change."""
+    """K/V of one layer from the base pass, (B, H, R, D), which the mask pass reads and never changes."""
+
+    def __init__(self, shape: torch.Size, reading: Reading) -> None:
+        super().__init__()
+        self.shape, self.reading = shape, reading
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate for all sequences, with the dtype and device of the first rows seen."""
+        batch, rows = self.shape
+        self.keys, self.values = (
+            states.new_empty(batch, states.shape[1], rows, states.shape[3]) for states in (key_states, value_states)
+        )
+        self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Keep the first call's rows; put later calls' rows behind them without keeping those."""
-        if self.keys is None or self.values is None:
-            self.keys, self.values = key_states, value_states
+        """Keep real rows and return all so far; mask rows come back behind the kept ones, or alone (`in_place`)."""
+        sequences, rows = self.reading.sequences, self.reading.rows
+        if rows is None and self.reading.in_place:
             return key_states, value_states
-        return torch.cat((self.keys, key_states), dim=2), torch.cat((self.values, value_states), dim=2)
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None
+        assert self.values is not None
+        if rows is None:
+            return torch.cat((self.keys, key_states), dim=2), torch.cat((self.values, value_states), dim=2)
+        self.keys[sequences, :, rows], self.values[sequences, :, rows] = key_states, value_states
+        return self.keys[sequences, :, : rows.stop], self.values[sequences, :, : rows.stop]
 
 
 class KeptCache(Cache):  # type: ignore[misc]
-    """What the mask pass of training attends to."""
+    """What the mask pass of training attends to: K/V of the real rows of all sequences, `shape` (B, R)."""
 
-    def __init__(self, layers: int) -> None:
-        super().__init__(layers=[KeptLayer() for _ in range(layers)])
+    def __init__(self, layers: int, shape: torch.Size) -> None:
+        self.reading, self.shape = Reading(slice(0), slice(0), in_place=False), shape
+        super().__init__(layers=[KeptLayer(shape, self.reading) for _ in range(layers)])
+
+    def keep(self, sequences: slice, rows: slice) -> None:
+        """The next call brings these real rows of these sequences, behind all rows before them."""
+        self.reading.sequences, self.reading.rows = sequences, rows
+
+    def read(self, in_place: bool) -> None:
+        """The next calls bring mask rows of all sequences."""
+        self.reading.rows, self.reading.in_place = None, in_place

@@ -1,6 +1,6 @@
 """The base and its adapter as one model: the two ways a call is made, and nothing about training or decoding."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -9,8 +9,9 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from foresay.config import MTPConfig
+from foresay.documents import Documents, MaskCall
 from foresay.errors import UnsupportedBase
-from foresay.layout import Call, Layout, MaskCall
+from foresay.layout import Call, Layout
 from foresay.modelling.base import Base, Rows
 from foresay.modelling.cache import KeptCache, SlotCache
 from foresay.modelling.compiling import check_compiler, compile_for, let_grow
@@ -19,6 +20,8 @@ from foresay.modelling.lora import GatedLora
 from foresay.modelling.sampler import build_sampler
 
 F = TypeVar("F", bound=Callable[..., Any])
+ROWS_AT_ONCE = 4096
+"""Real rows that the base pass of training runs at once."""
 PROBE_ROWS = 6
 PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 
@@ -138,29 +141,41 @@ class MaskModel(nn.Module):
             while self._hooks:
                 self._hooks.pop().remove()
 
-    def keep(self, ids: Tensor) -> tuple[KeptCache, Tensor]:
+    @torch.no_grad()
+    def keep(self, ids: Tensor, starts: Tensor | None = None) -> tuple[KeptCache, Tensor]:
         """The base pass of training, without gradient: `ids` (B, R) int64, padded behind, through the closed gate.
 
-        Returns the K/V for `see_masks` and the states (B, R, D).
+        `starts` (B, R) int64 is the first row of each row's document (None: one document a sequence). Returns the K/V
+        for `see_masks` and the states (B, R, D).
         """
         self.equip(False)
-        call = Call(Layout.plain(ids.shape[1]), ids.new_zeros(len(ids)))
-        cache = KeptCache(self.base.layers)
-        with torch.no_grad():
-            sight = self.base.masks(lambda window: call.sight(ids.shape[1], window))
-            none = torch.zeros(1, dtype=torch.int64, device=ids.device)
-            rows = self.base.run(self.base.embedding(ids), call.positions(), sight, cache, none)
-        return cache, rows.states
+        starts = torch.zeros_like(ids) if starts is None else starts
+        cache = KeptCache(self.base.layers, ids.shape)
+        states = [
+            torch.cat([self._keep(ids, starts, cache, sequences, rows) for rows in parts], dim=1)
+            for sequences, parts in tiles(*ids.shape)
+        ]
+        return cache, torch.cat(states)
+
+    def _keep(self, ids: Tensor, starts: Tensor, cache: KeptCache, sequences: slice, rows: slice) -> Tensor:
+        """States of these rows of these sequences; what stands before them is in the cache."""
+        cache.keep(sequences, rows)
+        documents = Documents(starts[sequences])
+        sight = self.base.masks(lambda window: documents.sight(rows, window))
+        embeds, none = self.base.embedding(ids[sequences, rows]), ids.new_zeros(1)
+        return self.base.run(embeds, documents.positions(rows), sight, cache, none).states
 
     def see_masks(self, call: MaskCall, cache: KeptCache) -> Tensor:
         """The mask pass of training, with gradient: states (B, A * k, D) of the call's masks behind the kept rows."""
-        count, kept = len(call.anchors), cache.layers[0].keys.shape[2]
-        embeds = self.adapter.masks[call.offsets()].to(self.base.dtype).expand(count, -1, -1)
-        sight = self.base.masks(lambda window: call.sight(kept, window))
-        none = torch.zeros(1, dtype=torch.int64, device=call.anchors.device)
+        base = self.base
+        embeds = self.adapter.masks[call.offsets()].to(base.dtype).expand(len(call.anchors), -1, -1)
+        cache.read(base.attends_in_place)
         self.equip(True)
-        with self.gate.open(count, call.rows, 0):
-            return self.base.run(embeds, call.positions(), sight, cache, none).states
+        with self.gate.open(len(call.anchors), call.rows, 0):
+            if base.attends_in_place:
+                return base.run_masks(embeds, call, cache)
+            sight = base.masks(lambda window: call.sight(cache.shape[1], window))
+            return base.run(embeds, call.positions(), sight, cache, call.anchors.new_zeros(1)).states
 
     def sample(self, previous: Tensor, states: Tensor) -> Tensor:
         """States to unembed (..., D) by the sampler head: `previous` (...) int64 tokens before, `states` (..., D)."""
@@ -213,6 +228,14 @@ class MaskModel(nn.Module):
                     f"{name} gives other logits through {what} than through its own forward (relative distance "
                     f"{apart:.1e}), so nothing could be verified; give a decoder-only attention model"
                 )
+
+
+def tiles(batch: int, rows: int) -> Iterator[tuple[slice, list[slice]]]:
+    """Some sequences and all their rows in turns: no more than `ROWS_AT_ONCE` rows, so that activations stay small."""
+    together, most = max(ROWS_AT_ONCE // rows, 1), min(ROWS_AT_ONCE, rows)
+    turns = [slice(start, min(start + most, rows)) for start in range(0, rows, most)]
+    for start in range(0, batch, together):
+        yield slice(start, min(start + together, batch)), turns
 
 
 class Placed(NamedTuple):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foresay.config import LossConfig
-from foresay.layout import MaskCall
+from foresay.documents import MaskCall
 from foresay.modelling.cache import KeptCache
 from foresay.modelling.model import MaskModel
 from foresay.training.losses import Losses, Teacher, backward_in_chunks, consistency_sum, head_loss, teach
