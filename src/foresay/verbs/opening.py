@@ -6,13 +6,16 @@ from typing import Annotated
 
 import torch
 import tyro
+from transformers import PreTrainedModel
 
+from foresay.artefact import read_settings
 from foresay.config import (
     DType,
     require,
     require_at_least,
 )
 from foresay.model import MultiTokenModel
+from foresay.modelling.load import adapter_folder, load_base
 from foresay.prompts import Prompt, Split, embedded_prompts, file_prompts
 
 Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -31,10 +34,18 @@ class Opening:
 
     def open(self, folder: str, dtype: DType | None = None) -> MultiTokenModel:
         """The model in `folder`."""
+        self._set_threads()
+        return MultiTokenModel.from_pretrained(folder, self.base or None, dtype=dtype or self.dtype)
+
+    def bare(self, folder: str) -> PreTrainedModel:
+        """The base of the model in `folder`, by itself."""
+        self._set_threads()
+        return load_base(self.base or read_settings(adapter_folder(folder)).base, self.dtype)
+
+    def _set_threads(self) -> None:
         require(self.threads >= 0, f"threads is {self.threads}; give 1 or more, or 0 to leave it to torch")
         if self.threads:
             torch.set_num_threads(self.threads)
-        return MultiTokenModel.from_pretrained(folder, self.base or None, dtype=dtype or self.dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from foresay.benchmark import Bench, Result
-from foresay.check import Certificate
+from foresay.certificate import Certificate
 from foresay.decoding.calibrate import Curve, Forecast
 from foresay.stand import LOOKUP, TRANSFORMERS
 
@@ -152,15 +152,40 @@ def curve_table(curve: Curve, forecasts: Sequence[Forecast]) -> Table:
     return table
 
 
+def count_table(certificate: Certificate) -> Table:
+    """Every layout at every batch size."""
+    table = _table("answers", "layout", "batch", "answers", "identical", "ties", "bugs", "bugs at most", "tokens/step")
+    for count in certificate.counts:
+        table.add_row(
+            count.layout,
+            *map(str, (count.batch_size, count.answers, count.identical, count.ties, count.bugs)),
+            f"{count.bugs_at_most:.2%}",
+            f"{count.tokens_per_step:.2f}",
+        )
+    return table
+
+
 def divergence_table(certificate: Certificate) -> Table:
     """Every divergence with its verdict."""
     table = Table(title="first divergences", title_justify="left")
-    for heading in ("prompt", "layout", "position", "plain", "accelerated", "margin", "bound", "in float32", "verdict"):
+    for heading in (
+        "prompt",
+        "layout",
+        "batch",
+        "position",
+        "plain",
+        "accelerated",
+        "margin",
+        "bound",
+        "in float32",
+        "verdict",
+    ):
         table.add_column(heading)
     for found in certificate.divergences:
         table.add_row(
             f"{found.domain} {found.prompt}",
             found.layout,
+            str(found.batch_size),
             str(found.position),
             str(found.plain_token),
             str(found.accelerated_token),
