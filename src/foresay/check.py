@@ -109,7 +109,7 @@ class Checker:
             counts,
             divergences,
             {domain: len(group) for domain, group in by_domain(prompts).items()},
-            dtype=_dtype_name(self.model),
+            dtype=self.model.dtype,
             fingerprints=self.model.fingerprints(),
             provenance=provenance(
                 base=self.model.base_name, adapter=self.model.provenance, rounding=ROUNDING, **asdict(self.config)
@@ -198,7 +198,3 @@ def _top_two(model: MultiTokenModel, ids: Sequence[int]) -> TopTwo:
     # Tokens as good as the second best are second best too: which of them `topk` names is chance.
     tokens = (logits >= logits.topk(2).values[-1]).nonzero()[:, 0].tolist()
     return TopTwo(tuple(tokens), (best.values[0] - best.values[1]).item(), bound)
-
-
-def _dtype_name(model: MultiTokenModel) -> str:
-    return str(model.core.base.dtype).removeprefix("torch.")

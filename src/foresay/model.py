@@ -101,6 +101,11 @@ class MultiTokenModel:
             self._fingerprints = artefact.fingerprint(self.core.model, self.tokenizer)
         return self._fingerprints
 
+    @property
+    def dtype(self) -> str:
+        """Dtype of the base, by name."""
+        return str(self.core.base.dtype).removeprefix("torch.")
+
     def generate(
         self,
         inputs: Tensor | None = None,
