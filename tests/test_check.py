@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from foresay.check import ROUNDING, Certificate, CheckConfig, Checker, first_difference
+from foresay.certificate import Certificate
+from foresay.check import ROUNDING, CheckConfig, Checker, first_difference
 from foresay.config import DecodeConfig, DType
 from foresay.decoding import choose
 from foresay.decoding.generate import Generation, generate
@@ -16,7 +17,7 @@ from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt
 from toys import LLAMA, random_prompts, with_adapter
 
-CONFIG = CheckConfig(max_new_tokens=24, batch_size=4)
+CONFIG = CheckConfig(max_new_tokens=24, batch_sizes=(4,))
 KEYS = {"prompts", "tokens", "dtype", "identical", "ties", "bugs", "tokens_per_step", "divergences"}
 
 
@@ -116,7 +117,10 @@ def test_a_sound_decoder_is_lossless(exact: MultiTokenModel) -> None:
 def test_a_certificate_says_how_it_was_made(exact: MultiTokenModel) -> None:
     found = asdict(check(exact, exact, replace(CONFIG, layouts=("linear",))))
     assert found.keys() >= KEYS
-    assert found["provenance"]["settings"] == {"base": "toy"} | asdict(replace(CONFIG, layouts=("linear",)))
+    said = {"base": "toy", "adapter": {}, "rounding": ROUNDING}
+    assert found["provenance"]["settings"] == said | asdict(replace(CONFIG, layouts=("linear",)))
+    assert found["fingerprints"] == asdict(exact.fingerprints())
+    assert found["domains"] == {"random": 6}
     assert found["answers"] == 6
     assert found["tokens_per_step"].keys() == {"linear"}
 
@@ -133,9 +137,33 @@ def test_a_verifier_that_accepts_everything_is_a_bug(exact: MultiTokenModel, mon
         assert divergence.plain_token != divergence.accelerated_token
 
 
+def test_every_layout_is_checked_at_every_batch_size(exact: MultiTokenModel) -> None:
+    found = check(exact, exact, replace(CONFIG, batch_sizes=(1, 4)))
+    assert [(count.layout, count.batch_size, count.identical) for count in found.counts] == [
+        (layout, size, 6) for size in (1, 4) for layout in ("linear", "quadratic")
+    ]
+    assert (found.answers, found.identical, found.tokens) == (24, 24, 24 * 24)
+    assert found.bugs_at_most == found.divergences_at_most == pytest.approx(1 - 0.05 ** (1 / 6))
+    assert found.surety == (
+        "Of 6 prompts 0 have a bug and 0 differ at all: with 95 % confidence at most 39.30% and 39.30% of such "
+        "prompts do"
+    )
+
+
+def test_a_fault_of_batches_alone_is_a_bug(exact: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def only_together(logits: torch.Tensor, asked: Asked) -> Verdict:
+        return (accept_everything if len(asked.counts) > 1 else verify_greedy)(logits, asked)
+
+    monkeypatch.setattr(choose, "verify_greedy", only_together)
+    found = check(exact, exact, replace(CONFIG, batch_sizes=(1, 3)))
+    assert [(count.batch_size, count.bugs) for count in found.counts] == [(1, 0), (1, 0), (3, 6), (3, 6)]
+    assert all(divergence.diverges_in_float32 for divergence in found.divergences)
+    assert found.bugs_at_most == 1
+
+
 def quadratic(model: MultiTokenModel) -> list[Generation]:
     """What `check` decodes, in its batches."""
-    ids, size = [prompt.ids for prompt in prompts()], CONFIG.batch_size
+    ids, [size] = [prompt.ids for prompt in prompts()], CONFIG.batch_sizes
     decode = DecodeConfig(layout="quadratic", max_new_tokens=CONFIG.max_new_tokens)
     return [said for start in range(0, 6, size) for said in generate(model.core, ids[start : start + size], decode)]
 

@@ -25,6 +25,7 @@ from foresay.modelling.load import load_tokenizer
 from foresay.recipe_file import with_config
 from foresay.training import train
 from foresay.verbs import VERBS
+from foresay.verbs.opening import Opening
 from toys import LLAMA
 
 ROWS = [{"prompt": f"Say {number}.", "response": f"I say {number}, and {number} again."} for number in range(12)]
@@ -315,7 +316,11 @@ EARLY: dict[str, tuple[Arguments, str]] = {
     "train: negative decay": (lambda at: at.train("--weight-decay", "-1"), "weight_decay is -1"),
     "train: torn weights": (lambda at: at.train(base=torn(at)), "torn"),
     "train: no weights": (lambda at: at.train(base=torn(at, whole=False)), "torn (?!.*no such folder)"),
-    "check: no batch": (lambda at: ["check", at.adapter, "--batch-size", "0", *SHORT], "batch_size is 0"),
+    "check: no batch": (lambda at: ["check", at.adapter, "--batch-sizes", "0", *SHORT], r"batch_sizes is \(0,\)"),
+    "check: a certificate that cannot be": (
+        lambda at: ["check", at.adapter, "--out", at.adapter, *SHORT],
+        "cannot be written",
+    ),
     "check: no tokens": (lambda at: ["check", at.adapter, "--max-new-tokens", "0"], "max_new_tokens is 0"),
     "bench: no repeats": (
         lambda at: ["bench", at.adapter, "--repeats", "0", "--per-domain", "1", *SHORT],
@@ -435,6 +440,8 @@ def test_check_prints_one_object(at: At, run: Run) -> None:
     assert content["sampling"].keys() >= figures
     assert content["sampling"]["sample"]["temperature"] == 1
     assert content["provenance"]["settings"]["shift"] == 0.5
+    assert content["untouched"]["holds"]
+    assert content["passed"]
     assert (content["prompts"], content["identical"], content["bugs"]) == (4, 8, 0)
     assert content["sentence"] == "Lossless: 8 of 8 answers are identical to plain decoding."
 
@@ -442,7 +449,9 @@ def test_check_prints_one_object(at: At, run: Run) -> None:
 def test_check_says_one_sentence(at: At, run: Run) -> None:
     said = run("check", at.adapter, *CHECKED)
     assert said.status == 0
-    first, second, third, fourth = said.out.splitlines()
+    first, second, surety, base, third, fourth = said.out.splitlines()
+    assert surety.startswith("Of 4 prompts 0 have a bug and 0 differ at all")
+    assert base.startswith("The base is untouched")
     assert first == "Lossless: 8 of 8 answers are identical to plain decoding."
     assert re.fullmatch(r"4 prompts, \d+ tokens in float32; per step: linear \d\.\d\d, quadratic \d\.\d\d", second)
     assert third.startswith("Sampling shows no bias: linear p = ")
@@ -455,8 +464,40 @@ def test_check_says_one_sentence(at: At, run: Run) -> None:
 
 def test_check_without_a_temperature_samples_nothing(at: At, run: Run) -> None:
     said = run("check", at.adapter, *CHECKED, "--temperature", "0")
-    assert (said.status, len(said.out.splitlines())) == (0, 2)
+    assert (said.status, len(said.out.splitlines())) == (0, 4)
     assert one_object(run("check", at.adapter, *CHECKED, "--temperature", "0", "--json"))["sampling"] is None
+
+
+def test_a_certificate_goes_into_a_file(at: At, run: Run) -> None:
+    prompts = at.file('{"prompt": "Say 3.", "domain": "math"}\n{"prompt": "Be kind.", "domain": "safety"}\n')
+    out = at.tmp / "new" / "certificate.json"
+    more = ["--prompts", prompts, "--batch-sizes", "1", "2", "--temperature", "0", "--out", out, *SHORT]
+    said = run("check", at.adapter, *more)
+    assert said.status == 0
+    assert [path.name for path in out.parent.iterdir()] == ["certificate.json"]
+    content = json.loads(out.read_text())
+    assert content["domains"] == {"math": 1, "safety": 1}
+    assert [(count["layout"], count["batch_size"]) for count in content["counts"]] == [
+        ("linear", 1),
+        ("quadratic", 1),
+        ("linear", 2),
+        ("quadratic", 2),
+    ]
+
+
+def test_a_base_that_changes_fails_the_check(at: At, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Opening.open
+
+    def spoilt(*args: Any) -> MultiTokenModel:
+        model = real(*args)
+        model.core.model.model.norm.weight.data[0] += 1e-3
+        return model
+
+    monkeypatch.setattr(Opening, "open", spoilt)
+    said = run("check", at.adapter, *CHECKED, "--temperature", "0")
+    assert said.status == 1
+    assert "The base is NOT itself any more: its weights and its logits changed." in said.out
+    assert "Lossless: 8 of 8 answers" in said.out
 
 
 @pytest.mark.parametrize("json_", [True, False], ids=["json", "text"])

@@ -6,16 +6,15 @@ their distribution (`trial.py`).
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
 
 import torch
 
+from foresay.certificate import Certificate, Count, Divergence, certificate
 from foresay.config import DecodeConfig, DType, LayoutName, SampleConfig, require, require_at_least
 from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.session import Generation
-from foresay.metrics import tally
 from foresay.model import MultiTokenModel
-from foresay.prompts import Prompt
+from foresay.prompts import Prompt, by_domain
 from foresay.provenance import provenance
 from foresay.reference import plain_answer
 from foresay.trial import MASKS, SamplingReport, Trial, power_for
@@ -30,66 +29,26 @@ class CheckConfig:
     """How much is checked."""
 
     max_new_tokens: int = 64
-    batch_size: int = 8
+    """Most tokens of an answer."""
+    batch_sizes: tuple[int, ...] = (8,)
+    """Prompts decoded together; every layout is checked at each size."""
     masks: int = 0
+    """Masks a block; 0: as trained."""
     layouts: tuple[LayoutName, ...] = LAYOUTS
+    """Layouts that are checked."""
     shift: float = 0.25
     """Total variation, between classes of sampled answers, found with 80 % chance: sets how many are drawn."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "max_new_tokens", "batch_size")
+        require_at_least(self, 1, "max_new_tokens")
+        require(min(self.batch_sizes, default=0) >= 1, f"batch_sizes is {self.batch_sizes}; give one or more from 1 up")
         require(len(self.layouts) >= 1, "layouts is empty; give at least one")
         require(0 < self.shift <= 0.5, f"shift is {self.shift}; give a total variation above 0, at most 0.5")
 
-
-@dataclass(frozen=True, slots=True)
-class Divergence:
-    """The first place where an accelerated answer leaves the plain one."""
-
-    prompt: int
-    """Index of the prompt, from 0."""
-    domain: str
-    layout: LayoutName
-    position: int
-    """Index of the generated token, from 0."""
-    plain_token: int | None
-    accelerated_token: int | None
-    """None: this answer had ended there."""
-    margin: float
-    """Between the base's two best logits there."""
-    bound: float
-    """Largest margin that rounding in this dtype explains."""
-    diverges_in_float32: bool
-    """The whole run of this prompt, repeated in float32, diverges too."""
-    verdict: Literal["tie", "bug"]
-
-
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """What was checked and found."""
-
-    prompts: int
-    tokens: int
-    """Tokens of the accelerated answers, all layouts together."""
-    dtype: str
-    identical: int
-    """Answers equal to plain decoding token for token."""
-    answers: int
-    """Prompts times layouts."""
-    ties: int
-    bugs: int
-    tokens_per_step: dict[str, float]
-    """By layout."""
-    divergences: tuple[Divergence, ...] = ()
-    provenance: dict[str, Any] = field(default_factory=dict)
-
     @property
-    def sentence(self) -> str:
-        """The verdict as a person would say it."""
-        if self.bugs:
-            return f"NOT lossless: {self.bugs} of {self.answers} answers differ and rounding does not explain it."
-        ties = f", {self.ties} differ by a tie that {self.dtype} rounding explains" if self.ties else ""
-        return f"Lossless: {self.identical} of {self.answers} answers are identical to plain decoding{ties}."
+    def settings(self) -> list["Setting"]:
+        """Every layout at every batch size."""
+        return [Setting(layout, size) for size in dict.fromkeys(self.batch_sizes) for layout in self.layouts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +59,18 @@ class TopTwo:
     """The two best, and every token as good as the second."""
     margin: float
     bound: float
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One way to decode all prompts."""
+
+    layout: LayoutName
+    batch_size: int
+
+    def groups(self, count: int) -> list[range]:
+        """Indices of the prompts that are decoded together."""
+        return [range(start, min(start + self.batch_size, count)) for start in range(0, count, self.batch_size)]
 
 
 @dataclass(slots=True)
@@ -114,62 +85,64 @@ class Checker:
     reopen: Callable[[DType], MultiTokenModel]
     watch: Callable[[str], None] = lambda done: None
     _exact: MultiTokenModel | None = None
+    _repeated: dict[tuple[LayoutName, range], list[bool]] = field(default_factory=dict)
 
     def run(self, prompts: Sequence[Prompt]) -> Certificate:
-        """Check every prompt in every layout. Raises PromptError for prompts that cannot be served."""
+        """Check every prompt in every setting. Raises PromptError for prompts that cannot be served."""
         check_prompts(self.model.core, [prompt.ids for prompt in prompts], self._decode("plain"))
+        self._repeated.clear()
         plain = []
         for prompt in prompts:
             plain.append(plain_answer(self.model, prompt.ids, self.config.max_new_tokens))
             self.watch("plain")
-        divergences: list[Divergence] = []
-        tokens, tokens_per_step = 0, dict[str, float]()
-        for layout in self.config.layouts:
-            said = list(self._accelerate(layout, prompts))
-            counted = tally(said)
-            tokens, tokens_per_step[layout] = tokens + counted.tokens, counted.tokens_per_step
-            divergences += [
-                self._explain(index, prompts[index], layout, plain[index], generation.tokens)
+        counts, divergences = list[Count](), list[Divergence]()
+        for setting in self.config.settings:
+            said = list(self._accelerate(setting, prompts))
+            found = [
+                self._explain(setting, index, prompts, (plain[index], generation.tokens))
                 for index, generation in enumerate(said)
                 if generation.tokens != plain[index]
             ]
-        answers = len(prompts) * len(self.config.layouts)
-        return Certificate(
-            prompts=len(prompts),
-            tokens=tokens,
-            dtype=_dtype_name(self.model),
-            identical=answers - len(divergences),
-            answers=answers,
-            ties=sum(divergence.verdict == "tie" for divergence in divergences),
-            bugs=sum(divergence.verdict == "bug" for divergence in divergences),
-            tokens_per_step=tokens_per_step,
-            divergences=tuple(divergences),
-            provenance=provenance(base=self.model.base_name, **asdict(self.config)),
+            counts.append(Count.of(setting.layout, setting.batch_size, said, found))
+            divergences += found
+        return certificate(
+            counts,
+            divergences,
+            {domain: len(group) for domain, group in by_domain(prompts).items()},
+            dtype=self.model.dtype,
+            fingerprints=self.model.fingerprints(),
+            provenance=provenance(
+                base=self.model.base_name, adapter=self.model.provenance, rounding=ROUNDING, **asdict(self.config)
+            ),
         )
 
-    def _accelerate(self, layout: LayoutName, prompts: Sequence[Prompt]) -> Iterator[Generation]:
-        for start in range(0, len(prompts), self.config.batch_size):
-            group = [prompt.ids for prompt in prompts[start : start + self.config.batch_size]]
-            yield from generate(self.model.core, group, self._decode(layout))
+    def _accelerate(self, setting: Setting, prompts: Sequence[Prompt]) -> Iterator[Generation]:
+        for group in setting.groups(len(prompts)):
+            yield from generate(self.model.core, [prompts[index].ids for index in group], self._decode(setting.layout))
             for _ in group:
-                self.watch(layout)
+                self.watch(setting.layout)
 
     def _decode(self, layout: LayoutName) -> DecodeConfig:
         return DecodeConfig(layout=layout, masks=self.config.masks, max_new_tokens=self.config.max_new_tokens)
 
     def _explain(
-        self, index: int, prompt: Prompt, layout: LayoutName, plain: Sequence[int], said: Sequence[int]
+        self, setting: Setting, index: int, prompts: Sequence[Prompt], answers: tuple[Sequence[int], Sequence[int]]
     ) -> Divergence:
-        """Judge one divergence: a tie needs the base's top two, a margin within rounding, and agreement in float32."""
-        position = first_difference(plain, said)
-        tokens = [ids[position] if position < len(ids) else None for ids in (plain, said)]
-        best = _top_two(self.model, [*prompt.ids, *plain[:position]])
-        exact = self._diverges_in_float32(prompt, layout)
+        """Judge one divergence: a tie needs the base's top two, a margin within rounding, and agreement in float32.
+
+        `answers`: the plain one and the accelerated one.
+        """
+        position = first_difference(*answers)
+        tokens = [ids[position] if position < len(ids) else None for ids in answers]
+        best = _top_two(self.model, [*prompts[index].ids, *answers[0][:position]])
+        group = next(group for group in setting.groups(len(prompts)) if index in group)
+        exact = self._diverge_in_float32(setting.layout, group, prompts)[group.index(index)]
         tie = set(tokens) <= set(best.tokens) and best.margin <= best.bound and not exact
         return Divergence(
             prompt=index,
-            domain=prompt.domain,
-            layout=layout,
+            domain=prompts[index].domain,
+            layout=setting.layout,
+            batch_size=setting.batch_size,
             position=position,
             plain_token=tokens[0],
             accelerated_token=tokens[1],
@@ -179,12 +152,16 @@ class Checker:
             verdict="tie" if tie else "bug",
         )
 
-    def _diverges_in_float32(self, prompt: Prompt, layout: LayoutName) -> bool:
-        """Repeat the whole run of a prompt in float32, never one position alone."""
-        if self._exact is None:
-            self._exact = self.reopen("float32")
-        plain = plain_answer(self._exact, prompt.ids, self.config.max_new_tokens)
-        return generate(self._exact.core, [prompt.ids], self._decode(layout))[0].tokens != plain
+    def _diverge_in_float32(self, layout: LayoutName, group: range, prompts: Sequence[Prompt]) -> list[bool]:
+        """Repeat the whole run of prompts that go together in float32, never one position alone."""
+        if (layout, group) not in self._repeated:
+            if self._exact is None:
+                self._exact = self.reopen("float32")
+            ids = [prompts[index].ids for index in group]
+            said = generate(self._exact.core, ids, self._decode(layout))
+            plain = [plain_answer(self._exact, prompt, self.config.max_new_tokens) for prompt in ids]
+            self._repeated[layout, group] = [one.tokens != other for one, other in zip(said, plain)]
+        return self._repeated[layout, group]
 
 
 def check_sampling(
@@ -221,7 +198,3 @@ def _top_two(model: MultiTokenModel, ids: Sequence[int]) -> TopTwo:
     # Tokens as good as the second best are second best too: which of them `topk` names is chance.
     tokens = (logits >= logits.topk(2).values[-1]).nonzero()[:, 0].tolist()
     return TopTwo(tuple(tokens), (best.values[0] - best.values[1]).item(), bound)
-
-
-def _dtype_name(model: MultiTokenModel) -> str:
-    return str(model.core.base.dtype).removeprefix("torch.")

@@ -1,14 +1,15 @@
-"""One set of metrics for training, bench, check and whatever counts later.
+"""One set of metrics for training, bench, eval, check and whatever counts later.
 
 *Tokens per step* is a ratio of sums: kept tokens over steps, where a step is one forward of the base for one live
 sequence (prefill is one), and tokens behind a stop or past the maximum are not kept. Paper A calls it acceptance rate.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from foresay.decoding.session import Generation
+from foresay.decoding.session import Generation, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,17 @@ def tally(generations: Iterable[Generation]) -> Tally:
             _acceptance(position, [(step.depth, step.accepted) for step in steps]) for position in range(1, deepest + 1)
         ),
     )
+
+
+def within(generation: Generation, steps: int | None = None, tokens: int | None = None) -> Generation:
+    """The first `steps` steps of an answer, and its first `tokens` tokens; None: all."""
+    kept, room = list[Step](), math.inf if tokens is None else tokens
+    for step in generation.steps[:steps]:
+        said = step.tokens[: int(min(room, len(step.tokens)))]
+        if said:
+            kept.append(replace(step, tokens=said, accepted=min(step.accepted, len(said))))
+        room -= len(said)
+    return generation if tuple(kept) == generation.steps else Generation(tuple(kept), "length")
 
 
 def _acceptance(position: int, steps: Sequence[tuple[int, int]]) -> Acceptance:

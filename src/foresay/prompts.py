@@ -24,6 +24,8 @@ class Prompt:
     domain: str
     text: str
     """As a person would read it."""
+    benchmark: str = ""
+    """Set that it is from, where it is from one."""
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str, raw: bool = False) -> list[int]:
@@ -45,11 +47,14 @@ def embedded_prompts(tokenizer: PreTrainedTokenizerBase, split: Split, most: int
 
 
 def file_prompts(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
-    """Every prompt of a file: `messages`, `prompt` (or question, instruction) or `text`, with an optional `domain`.
+    """Every prompt of a file: `messages`, `prompt` (or question, instruction) or `text`; perhaps `domain`, `benchmark`.
 
     Raises DataError, with file and line.
     """
-    prompts = [prompt_of(record, tokenizer, str(record.row.get("domain", path.stem))) for record in read_records(path)]
+    prompts = []
+    for record in read_records(path):
+        prompt = prompt_of(record, tokenizer, str(record.row.get("domain", path.stem)))
+        prompts.append(replace(prompt, benchmark=str(record.row.get("benchmark", ""))))
     if not prompts:
         raise DataError(f"{path} is empty; give one prompt a row")
     return prompts

@@ -31,6 +31,11 @@ def base_folder(name: str) -> str:
     return str(EMBEDDED / NANO / "base") if name == NANO else name
 
 
+def adapter_folder(name: str) -> Path:
+    """Where the adapter called `name` lies."""
+    return EMBEDDED / NANO / "adapter" if name == NANO else Path(name)
+
+
 def load_base(name: str, dtype: DType, device: str | None = None) -> PreTrainedModel:
     """The causal LM called `name`, on `device` (None: the current CUDA device, or the CPU where there is none).
 

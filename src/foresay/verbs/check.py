@@ -1,16 +1,51 @@
 """`foresay check`: is it lossless?"""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-from foresay.check import Certificate, CheckConfig, Checker, check_sampling
-from foresay.config import (
-    SampleConfig,
-)
+from foresay.certificate import Certificate
+from foresay.check import CheckConfig, Checker, check_sampling
+from foresay.config import SampleConfig
+from foresay.model import MultiTokenModel
+from foresay.prompts import Prompt
 from foresay.terminal import ERR, OUT, print_json, print_table
 from foresay.trial import SamplingReport
+from foresay.untouched import Untouched, check_untouched, witness
 from foresay.verbs.opening import Chosen, Model, Opening
 from foresay.view.bars import progress_bar
-from foresay.view.tables import divergence_table
+from foresay.view.tables import count_table, divergence_table
+from foresay.whole_file import check_place, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """All that a check found."""
+
+    greedy: Certificate
+    untouched: Untouched
+    sampling: SamplingReport | None
+
+    @property
+    def fails(self) -> bool:
+        """A bug, a bias, or a base that is not itself any more."""
+        return bool(self.greedy.bugs or not self.untouched.holds or (self.sampling and self.sampling.biased))
+
+    def content(self) -> dict[str, Any]:
+        """For JSON."""
+        own = {"holds": self.untouched.holds, "sentence": self.untouched.sentence}
+        sampling = None
+        if self.sampling is not None:
+            said = {"has_power": self.sampling.has_power, "sentence": self.sampling.sentence}
+            sampling = asdict(self.sampling) | said
+        return asdict(self.greedy) | {
+            "passed": not self.fails,
+            "sentence": self.greedy.sentence,
+            "surety": self.greedy.surety,
+            "untouched": asdict(self.untouched) | own,
+            "sampling": sampling,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +53,9 @@ class CheckCommand:
     """Check that accelerated output is the base's own: greedy token for token, sampled by its distribution.
 
     Every answer is compared with transformers' greedy generate. A difference is a tie when the two tokens are the
-    base's best two, their margin is within rounding, and the whole prompt repeated in float32 agrees; else it is a bug.
+    base's best two, their margin is within rounding (4 machine epsilons of the dtype times the largest logit), and the
+    whole prompt repeated in float32 agrees; else it is a bug. Weights of the base are compared before and after, and
+    so are its logits with the adapter on and the gate closed, bit for bit.
 
     The shortest prompt is then answered many times, sampled by transformers and in each layout, and a permutation test
     compares the joint distribution of tokens 2 to 6. A corrected p-value below 0.01 is a fault: one sound model in a
@@ -28,13 +65,15 @@ class CheckCommand:
     Examples:
       foresay check nano
       foresay check nano --full --dtype bfloat16
-      foresay check my-adapter --prompts prompts.jsonl --json > certificate.json
+      foresay check my-adapter --prompts prompts.jsonl --batch-sizes 1 8 --out certificate.json
     """
 
     model: Model
     """Folder of a foresay model, or nano."""
     full: bool = False
     """Check 200 prompts of 128 tokens instead of a few, and sampling to a shift of 0.05."""
+    out: Path | None = None
+    """File for the certificate as JSON, beside what is printed."""
     json: bool = False
     """Print one JSON object."""
     chosen: Chosen = field(default_factory=Chosen)
@@ -43,36 +82,51 @@ class CheckCommand:
     opening: Opening = field(default_factory=Opening)
 
     def run(self) -> int:
-        """0 when lossless, 1 on any bug or bias."""
+        """0 when lossless, 1 on any bug, bias, or change of the base."""
+        if self.out is not None:
+            check_place(self.out)
+        before = witness(self.opening.bare(self.model))
         model = self.opening.open(self.model)
         config = replace(self.check, max_new_tokens=128, shift=0.05) if self.full else self.check
         prompts = self.chosen.load(model, 50 if self.full else 8, "all")
+        greedy, sampling = self._compare(model, prompts, config)
+        proof = Proof(greedy, check_untouched(before, model.core), sampling)
+        if self.out is not None:
+            write_json(self.out, proof.content())
+        if self.json:
+            print_json(proof.content())
+        else:
+            _tell(proof)
+        return 1 if proof.fails else 0
+
+    def _compare(
+        self, model: MultiTokenModel, prompts: Sequence[Prompt], config: CheckConfig
+    ) -> tuple[Certificate, SamplingReport | None]:
         with progress_bar(ERR) as bar:
-            greedy = bar.add_task("checking", total=len(prompts) * (1 + len(config.layouts)))
+            greedy = bar.add_task("checking", total=len(prompts) * (1 + len(config.settings)))
             sampled = bar.add_task("sampling", total=2 + len(config.layouts))
             checker = Checker(
                 model, config, lambda dtype: self.opening.open(self.model, dtype), lambda done: bar.advance(greedy)
             )
             certificate = checker.run(prompts)
             sampling = check_sampling(model, prompts, self.sample, config, lambda done: bar.advance(sampled))
-        if self.json:
-            found = sampling and asdict(sampling) | {"has_power": sampling.has_power, "sentence": sampling.sentence}
-            print_json(asdict(certificate) | {"sentence": certificate.sentence, "sampling": found})
-        else:
-            self._tell(certificate, sampling)
-        return 1 if certificate.bugs or (sampling and sampling.biased) else 0
+        return certificate, sampling
 
-    def _tell(self, certificate: Certificate, sampling: SamplingReport | None) -> None:
-        if certificate.divergences:
-            print_table(divergence_table(certificate))
-        rates = ", ".join(f"{layout} {value:.2f}" for layout, value in certificate.tokens_per_step.items())
-        OUT.print(certificate.sentence)
+
+def _tell(proof: Proof) -> None:
+    greedy, sampling = proof.greedy, proof.sampling
+    if greedy.divergences:
+        print_table(divergence_table(greedy))
+    if len(greedy.counts) > len(greedy.tokens_per_step):
+        print_table(count_table(greedy))
+    rates = ", ".join(f"{layout} {value:.2f}" for layout, value in greedy.tokens_per_step.items())
+    OUT.print(greedy.sentence)
+    OUT.print(f"{greedy.prompts} prompts, {greedy.tokens} tokens in {greedy.dtype}; per step: {rates}")
+    OUT.print(greedy.surety)
+    OUT.print(proof.untouched.sentence)
+    if sampling is not None:
+        OUT.print(sampling.sentence)
         OUT.print(
-            f"{certificate.prompts} prompts, {certificate.tokens} tokens in {certificate.dtype}; per step: {rates}"
+            f"{sampling.samples} answers a layout, {sampling.reference_samples} of transformers: a total variation "
+            f"of {sampling.shift:.2f} between {sampling.classes} classes is found with {sampling.power:.0%} chance"
         )
-        if sampling is not None:
-            OUT.print(sampling.sentence)
-            OUT.print(
-                f"{sampling.samples} answers a layout, {sampling.reference_samples} of transformers: a total variation "
-                f"of {sampling.shift:.2f} between {sampling.classes} classes is found with {sampling.power:.0%} chance"
-            )

@@ -6,14 +6,18 @@ from typing import Annotated
 
 import torch
 import tyro
+from transformers import PreTrainedModel
 
+from foresay.artefact import read_settings
 from foresay.config import (
     DType,
     require,
     require_at_least,
 )
 from foresay.model import MultiTokenModel
+from foresay.modelling.load import adapter_folder, load_base
 from foresay.prompts import Prompt, Split, embedded_prompts, file_prompts
+from foresay.suite import benchmarks_of
 
 Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 
@@ -31,10 +35,18 @@ class Opening:
 
     def open(self, folder: str, dtype: DType | None = None) -> MultiTokenModel:
         """The model in `folder`."""
+        self._set_threads()
+        return MultiTokenModel.from_pretrained(folder, self.base or None, dtype=dtype or self.dtype)
+
+    def bare(self, folder: str) -> PreTrainedModel:
+        """The base of the model in `folder`, by itself."""
+        self._set_threads()
+        return load_base(self.base or read_settings(adapter_folder(folder)).base, self.dtype)
+
+    def _set_threads(self) -> None:
         require(self.threads >= 0, f"threads is {self.threads}; give 1 or more, or 0 to leave it to torch")
         if self.threads:
             torch.set_num_threads(self.threads)
-        return MultiTokenModel.from_pretrained(folder, self.base or None, dtype=dtype or self.dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,15 +55,23 @@ class Chosen:
 
     prompts: Path | None = None
     """File with a prompt a row (messages, prompt or text); without it, the embedded held-out prompts."""
+    benchmarks: tuple[str, ...] = ()
+    """Benchmarks instead, as DOMAIN=SOURCE: math=gsm8k.jsonl chat=google/IFEval,split=train (a file, a folder or a hub
+    id, with settings as in `foresay train --data`), or `paper`: those of paper A that the hub has."""
     per_domain: int = 0
-    """Embedded prompts of each domain; 0: a few, or many with --full."""
+    """Prompts of each benchmark, or embedded prompts of each domain; 0: a few, or many with --full."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 0, "per_domain")
+        require(self.prompts is None or not self.benchmarks, "prompts and benchmarks were both given; give one")
 
     def load(self, model: MultiTokenModel, per_domain: int, split: Split) -> list[Prompt]:
-        """The prompts, at most `per_domain` of each embedded domain unless set."""
+        """The prompts, at most `per_domain` of each benchmark or embedded domain unless set."""
         tokenizer = model.require_tokenizer()
         if self.prompts is not None:
             return file_prompts(self.prompts, tokenizer)
+        if self.benchmarks:
+            most = self.per_domain or per_domain
+            sets = benchmarks_of(self.benchmarks)
+            return [prompt for benchmark in sets for prompt in benchmark.prompts(tokenizer, most)]
         return embedded_prompts(tokenizer, split, self.per_domain or per_domain)

@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from foresay.decoding.session import Step
 from foresay.preview import Preview, Shown
+from foresay.transcript import transcript
 
 COLOURS = ("bright_cyan", "bright_yellow", "bright_green", "bright_magenta", "bright_blue", "bright_red")
 """Steps take them in turn; neighbours always differ."""
@@ -14,15 +15,9 @@ COLOURS = ("bright_cyan", "bright_yellow", "bright_green", "bright_magenta", "br
 
 def coloured(tokenizer: PreTrainedTokenizerBase, steps: Sequence[Step]) -> Text:
     """An answer with the tokens of each step in one colour."""
-    text, shown = Text(), ""
-    said: list[int] = []
-    for number, step in enumerate(steps):
-        said += step.tokens
-        whole = tokenizer.decode(said, skip_special_tokens=True)
-        # A token may be part of a character; it shows with the step that completes it.
-        if not whole.endswith("�") or step is steps[-1]:
-            text.append(whole[len(shown) :], style=COLOURS[number % len(COLOURS)])
-            shown = whole
+    text = Text()
+    for said in transcript(tokenizer, steps):
+        text.append(said.text, style=COLOURS[(said.step - 1) % len(COLOURS)])
     return text
 
 

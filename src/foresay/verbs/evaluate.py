@@ -1,0 +1,90 @@
+"""`foresay eval`: how much is drafted well, on which texts, and is the quality the base's own?"""
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from foresay.config import DecodeConfig, require
+from foresay.evaluate import EvalConfig, Evaluation, evaluate
+from foresay.harness import HarnessConfig, Quality, compare
+from foresay.model import MultiTokenModel
+from foresay.terminal import ERR, OUT, print_json, print_table
+from foresay.verbs.opening import Chosen, Model, Opening
+from foresay.view.bars import progress_bar
+from foresay.view.evaluation import evaluation_view, quality_table
+from foresay.whole_file import check_place, write_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalCommand:
+    """Measure tokens per step by benchmark and domain, and, with --tasks, quality beside the base.
+
+    Acceptance is counted twice from one decode: by paper A's protocol (at most 100 steps a prompt, tokens over steps)
+    and on whole answers; intervals are bootstrapped over prompts (95 %). Tasks run in lm-evaluation-harness, on the
+    base and on the accelerated model: strings of generate_until tasks, and all scores, must be the same.
+
+    Examples:
+      foresay eval nano
+      foresay eval my-adapter --benchmarks math=gsm8k_test.jsonl knowledge=arc.jsonl safety=xstest.csv --out eval.json
+      foresay eval my-adapter --benchmarks paper --per-domain 100 --masks 1 2 4 8
+      foresay eval my-adapter --tasks arc_challenge gsm8k --limit 100 --no-acceptance
+      foresay eval nano --tasks my_task --include-path my-tasks
+    """
+
+    model: Model
+    """Folder of a foresay model, or nano."""
+    full: bool = False
+    """Take 40 prompts of each benchmark or domain instead of a few."""
+    acceptance: bool = True
+    """Count tokens per step; without it, tasks alone are run."""
+    out: Path | None = None
+    """File for the result as JSON, beside what is printed."""
+    json: bool = False
+    """Print one JSON object."""
+    chosen: Chosen = field(default_factory=Chosen)
+    evaluation: EvalConfig = field(default_factory=EvalConfig)
+    harness: HarnessConfig = field(default_factory=HarnessConfig)
+    opening: Opening = field(default_factory=Opening)
+
+    def run(self) -> int:
+        """0 when done, 1 where an answer or a score is not the base's."""
+        require(self.acceptance or bool(self.harness.tasks), "nothing is to be done; give --tasks, or count acceptance")
+        if self.out is not None:
+            check_place(self.out)
+        model = self.opening.open(self.model)
+        # The harness first: what does not exist shows at once.
+        quality = self._compare(model) if self.harness.tasks else None
+        found = replace(self._evaluate(model) if self.acceptance else Evaluation(), quality=quality)
+        content = asdict(found) | {"sentence": None if quality is None else quality.sentence}
+        if self.out is not None:
+            write_json(self.out, content)
+        if self.json:
+            print_json(content)
+        else:
+            _tell(found)
+        return 1 if quality is not None and _differs(quality) else 0
+
+    def _evaluate(self, model: MultiTokenModel) -> Evaluation:
+        prompts = self.chosen.load(model, 40 if self.full else 4, "test")
+        with progress_bar(ERR) as bar:
+            counts = len(self.evaluation.masks) or model.core.config.num_masks
+            task = bar.add_task("decoding", total=len(prompts) * counts)
+            return evaluate(model, prompts, self.evaluation, lambda answered: bar.advance(task, answered))
+
+    def _compare(self, model: MultiTokenModel) -> Quality:
+        decode = DecodeConfig(layout=self.evaluation.layout)
+        return compare(model, self.harness, decode, lambda who: ERR.print(f"tasks on the {_PLACES[who]}"))
+
+
+_PLACES = {"base": "base", "accelerated": "accelerated model"}
+
+
+def _differs(quality: Quality) -> bool:
+    return any(not task.agrees or task.identical < task.documents for task in quality.tasks)
+
+
+def _tell(found: Evaluation) -> None:
+    if found.rows:
+        print_table(evaluation_view(found))
+    if found.quality is not None:
+        print_table(quality_table(found.quality))
+        OUT.print(found.quality.sentence)

@@ -1,0 +1,33 @@
+"""A file that is there whole or not at all."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from foresay.errors import ConfigError
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write under a temporary name, then rename. Raises ConfigError; what stood there before then stays."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error}); give a place that can") from error
+    finally:
+        fresh.unlink(missing_ok=True) if fresh.parent.is_dir() else None
+
+
+def check_place(path: Path) -> None:
+    """Raise ConfigError, before any work is done, where `path` could not be written."""
+    ground = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not ground.is_dir() or not os.access(ground, os.W_OK):
+        raise ConfigError(f"{path} cannot be written; give a file in a folder that can be")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """`write_whole` of one JSON object."""
+    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
