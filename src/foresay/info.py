@@ -1,12 +1,11 @@
 """The verb `info`: what a model folder or a base is."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from foresay import artefact
 from foresay.model import MultiTokenModel
-from foresay.modelling.load import EMBEDDED, NANO
+from foresay.modelling.load import adapter_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +28,7 @@ class Info:
 
 def describe(model: MultiTokenModel, folder: str) -> Info:
     """Facts of `model`, loaded from `folder`."""
-    place = EMBEDDED / NANO / "adapter" if folder == NANO else Path(folder)
-    settings = artefact.read_settings(place)
+    settings = artefact.read_settings(adapter_folder(folder))
     core = model.core
     return Info(
         folder=folder,

@@ -18,7 +18,7 @@ from foresay.decoding.generate import generate
 from foresay.decoding.session import Generation, How, Step
 from foresay.errors import PromptError
 from foresay.inside import Bridge, refuse_withheld
-from foresay.modelling.load import EMBEDDED, NANO, load_base, load_tokenizer
+from foresay.modelling.load import NANO, adapter_folder, load_base, load_tokenizer
 from foresay.modelling.model import MaskModel
 from foresay.prompts import encode
 
@@ -69,7 +69,7 @@ class MultiTokenModel:
 
         Base, tokenizer and chat template must be those it was trained on. Raises ArtefactError, BaseNotFound.
         """
-        place = EMBEDDED / NANO / "adapter" if folder == NANO else Path(folder)
+        place = adapter_folder(str(folder))
         settings = artefact.read_settings(place)
         model, tokenizer = _open_base(base or settings.base, tokenizer, dtype)
         name = _name(base or settings.base, model)
