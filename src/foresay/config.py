@@ -227,3 +227,19 @@ class SampleConfig:
         require_at_least(self, 0, "temperature", "top_k", "min_p", "seed")
         require(0 < self.top_p <= 1, f"top_p is {self.top_p}; give a share above 0, at most 1")
         require(self.min_p <= 1, f"min_p is {self.min_p}; give a share of at most 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginConfig:
+    """How a model drafts inside vLLM."""
+
+    masks: int = 0
+    """Masks behind each request's drafts, at most the trained k; 0 takes the trained k."""
+    lengths: Literal["expected", "all"] = "expected"
+    """Drafts that stand before the masks: as many as should pay most by the sampler head's own chances, or `all`."""
+    busy_requests: int = 0
+    """Draft nothing while more requests than this run together; 0: always draft."""
+
+    def __post_init__(self) -> None:
+        require_choices(self)
+        require_at_least(self, 0, "masks", "busy_requests")

@@ -32,8 +32,19 @@ def base_folder(name: str) -> str:
 
 
 def adapter_folder(name: str) -> Path:
-    """Where the adapter called `name` lies."""
+    """Where the adapter called `name` lies: a folder, or the embedded one."""
     return EMBEDDED / NANO / "adapter" if name == NANO else Path(name)
+
+
+def own_dtype(name: str) -> torch.dtype:
+    """Dtype of the checkpoint of the base called `name`; float32 where it says none. Raises BaseNotFound."""
+    folder = base_folder(name)
+    _check_exists(name, folder, "config.json")
+    try:
+        dtype = AutoConfig.from_pretrained(folder).dtype
+    except (OSError, ValueError) as error:
+        raise BaseNotFound(_not_found(name, error)) from error
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
 def load_base(name: str, dtype: DType, device: str | None = None) -> PreTrainedModel:

@@ -4,6 +4,7 @@ from foresay.verbs.bench import BenchCommand, CalibrateCommand
 from foresay.verbs.check import CheckCommand
 from foresay.verbs.data import DataCommand
 from foresay.verbs.evaluate import EvalCommand
+from foresay.verbs.export import ExportCommand
 from foresay.verbs.generate import GenerateCommand
 from foresay.verbs.info import DemoCommand, InfoCommand
 from foresay.verbs.train import CompressCommand, TrainCommand
@@ -14,6 +15,7 @@ VERBS: dict[str, type] = {
     "data": DataCommand,
     "generate": GenerateCommand,
     "compress": CompressCommand,
+    "export": ExportCommand,
     "check": CheckCommand,
     "eval": EvalCommand,
     "bench": BenchCommand,

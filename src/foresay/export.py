@@ -1,0 +1,127 @@
+"""The verb `export`: the same model in the forms that other engines read."""
+
+import copy
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from foresay import artefact, served
+from foresay.artefact import Settings, replacing
+from foresay.config import PluginConfig
+from foresay.errors import UnsupportedBase
+from foresay.model import MultiTokenModel
+from foresay.modelling.base import Base
+from foresay.provenance import provenance
+from foresay.served import Served
+
+ENGINE = "vLLM"
+
+
+def export_vllm(model: MultiTokenModel, adapter: Path, out: Path, config: PluginConfig, overwrite: bool) -> Served:
+    """Write a served copy of the base to `out`, in the dtype it is open in: with a vocabulary row for each mask.
+
+    The adapter's folder `adapter` goes into it as it is. Rows are always added, never taken from spare ones, so that
+    what vLLM must rule out is no token of the base. Raises ArtefactError, ConfigError, UnsupportedBase; then nothing
+    is written.
+    """
+    base, mtp = model.core.base, model.core.config
+    _refuse_unserved(base)
+    served.lora_rank(mtp.rank)
+    said = Served(
+        base=model.base_name,
+        fingerprints=asdict(model.fingerprints()),
+        first_mask=base.vocabulary,
+        num_masks=mtp.num_masks,
+        rank=mtp.rank,
+        linears=tuple(sorted({pair.name.rsplit(".", 1)[-1] for pair in model.core.adapter.pairs})),
+        plugin=config,
+        provenance=provenance(dtype=str(base.dtype), plugin=asdict(config)),
+    )
+    served.plugin_config(said, {})
+    with replacing(out, overwrite) as fresh:
+        _write_base(fresh, base, model.core.adapter.masks.detach())
+        if model.tokenizer is not None:
+            model.tokenizer.save_pretrained(fresh)
+        shutil.copytree(adapter, fresh / served.ADAPTER)
+        served.write(fresh, said)
+    return said
+
+
+def export_peft(adapter: Path, out: Path, overwrite: bool) -> Settings:
+    """Write the LoRA half of an artefact as a folder for PEFT, with words on what it does there.
+
+    Raises ArtefactError.
+    """
+    settings = artefact.read_settings(adapter)
+    with replacing(out, overwrite) as fresh:
+        for name in (artefact.PEFT_SETTINGS, artefact.PEFT_WEIGHTS):
+            shutil.copy(adapter / name, fresh / name)
+        (fresh / "README.md").write_text(PEFT_CARD.format(base=settings.base), encoding="utf-8")
+    return settings
+
+
+PEFT_CARD = """---
+base_model: {base}
+library_name: peft
+---
+# The LoRA half of a foresay model
+
+**Not for generating text.** It was trained to act on mask rows only. PEFT lets it act on every row, where it spoils
+the base's output. Mask embeddings and sampler head are not here. Use it to study the weights, or as what an
+engine's own multi-LoRA applies to mask rows.
+"""
+
+
+def _write_base(folder: Path, base: Base, masks: Tensor) -> None:
+    """The checkpoint with the masks' rows behind the vocabulary; the model in memory stays as it is."""
+    model = base.model
+    weights = model.state_dict(keep_vars=True)
+    rows = _embedding_rows(base, masks)
+    embedding, head = base.embedding.weight, base.head
+    nothing = rows.new_zeros(len(rows), head.weight.shape[1])
+    # Keyed by identity: where the head is tied to the embedding, both names keep one tensor.
+    longer = {id(head.weight): torch.cat((head.weight.data, nothing))}
+    longer[id(embedding)] = torch.cat((embedding.data, rows))
+    if head.bias is not None:
+        longer[id(head.bias)] = torch.cat((head.bias.data, rows.new_zeros(len(rows))))
+    state = {name: longer.get(id(tensor), tensor.data) for name, tensor in weights.items()}
+    model.save_pretrained(folder, state_dict=state)
+    config = copy.deepcopy(model.config)
+    config.vocab_size += len(masks)
+    config.save_pretrained(folder)
+
+
+def _embedding_rows(base: Base, masks: Tensor) -> Tensor:
+    """Rows (K, E) of the embedding's weight that the embedding turns into `masks`: Gemma scales what it looks up."""
+    weight = base.embedding.weight.data
+    scale = getattr(base.embedding, "embed_scale", None)
+    rows = masks.float() if scale is None else masks.float() / float(scale)
+    return rows.to(weight)
+
+
+def _refuse_unserved(base: Base) -> None:
+    """Raise UnsupportedBase, with the reason, for what vLLM's LoRA or a longer vocabulary cannot take."""
+    model, embedding, config = base.model, base.embedding, base.model.config.get_text_config()
+    adapted, sizes = base.linears().adapted, (embedding.weight.shape[0], base.vocabulary, config.vocab_size)
+    reasons = {
+        "is quantised, and only whole weights were exported so far": _is_quantised(model),
+        "keeps its linears transposed (Conv1D), which vLLM's LoRA does not take": any(
+            isinstance(linear, Conv1D) for linear in adapted.values()
+        ),
+        "embeds {} tokens, unembeds {} and says {}, where vLLM takes one size".format(*sizes): len(set(sizes)) > 1,
+        "keeps its text model inside another, which was not tried": config is not model.config,
+        "looks tokens up in a way that is not known": type(embedding) is not nn.Embedding
+        and not hasattr(embedding, "embed_scale"),
+    }
+    for reason, found in reasons.items():
+        if found:
+            raise UnsupportedBase(f"{type(model).__name__} {reason}; serve it with foresay's own engine: foresay serve")
+
+
+def _is_quantised(model: PreTrainedModel) -> bool:
+    return getattr(model.config, "quantization_config", None) is not None

@@ -1,0 +1,61 @@
+"""`foresay export`."""
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from foresay import artefact
+from foresay.config import DType, PluginConfig, require
+from foresay.export import export_peft, export_vllm
+from foresay.model import MultiTokenModel
+from foresay.modelling.load import adapter_folder, own_dtype
+from foresay.served import command_arguments, engine_arguments
+from foresay.terminal import ERR, OUT
+from foresay.verbs.opening import Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportCommand:
+    """Write a model in the form that another engine reads.
+
+    vllm: a served copy of the base that holds the masks in added rows of its vocabulary, and the adapter; it prints the
+    arguments that vLLM is started with. peft: the LoRA half alone, which PEFT lets act on every row (not for text).
+
+    Examples:
+      foresay export nano --to vllm --out served
+      foresay export my-adapter --to peft --out lora
+    """
+
+    model: Model
+    """Folder of a foresay model, or nano."""
+    to: Literal["vllm", "peft"]
+    """Whose form."""
+    out: Path
+    """Folder to write."""
+    overwrite: bool = False
+    """Replace what is in that folder."""
+    base: str = ""
+    """Base to use instead of the one the model names: a folder, a hub id or nano."""
+    dtype: DType | Literal["own"] = "own"
+    """Dtype of the served copy; `own`: that of the base's checkpoint."""
+    plugin: PluginConfig = field(default_factory=PluginConfig)
+
+    def run(self) -> int:
+        """Write the folder; how it is used goes to stderr, what vLLM takes to stdout."""
+        artefact.check_writable(self.out, self.overwrite)
+        adapter = adapter_folder(self.model)
+        if self.to == "peft":
+            require(self.plugin == PluginConfig(), "masks, lengths and busy-requests are for vLLM; leave them out")
+            export_peft(adapter, self.out, self.overwrite)
+            ERR.print(f"Wrote {self.out}. In PEFT it acts on every row and spoils the text: not for generating.")
+            return 0
+        base = self.base or artefact.read_settings(adapter).base
+        dtype = getattr(torch, self.dtype) if self.dtype != "own" else own_dtype(base)
+        model = MultiTokenModel.from_pretrained(adapter, base, dtype=str(dtype).removeprefix("torch."))  # type: ignore[arg-type]
+        export_vllm(model, adapter, self.out, self.plugin, self.overwrite)
+        ERR.print(f"Wrote {self.out}. Start vLLM with these arguments, where foresay is installed beside it:")
+        OUT.print(shlex.join(command_arguments(engine_arguments(self.out))), highlight=False, soft_wrap=True)
+        return 0
