@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 
 from foresay.config import DecodeConfig, DType, LayoutName, SampleConfig, require, require_at_least
-from foresay.decoding.generate import check_prompts, generate
+from foresay.decoding.generate import check_prompts, generate, in_batches
 from foresay.decoding.session import Generation
-from foresay.metrics import tally
+from foresay.metrics import rates_of_domains, tally
 from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt
 from foresay.provenance import provenance
@@ -79,7 +79,9 @@ class Certificate:
     ties: int
     bugs: int
     tokens_per_step: dict[str, float]
-    """By layout."""
+    """By layout, over all prompts."""
+    domains_tokens_per_step: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By layout and domain."""
     divergences: tuple[Divergence, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -123,11 +125,12 @@ class Checker:
             plain.append(plain_answer(self.model, prompt.ids, self.config.max_new_tokens))
             self.watch("plain")
         divergences: list[Divergence] = []
-        tokens, tokens_per_step = 0, dict[str, float]()
+        tokens, tokens_per_step, by_domain = 0, dict[str, float](), dict[str, dict[str, float]]()
         for layout in self.config.layouts:
             said = list(self._accelerate(layout, prompts))
             counted = tally(said)
             tokens, tokens_per_step[layout] = tokens + counted.tokens, counted.tokens_per_step
+            by_domain[layout] = rates_of_domains([prompt.domain for prompt in prompts], said)
             divergences += [
                 self._explain(index, prompts[index], layout, plain[index], generation.tokens)
                 for index, generation in enumerate(said)
@@ -143,16 +146,16 @@ class Checker:
             ties=sum(divergence.verdict == "tie" for divergence in divergences),
             bugs=sum(divergence.verdict == "bug" for divergence in divergences),
             tokens_per_step=tokens_per_step,
+            domains_tokens_per_step=by_domain,
             divergences=tuple(divergences),
             provenance=provenance(base=self.model.base_name, **asdict(self.config)),
         )
 
     def _accelerate(self, layout: LayoutName, prompts: Sequence[Prompt]) -> Iterator[Generation]:
-        for start in range(0, len(prompts), self.config.batch_size):
-            group = [prompt.ids for prompt in prompts[start : start + self.config.batch_size]]
-            yield from generate(self.model.core, group, self._decode(layout))
-            for _ in group:
-                self.watch(layout)
+        ids = [prompt.ids for prompt in prompts]
+        for said in in_batches(self.model.core, ids, self._decode(layout), self.config.batch_size):
+            self.watch(layout)
+            yield said
 
     def _decode(self, layout: LayoutName) -> DecodeConfig:
         return DecodeConfig(layout=layout, masks=self.config.masks, max_new_tokens=self.config.max_new_tokens)

@@ -65,6 +65,14 @@ def tally(generations: Iterable[Generation]) -> Tally:
     )
 
 
+def rates_of_domains(domains: Iterable[str], generations: Iterable[Generation]) -> dict[str, float]:
+    """Tokens per step of each domain; `domains` names that of each generation."""
+    groups: dict[str, list[Generation]] = {}
+    for domain, generation in zip(domains, generations, strict=True):
+        groups.setdefault(domain, []).append(generation)
+    return {domain: tally(group).tokens_per_step for domain, group in groups.items()}
+
+
 def _acceptance(position: int, steps: Sequence[tuple[int, int]]) -> Acceptance:
     """`steps` are pairs: positions drafted for, drafts kept."""
     drafted = sum(depth >= position for depth, _ in steps)
