@@ -7,16 +7,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from foresay.cli import main
+from foresay.config import DataConfig, LossConfig, MTPConfig, TrainConfig
 from foresay.decoding import choose
 from foresay.decoding.dice import SeededDice
 from foresay.errors import ConfigError
@@ -42,6 +44,8 @@ SMALL = [
     "2",
     "--max-length",
     "64",
+    "--tracker",
+    "none",
 ]
 TRAIN = ["--steps", "2", *SMALL]
 SHORT = ["--max-new-tokens", "6"]
@@ -251,6 +255,14 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
         r"input\.jsonl:2 has columns title; needed are messages, text, or one of",
     ),
     "bench: no prompts": (with_prompts("bench", "\n"), r"input\.jsonl is empty; give one prompt a row"),
+    "train: best without decodes": (
+        lambda at: at.train("--keep", "best"),
+        "keep is best and eval_every is 0; give the steps between decodes with --eval-every, or keep last",
+    ),
+    "train: best with nothing held out": (
+        lambda at: at.train("--keep", "best", "--eval-every", "1", "--heldout", "0"),
+        "keep is best and nothing is held out to decode; give --prompts or --heldout, or keep last",
+    ),
     "config: missing": (
         lambda at: at.train("--config", at.tmp / "nowhere.yaml"),
         r"config .*nowhere\.yaml cannot be read .*; give a YAML file of settings",
@@ -415,12 +427,31 @@ def test_train_prints_one_object(at: At, run: Run) -> None:
     said = run(*at.train("--json"))
     content = one_object(said)
     assert said.status == 0
-    assert content.keys() == {"folder", "examples", "steps", "seconds", "loss", "tokens_per_step"}
+    decoded = {"kept_step", "tokens_per_step", "mean_tokens_per_step", "acceptance", "decodes"}
+    assert content.keys() == {"folder", "examples", "steps", "seconds", "loss", *decoded}
+    assert [decode["step"] for decode in content["decodes"]] == [content["kept_step"]] == [2]
+    assert [entry["position"] for entry in content["acceptance"]] == [1, 2, 3]
     assert (content["folder"], content["examples"], content["steps"]) == (str(at.out), 10, 2)
     assert set(content["tokens_per_step"]) == {"heldout"}
     # A live view that is drawn once a step belongs to a terminal; here it is a line a step.
     assert "step 1/2" in said.err
     assert "\x1b" not in said.err
+
+
+def test_print_config_prints_what_config_reads(at: At, run: Run) -> None:
+    """Defaults, file and flags, twice through."""
+    file = at.file("rank: 5\nposition_weights: [1, 0.5]\ntrain-masks: false\nlearning_rate: 1.0e-05\n", "a.yaml")
+    said = run(*at.train("--config", file, "--rank", "7", "--columns", "prompt=Q", "--print-config"))
+    assert (said.status, said.err) == (0, "")
+    content = yaml.safe_load(said.out)
+    kinds = (MTPConfig, LossConfig, TrainConfig, DataConfig)
+    assert content.keys() == {entry.name for kind in kinds for entry in fields(kind)}
+    asked = {"rank": 7, "position_weights": [1.0, 0.5], "train_masks": False, "learning_rate": 1e-5, "steps": 2}
+    assert {name: content[name] for name in asked} == asked
+    assert content["columns"] == ["prompt=Q"]
+    assert not at.out.exists()
+    again = ["train", "nano", "--data", at.data, "--out", at.out, "--config", at.file(said.out, "b.yaml")]
+    assert run(*again, "--print-config").out == said.out
 
 
 def test_training_is_a_function_of_its_seed(at: At, run: Run) -> None:

@@ -35,6 +35,7 @@ TRAIN = {
     "max_length": 48,
     "heldout": 1,
     "save_every": 3,
+    "tracker": "none",
 }
 """An epoch has 4 batches, so that every kill falls into another one."""
 
@@ -175,7 +176,7 @@ def test_a_run_killed_while_it_finished_only_finishes(
 ) -> None:
     asked = recipe(base, data, tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr("foresay.adapt._Run.finish", stop_here)
+        patch.setattr("foresay.run.Run.finish", stop_here)
         with pytest.raises(StoppedError):
             run(asked)
     monkeypatch.setattr(masks_module, "two_pass", stop_here)
@@ -193,7 +194,7 @@ def names(folder: Path) -> list[str]:
 
 def test_the_last_checkpoints_are_kept(base: Path, data: Path, tmp_path: Path) -> None:
     stopped_at(13, recipe(base, data, tmp_path / "out", keep_checkpoints=3))
-    assert names(tmp_path / "out.run") == [f"checkpoint-{step:08d}" for step in (6, 9, 12)]
+    assert names(tmp_path / "out.run") == [*(f"checkpoint-{step:08d}" for step in (6, 9, 12)), "run.json"]
 
 
 @pytest.mark.parametrize("kind", ["cut", "lost", "changed", "no state"])
@@ -232,7 +233,7 @@ def tear(checkpoint: Path, kind: str) -> None:
 def test_a_run_without_a_whole_checkpoint_is_refused(base: Path, data: Path, tmp_path: Path) -> None:
     asked = recipe(base, data, tmp_path / "out")
     stopped_at(7, asked)
-    for checkpoint in (tmp_path / "out.run").iterdir():
+    for checkpoint in (tmp_path / "out.run").glob("checkpoint-*"):
         tear(checkpoint, "cut")
     with pytest.raises(ArtefactError, match=r"no checkpoint in .*out\.run is whole; give --restart to begin anew"):
         run(asked)

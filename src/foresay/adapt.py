@@ -2,21 +2,20 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from foresay.artefact import check_writable
-from foresay.config import DataConfig, DecodeConfig, LossConfig, MTPConfig, TrainConfig
-from foresay.decoding.generate import check_prompts, generate
-from foresay.decoding.session import Generation
-from foresay.metrics import tally
+from foresay.config import require
+from foresay.heldout import HeldOut, Measured, heldout_prompts
 from foresay.model import MultiTokenModel
 from foresay.probe import PROBED, check_labels
-from foresay.prompts import Prompt, by_domain
-from foresay.provenance import provenance
+from foresay.prompts import Prompt
+from foresay.run import Audience, News, Recipe, Run
+from foresay.tracking import check_tracker
 from foresay.training.checkpoint import Checkpoints
-from foresay.training.corpus import Report, read, split
+from foresay.training.corpus import read, split
 from foresay.training.data import Encoder, Example
 from foresay.training.masks import MaskObjective
 from foresay.training.parallel import Ranks, joined, shard
@@ -24,42 +23,12 @@ from foresay.training.progress import Progress
 from foresay.training.source import Source
 from foresay.training.train import Trainer
 
-HELDOUT_TOKENS = 64
-"""Length of the decodes while training, in tokens."""
-MAY_CHANGE = {"chunk_anchors", "eval_every", "save_every", "keep_checkpoints", "save_dtype", "parallel"}
+__all__ = ["Adapted", "News", "Recipe", "adapt"]
+MAY_CHANGE = {
+    *("chunk_anchors", "eval_every", "eval_tokens", "eval_batch", "keep", "save_every", "keep_checkpoints"),
+    *("save_dtype", "parallel", "tracker"),
+}
 """Training settings that a run may go on with otherwise than it was begun: they do not change what is learnt."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What to train, on what, where to."""
-
-    base: str
-    data: tuple[str | Path, ...]
-    """Files, folders or hub ids, with settings as `Source.parse` reads them."""
-    out: Path
-    mtp: MTPConfig = field(default_factory=MTPConfig)
-    losses: LossConfig = field(default_factory=LossConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    reading: DataConfig = field(default_factory=DataConfig)
-    overwrite: bool = False
-    restart: bool = False
-    """Forget the checkpoints that an interrupted run left."""
-
-    @property
-    def run_folder(self) -> Path:
-        """Where the state of the run is kept until it is over: beside `out`."""
-        out = self.out.resolve()
-        return out.with_name(f"{out.name}.run")
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """What a watcher of a run is told after a step."""
-
-    progress: Progress
-    tokens_per_step: dict[str, float]
-    """By domain, from the last real decode of held-out prompts (quadratic, all masks); empty before the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +41,17 @@ class Adapted:
     steps: int
     seconds: float
     loss: float
-    tokens_per_step: dict[str, float]
+    measured: Measured | None
+    """What the adapter in the folder decoded; None without held-out prompts."""
+    decodes: tuple[Measured, ...]
+    """Every decode since this start."""
     leads: bool = True
     """This process is the only one, or the one that speaks for all."""
+
+    @property
+    def tokens_per_step(self) -> dict[str, float]:
+        """Of the adapter in the folder, by domain."""
+        return self.measured.tokens_per_step if self.measured else {}
 
 
 def adapt(
@@ -82,27 +59,21 @@ def adapt(
     watch: Callable[[News], None],
     prompts: Sequence[Prompt] = (),
     stop: Callable[[Progress], bool] = lambda progress: False,
-    told: Callable[[Report], None] = lambda report: None,
+    told: Callable[[str], None] = lambda sentence: None,
 ) -> Adapted:
     """Train an adapter and save it.
 
     `watch` is told of every step, `prompts` replace the examples held out of the data, `stop` may end the run early,
-    `told` hears what became of the rows of each source.
+    `told` hears, in sentences, what became of the rows of each source and where figures are logged.
     A run that was killed goes on at its last checkpoint, exactly, when it is started again with the same recipe.
     Raises DataError, ArtefactError, ConfigError, BaseNotFound, UnsupportedBase; then nothing is written.
     """
+    check_tracker(recipe.train.tracker)
     with joined(recipe.train.parallel) as ranks:
-        return _adapt(recipe, watch, prompts, stop, told, ranks)
+        return _adapt(recipe, prompts, Audience(watch, stop, told), ranks)
 
 
-def _adapt(
-    recipe: Recipe,
-    watch: Callable[[News], None],
-    prompts: Sequence[Prompt],
-    stop: Callable[[Progress], bool],
-    told: Callable[[Report], None],
-    ranks: Ranks,
-) -> Adapted:
+def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks: Ranks) -> Adapted:
     going_on = recipe.run_folder.exists() and not recipe.restart
     check_writable(recipe.out, recipe.overwrite or going_on)
     config = recipe.train
@@ -112,21 +83,28 @@ def _adapt(
     encoder = Encoder(tokenizer, length, frozenset(model.core.base.stop_tokens))
     sources = [Source.parse(str(text), recipe.reading.columns) for text in recipe.data]
     parts = [read(source, encoder, recipe.reading.strict) for source in sources]
-    examples, heldout = split(parts, 0 if prompts else config.heldout, config.seed)
-    decoded = tuple(prompts) or tuple(_as_prompts(heldout))
-    if decoded:
-        check_prompts(model.core, [prompt.ids for prompt in decoded], DecodeConfig())
+    examples, apart = split(parts, 0 if prompts else config.heldout, config.seed)
+    heldout = HeldOut(tuple(prompts) or heldout_prompts(apart), config.eval_tokens, config.eval_batch)
+    decodes = config.keep == "last" or bool(heldout.prompts)
+    require(decodes, "keep is best and nothing is held out to decode; give --prompts or --heldout, or keep last")
+    heldout.check(model)
     check_labels(model.core, examples[:PROBED])
     for part in parts if ranks.leads else ():
-        told(part.report)
+        audience.told(part.report.sentence)
     checkpoints = Checkpoints(recipe.run_folder, _identity(recipe, model, examples), config.keep_checkpoints)
     if recipe.restart and ranks.leads:
         checkpoints.remove()
     described = [part.described for part in parts]
-    run = _Run(recipe, model, decoded, described, watch, stop, ranks, saved=going_on)
+    run = Run(recipe, model, heldout, described, audience, ranks, checkpoints, may_replace=recipe.overwrite or going_on)
     objective = MaskObjective(model.core, examples, config, recipe.losses)
-    last = Trainer(objective, config, run.after_step, ranks, checkpoints).run()
-    run.finish(last)
+    trainer = Trainer(objective, config, run.after_step, ranks, checkpoints, run.begin)
+    try:
+        last = trainer.run()
+        run.finish(last)
+    except BaseException:
+        run.tracker.close(failed=True)
+        raise
+    run.tracker.close()
     if ranks.leads:
         checkpoints.remove()
     return Adapted(
@@ -136,7 +114,8 @@ def _adapt(
         steps=last.step,
         seconds=last.seconds,
         loss=last.losses.total,
-        tokens_per_step=run.tokens_per_step,
+        measured=run.best or run.measured,
+        decodes=tuple(run.decodes),
         leads=ranks.leads,
     )
 
@@ -165,79 +144,3 @@ def _identity(recipe: Recipe, model: MultiTokenModel, examples: Sequence[Example
         **asdict(recipe.losses),
         **train,
     }
-
-
-@dataclass(slots=True)
-class _Run:
-    """What happens beside the steps: decodes, checkpoints, news."""
-
-    recipe: Recipe
-    model: MultiTokenModel
-    prompts: tuple[Prompt, ...]
-    data: list[dict[str, Any]]
-    watch: Callable[[News], None]
-    stop: Callable[[Progress], bool]
-    ranks: Ranks
-    saved: bool
-    """What lies in the folder is this run's own."""
-    tokens_per_step: dict[str, float] = field(default_factory=dict)
-
-    def after_step(self, progress: Progress) -> bool:
-        config = self.recipe.train
-        if config.eval_every and progress.step % config.eval_every == 0:
-            self.decode()
-        if config.save_every and progress.step % config.save_every == 0:
-            self.save(progress)
-        self.tell(progress)
-        return self.stop(progress)
-
-    def finish(self, last: Progress) -> None:
-        """Decode and save what was trained."""
-        self.decode()
-        self.tell(last)
-        self.save(last)
-
-    def tell(self, progress: Progress) -> None:
-        """Tell the watcher, once for all processes."""
-        if self.ranks.leads:
-            self.watch(News(progress, self.tokens_per_step))
-
-    def decode(self) -> None:
-        """Measure tokens per step on the held-out prompts, by domain."""
-        self.tokens_per_step = measure_acceptance(self.model, self.prompts)
-
-    def save(self, progress: Progress) -> None:
-        """Write the adapter as it is, once for all processes."""
-        if not self.ranks.leads:
-            return
-        recipe = self.recipe
-        self.model.provenance = provenance(
-            mtp=asdict(recipe.mtp),
-            losses=asdict(recipe.losses),
-            train=asdict(recipe.train),
-            data=self.data,
-            steps=progress.step,
-            seconds=round(progress.seconds, 1),
-            tokens_per_step={name: round(value, 3) for name, value in self.tokens_per_step.items()},
-        )
-        self.model.save_pretrained(recipe.out, recipe.train.save_dtype, recipe.overwrite or self.saved)
-        self.saved = True
-
-
-def measure_acceptance(model: MultiTokenModel, prompts: Sequence[Prompt]) -> dict[str, float]:
-    """Tokens per step by domain; acceptance per position over all of them becomes the model's own (none: unchanged)."""
-    said = {domain: decode_heldout(model, group) for domain, group in by_domain(prompts).items()}
-    if said:
-        whole = tally(answer for answers in said.values() for answer in answers)
-        model.core.acceptance = tuple(round(share, 4) for share in whole.acceptance_per_position)
-    return {domain: tally(answers).tokens_per_step for domain, answers in said.items()}
-
-
-def decode_heldout(model: MultiTokenModel, prompts: Sequence[Prompt]) -> list[Generation]:
-    """Decode prompts together: quadratic, all masks."""
-    config = DecodeConfig(layout="quadratic", max_new_tokens=HELDOUT_TOKENS)
-    return generate(model.core, [prompt.ids for prompt in prompts], config)
-
-
-def _as_prompts(examples: Sequence[Example]) -> list[Prompt]:
-    return [Prompt(example.prompt, example.domain or "heldout", "") for example in examples]

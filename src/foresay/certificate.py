@@ -9,7 +9,7 @@ from foresay.artefact import Fingerprints
 from foresay.config import LayoutName
 from foresay.decoding.session import Generation
 from foresay.intervals import at_most
-from foresay.metrics import tally
+from foresay.metrics import rates_of_domains, tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class Count:
     tokens: int
     steps: int
     tokens_per_step: float
+    domains_tokens_per_step: dict[str, float]
     identical: int
     """Answers equal to plain decoding token for token."""
     ties: int
@@ -54,9 +55,14 @@ class Count:
 
     @classmethod
     def of(
-        cls, layout: LayoutName, batch_size: int, said: Sequence[Generation], found: Sequence[Divergence]
+        cls,
+        layout: LayoutName,
+        batch_size: int,
+        said: Sequence[Generation],
+        found: Sequence[Divergence],
+        domains: Sequence[str],
     ) -> "Count":
-        """The counts of `said`, of which `found` diverged."""
+        """The counts of `said`, of which `found` diverged; `domains` names that of each answer."""
         counted, verdicts = tally(said), Counter(divergence.verdict for divergence in found)
         return cls(
             layout=layout,
@@ -65,6 +71,7 @@ class Count:
             tokens=counted.tokens,
             steps=counted.steps,
             tokens_per_step=counted.tokens_per_step,
+            domains_tokens_per_step=rates_of_domains(domains, said),
             identical=len(said) - len(found),
             ties=verdicts["tie"],
             bugs=verdicts["bug"],

@@ -95,6 +95,7 @@ class Checker:
         for prompt in prompts:
             plain.append(plain_answer(self.model, prompt.ids, self.config.max_new_tokens))
             self.watch("plain")
+        domains = [prompt.domain for prompt in prompts]
         counts, divergences = list[Count](), list[Divergence]()
         for setting in self.config.settings:
             said = list(self._accelerate(setting, prompts))
@@ -103,7 +104,7 @@ class Checker:
                 for index, generation in enumerate(said)
                 if generation.tokens != plain[index]
             ]
-            counts.append(Count.of(setting.layout, setting.batch_size, said, found))
+            counts.append(Count.of(setting.layout, setting.batch_size, said, found, domains))
             divergences += found
         return certificate(
             counts,

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from foresay.adapt import measure_acceptance
+from foresay.config import TrainConfig
 from foresay.errors import ConfigError
+from foresay.heldout import HeldOut
 from foresay.model import MultiTokenModel
 from foresay.modelling.model import MaskModel
 from foresay.prompts import Prompt
@@ -27,6 +28,7 @@ def compress(model: MultiTokenModel, rank: int, prompts: Sequence[Prompt]) -> Mu
     made = model.provenance | {"compressed_from_rank": wide.config.rank}
     compressed = MultiTokenModel(core, model.tokenizer, model.base_name, made)
     wide.equip(False)
-    rates = measure_acceptance(compressed, prompts)
-    compressed.provenance["tokens_per_step"] = {name: round(rate, 3) for name, rate in rates.items()}
+    as_trained = TrainConfig()
+    found = HeldOut(tuple(prompts), as_trained.eval_tokens, as_trained.eval_batch).measure(compressed)
+    compressed.provenance["tokens_per_step"] = {name: round(rate, 3) for name, rate in found.tokens_per_step.items()}
     return compressed

@@ -9,6 +9,7 @@ DType = Literal["float32", "bfloat16", "float16"]
 FixedLayout = Literal["plain", "linear", "quadratic", "tree"]
 LayoutName = Literal["plain", "linear", "quadratic", "tree", "planned"]
 Parallel = Literal["none", "ddp", "fsdp"]
+TrackerName = Literal["auto", "tensorboard", "wandb", "trackio", "none"]
 
 
 def require(condition: bool, message: str) -> None:
@@ -137,13 +138,23 @@ class TrainConfig:
     clip: float = 1.0
     """Largest gradient norm."""
     eval_every: int = 0
-    """Steps between real decodes of held-out prompts; 0 decodes at the end only."""
+    """Steps between real decodes of held-out prompts (quadratic, all masks); 0 decodes at the end only."""
+    eval_tokens: int = 64
+    """Most tokens that such a decode generates for a prompt."""
+    eval_batch: int = 8
+    """Prompts that it decodes together."""
+    keep: Literal["last", "best"] = "last"
+    """Which adapter is saved: the `last` one, or that which decoded `best` (most tokens per step, mean of domains)."""
     save_every: int = 100
-    """Steps between checkpoints: the adapter as it is, and the run's state beside it; 0 saves at the end only."""
+    """Steps between checkpoints: the adapter as it is (`keep` best: as it decoded best), and the run's state beside
+    it; 0 saves at the end only."""
     keep_checkpoints: int = 2
     """Checkpoints of the run's state that are kept while it runs."""
     parallel: Parallel = "none"
     """Processes under torchrun: `none`, `ddp` (sequences divided) or `fsdp` (the base's layers sharded too)."""
+    tracker: TrackerName = "auto"
+    """Where figures are logged: `tensorboard` (to OUT.tensorboard), `wandb`, `trackio` or `none`; `auto` is tensorboard
+    where it is installed."""
     heldout: int = 16
     """Examples kept out of training for the decodes."""
     seed: int = 0
@@ -155,8 +166,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_choices(self)
-        for name in ("steps", "sequences", "max_length", "keep_checkpoints"):
+        for name in ("steps", "sequences", "max_length", "keep_checkpoints", "eval_tokens", "eval_batch"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; give at least 1")
+        often = self.keep == "last" or self.eval_every >= 1
+        require(
+            often, "keep is best and eval_every is 0; give the steps between decodes with --eval-every, or keep last"
+        )
         require_at_least(
             self, 0, "anchors", "chunk_anchors", "curriculum_steps", "warmup_steps", "eval_every", "save_every"
         )

@@ -67,7 +67,7 @@ def run(demo: Demo, out: Console, err: Console) -> int:
 def _train(demo: Demo, err: Console) -> MultiTokenModel:
     """Train for about the demo's seconds. An adapter that an earlier demo left is replaced, nothing else is."""
     steps = max(int(demo.seconds * STEPS_A_SECOND), 10)
-    config = TrainConfig(steps=steps, warmup_steps=10, eval_every=max(steps // 4, 1), save_every=0)
+    config = TrainConfig(steps=steps, warmup_steps=10, eval_every=max(steps // 4, 1), save_every=0, tracker="none")
     recipe = Recipe(
         NANO, (EMBEDDED / NANO / "demo.jsonl",), demo.out, train=config, overwrite=(demo.out / SETTINGS).is_file()
     )

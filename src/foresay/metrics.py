@@ -77,6 +77,14 @@ def within(generation: Generation, steps: int | None = None, tokens: int | None 
     return generation if tuple(kept) == generation.steps else Generation(tuple(kept), "length")
 
 
+def rates_of_domains(domains: Iterable[str], generations: Iterable[Generation]) -> dict[str, float]:
+    """Tokens per step of each domain; `domains` names that of each generation."""
+    groups: dict[str, list[Generation]] = {}
+    for domain, generation in zip(domains, generations, strict=True):
+        groups.setdefault(domain, []).append(generation)
+    return {domain: tally(group).tokens_per_step for domain, group in groups.items()}
+
+
 def _acceptance(position: int, steps: Sequence[tuple[int, int]]) -> Acceptance:
     """`steps` are pairs: positions drafted for, drafts kept."""
     drafted = sum(depth >= position for depth, _ in steps)

@@ -76,9 +76,7 @@ class MultiTokenModel:
         artefact.check_base(settings, artefact.fingerprint(model, tokenizer), place, name)
         core = MaskModel.from_base(model, settings.mtp)
         artefact.load_weights(place, core)
-        if model.device.type != "cpu":
-            # A CPU multiplies matrices as narrow as these faster in float32 than in half precision.
-            core.adapter.to(model.dtype)
+        core.adapter.to(adapter_dtype(model))
         core.acceptance = settings.acceptance
         return cls(core, tokenizer, name, settings.provenance)
 
@@ -197,6 +195,12 @@ def _open_base(
     if isinstance(base, str):
         return load_base(base, dtype, device), tokenizer or load_tokenizer(base)
     return base, tokenizer
+
+
+def adapter_dtype(model: PreTrainedModel) -> torch.dtype:
+    """Dtype in which an adapter decodes on this base: the base's own."""
+    # A CPU multiplies matrices as narrow as these faster in float32 than in half precision.
+    return torch.float32 if model.device.type == "cpu" else model.dtype
 
 
 def _name(base: str | PreTrainedModel, model: PreTrainedModel) -> str:

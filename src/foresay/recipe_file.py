@@ -1,6 +1,7 @@
-"""Settings in a YAML file, turned into the flags they stand for, so that one parser judges both."""
+"""Settings in a YAML file: read as the flags they stand for, so that one parser judges both, and written."""
 
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,16 @@ import yaml
 
 from foresay.config import DataConfig, LossConfig, MTPConfig, TrainConfig
 from foresay.errors import ConfigError
+
+KINDS = (MTPConfig, LossConfig, TrainConfig, DataConfig)
+"""Whose fields a file may set; no two share a name."""
+
+
+def as_yaml(settings: Sequence[MTPConfig | LossConfig | TrainConfig | DataConfig]) -> str:
+    """All settings as a file that `--config` reads, in the order of the classes."""
+    content = {name: value for config in settings for name, value in asdict(config).items()}
+    listed = {name: list(value) if isinstance(value, tuple) else value for name, value in content.items()}
+    return yaml.safe_dump(listed, sort_keys=False, default_flow_style=None)
 
 
 def with_config(arguments: list[str]) -> list[str]:
@@ -30,8 +41,7 @@ def with_config(arguments: list[str]) -> list[str]:
         raise ConfigError(f"config {path} cannot be read ({why}); give a YAML file of settings") from error
     if not isinstance(content, dict):
         raise ConfigError(f"config {path} holds no settings; write one `name: value` a line")
-    kinds = (MTPConfig, LossConfig, TrainConfig, DataConfig)
-    defaults = {entry.name: entry.default for kind in kinds for entry in fields(kind)}
+    defaults = {entry.name: entry.default for kind in KINDS for entry in fields(kind)}
     settings = {str(key).replace("-", "_"): value for key, value in content.items()}
     unknown = sorted(settings.keys() - defaults.keys())
     if unknown:

@@ -1,6 +1,6 @@
 """Generation: prompts in, answers out, through one session or, where calls must not be shared, several."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from foresay.config import DecodeConfig
@@ -32,6 +32,14 @@ def generate(
                 how.watch(index, step)
         done |= session.done
     return [done[index] for index in range(len(prompts))]
+
+
+def in_batches(
+    model: MaskModel, prompts: Sequence[Sequence[int]], config: DecodeConfig, batch_size: int
+) -> Iterator[Generation]:
+    """As `generate`, greedy, so many prompts at once; one by one, in order."""
+    for start in range(0, len(prompts), batch_size):
+        yield from generate(model, prompts[start : start + batch_size], config)
 
 
 def check_prompts(model: MaskModel, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> None:

@@ -9,11 +9,13 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from torch.optim import Optimizer
 from foresay.errors import ArtefactError
 from foresay.training.progress import Progress
 
-STATE, PREFIX = "state.json", "checkpoint-"
+STATE, PREFIX, RUN = "state.json", "checkpoint-", "run.json"
 log = logging.getLogger("foresay")
 
 
@@ -40,6 +42,24 @@ class Checkpoints:
     """What the run is, ready for JSON: another run may not go on from here."""
     keep: int = 2
     """Checkpoints that stay; the older ones are removed."""
+
+    def claim(self) -> str:
+        """The id of the run that goes on here, else of a new one, written down before the run leaves anything."""
+        path = self.folder / RUN
+        try:
+            known: str = json.loads(path.read_text(encoding="utf-8"))["id"]
+            return known
+        except FileNotFoundError:
+            pass
+        made = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        fresh = path.with_name(f".{path.name}")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(fresh, json.dumps({"id": made}))
+            fresh.rename(path)
+        except OSError as error:
+            raise ArtefactError(f"{path} could not be written ({error}); nothing was begun") from error
+        return made
 
     def save(self, progress: Progress, adapter: nn.Module, optimizer: Optimizer) -> None:
         """Write one, whole or not at all. Raises ArtefactError."""

@@ -25,6 +25,8 @@ class Losses:
     sampler: float = 0.0
     consistency: float = 0.0
     total: float = 0.0
+    rows: float = 0.0
+    """Mask rows that paid them."""
 
     def add(self, other: "Losses") -> None:
         """Add the parts of another chunk."""
@@ -32,6 +34,7 @@ class Losses:
         self.sampler += other.sampler
         self.consistency += other.consistency
         self.total += other.total
+        self.rows += other.rows
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -75,6 +75,11 @@ class Ranks:
         for work in working:
             work.wait()
 
+    def spread(self, parameters: Iterable[nn.Parameter]) -> None:
+        """The leading process's values, in every process."""
+        for parameter in parameters if self.world > 1 else ():
+            dist.broadcast(parameter.data, 0)
+
     def sum_losses(self, losses: Losses, device: torch.device) -> Losses:
         """Add up the loss parts of all processes."""
         if self.world == 1:

@@ -16,6 +16,13 @@ class Progress:
     gradient_norm: float = 0.0
     seconds: float = 0.0
     """Spent so far, watchers included."""
+    step_seconds: float = 0.0
+    """Spent on this step alone."""
+
+    @property
+    def rows_per_second(self) -> float:
+        """Mask rows that this step trained on, over its time."""
+        return self.losses.rows / self.step_seconds if self.step_seconds else 0.0
 
     @classmethod
     def read(cls, said: dict[str, Any]) -> "Progress":

@@ -55,6 +55,8 @@ class Trainer:
     ranks: Ranks = ALONE
     checkpoints: Checkpoints | None = None
     """Where the state of the run is kept; None keeps none."""
+    begin: Callable[[Progress], None] = lambda progress: None
+    """Called before the first step, in every process, with where the run goes on."""
 
     def run(self) -> Progress:
         """Train up to step `config.steps`, from the newest checkpoint on."""
@@ -62,10 +64,13 @@ class Trainer:
         progress = self._resume(optimizer)
         started = time.perf_counter() - progress.seconds
         source = self.objective.batches()
+        self.begin(progress)
         for step, batch in enumerate(islice(source, progress.step, self.config.steps), progress.step + 1):
             rate = self.config.learning_rate * self.rate(step - 1)
+            began = time.perf_counter()
             losses, norm = self._step(batch, step, optimizer, rate)
-            progress = Progress(step, losses, rate, norm, time.perf_counter() - started)
+            now = time.perf_counter()
+            progress = Progress(step, losses, rate, norm, now - started, now - began)
             # State first: whatever the watcher leaves behind, the run that left it can go on.
             self._save(progress, optimizer)
             wanted = self.watch(progress)

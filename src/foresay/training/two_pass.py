@@ -172,7 +172,7 @@ class _Step:
             shares = self.counts.shares[at.sequence, at.position]
             apart = consistency_sum(states, self._real(at), shares, config.consistency_over) / self.counts.real
             total = config.base_weight * base + config.sampler_weight * sampled + config.consistency_weight * apart
-            losses.add(Losses(base.item(), sampled.item(), apart.item(), total.item()))
+            losses.add(Losses(base.item(), sampled.item(), apart.item(), total.item(), len(at.sequence)))
             return total
 
         states = self.model.see_masks(rows.call, self.kept.cache)[sequence, row]

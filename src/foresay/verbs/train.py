@@ -1,13 +1,13 @@
 """`foresay train` and `foresay compress`: making an adapter."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from foresay.adapt import Recipe, adapt
+from foresay.adapt import Adapted, Recipe, adapt
 from foresay.artefact import check_writable
 from foresay.compress import compress
 from foresay.config import (
@@ -19,10 +19,11 @@ from foresay.config import (
 )
 from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt, file_prompts
+from foresay.recipe_file import as_yaml
 from foresay.terminal import ERR, OUT, print_json
 from foresay.verbs.opening import Chosen, Model, Opening
 from foresay.view.bars import progress_bar
-from foresay.view.training import TrainingView
+from foresay.view.training import TrainingView, rates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +33,17 @@ class TrainCommand:
     A run that was interrupted goes on, exactly, when it is started again with the same command: its state is kept in
     OUT.run until it is over.
 
+    With --eval-every held-out prompts are decoded for real on the way. What is printed is what `foresay bench OUT
+    --prompts FILE --layouts quadratic --max-new-tokens 64` and `foresay check OUT --prompts FILE` print.
+
     Examples:
       foresay train nano --data chats.jsonl --out my-adapter
       torchrun --nproc-per-node 4 -m foresay train nano --data chats.jsonl --out my-adapter --parallel ddp
       foresay train meta-llama/Llama-3.2-1B --data a.jsonl b.jsonl --out my-adapter --dtype bfloat16
       foresay train nano --data chats.jsonl,weight=3 web.parquet,text=body,weight=1 --out my-adapter
       foresay train nano --config recipes/paper.yaml --data chats.jsonl --out paper --steps 457
+      foresay train nano --data chats.jsonl --out best --prompts dev.jsonl --eval-every 100 --keep best
+      foresay train nano --data chats.jsonl --out my-adapter --rank 32 --print-config > mine.yaml
     """
 
     base: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BASE")]
@@ -56,6 +62,8 @@ class TrainCommand:
     """Replace what is in the folder."""
     restart: bool = False
     """Begin anew: forget the checkpoints in OUT.run, where an interrupted run would go on."""
+    print_config: bool = False
+    """Print all settings as YAML for --config, and train nothing."""
     json: bool = False
     """Print one JSON object when done."""
     mtp: MTPConfig = field(default_factory=MTPConfig)
@@ -65,6 +73,9 @@ class TrainCommand:
 
     def run(self) -> int:
         """Train with a live view, save, say what came out."""
+        if self.print_config:
+            print(as_yaml((self.mtp, self.losses, self.train, self.reading)), end="")
+            return 0
         recipe = Recipe(
             self.base,
             self.data,
@@ -82,23 +93,34 @@ class TrainCommand:
             prompts = file_prompts(self.prompts, tokenizer)
         view = TrainingView(ERR, self.train.steps)
         with view.showing():
-            done = adapt(recipe, view.tell, prompts, told=lambda report: ERR.print(report.sentence, highlight=False))
-        if not done.leads:
-            return 0
-        figures = {
-            "folder": str(done.folder),
-            "examples": done.examples,
-            "steps": done.steps,
-            "seconds": done.seconds,
-            "loss": done.loss,
-            "tokens_per_step": done.tokens_per_step,
-        }
-        if self.json:
-            print_json(figures)
-        else:
-            OUT.print(f"trained {done.steps} steps in {done.seconds:.0f} s; the model lies in {done.folder}")
-            OUT.print(f'try: foresay generate {done.folder} "your prompt" --stats; foresay check {done.folder}')
+            done = adapt(recipe, view.tell, prompts, told=lambda said: ERR.print(said, highlight=False))
+        if done.leads:
+            self._tell(done)
         return 0
+
+    def _tell(self, done: Adapted) -> None:
+        """What came out, on stdout."""
+        found = done.measured
+        if self.json:
+            print_json(
+                {
+                    "folder": str(done.folder),
+                    "examples": done.examples,
+                    "steps": done.steps,
+                    "seconds": done.seconds,
+                    "loss": done.loss,
+                    "kept_step": found.step if found else done.steps,
+                    "tokens_per_step": done.tokens_per_step,
+                    "mean_tokens_per_step": found and found.mean,
+                    "acceptance": [asdict(entry) for entry in found.acceptance] if found else [],
+                    "decodes": [asdict(decode) | {"mean": decode.mean} for decode in done.decodes],
+                }
+            )
+            return
+        OUT.print(f"trained {done.steps} steps in {done.seconds:.0f} s; the model lies in {done.folder}")
+        if found:
+            OUT.print(f"it was taken at step {found.step}; tokens per step: {rates(found)}", highlight=False)
+        OUT.print(f'try: foresay generate {done.folder} "your prompt" --stats; foresay check {done.folder}')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
