@@ -1,12 +1,11 @@
 """The verb `train`: from a base and a data file to a saved adapter, with real decodes on the way."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from foresay.artefact import check_writable
+from foresay.artefact import Fingerprints, check_writable
 from foresay.config import DataConfig, DecodeConfig, LossConfig, MTPConfig, TrainConfig
 from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.session import Generation
@@ -16,7 +15,7 @@ from foresay.probe import PROBED, check_labels
 from foresay.prompts import Prompt, by_domain
 from foresay.provenance import provenance
 from foresay.training.checkpoint import Checkpoints
-from foresay.training.corpus import Report, read, split
+from foresay.training.corpus import Part, Report, read, split
 from foresay.training.data import Encoder, Example
 from foresay.training.parallel import Ranks, joined, shard
 from foresay.training.progress import Progress
@@ -105,12 +104,8 @@ def _adapt(
     going_on = recipe.run_folder.exists() and not recipe.restart
     check_writable(recipe.out, recipe.overwrite or going_on)
     config = recipe.train
-    model = _open(recipe)
-    tokenizer = model.require_tokenizer()
-    length = min(config.max_length, model.core.base.limits[0])
-    encoder = Encoder(tokenizer, length, frozenset(model.core.base.stop_tokens))
-    sources = [Source.parse(str(text), recipe.reading.columns) for text in recipe.data]
-    parts = [read(source, encoder, recipe.reading.strict) for source in sources]
+    model = open_fresh(recipe)
+    parts = read_parts(recipe, model)
     examples, heldout = split(parts, 0 if prompts else config.heldout, config.seed)
     decoded = tuple(prompts) or tuple(_as_prompts(heldout))
     if decoded:
@@ -118,7 +113,9 @@ def _adapt(
     check_labels(model.core, examples[:PROBED])
     for part in parts if ranks.leads else ():
         told(part.report)
-    checkpoints = Checkpoints(recipe.run_folder, _identity(recipe, model, examples), config.keep_checkpoints)
+    checkpoints = Checkpoints(
+        recipe.run_folder, identity(recipe, model.fingerprints(), examples.content), config.keep_checkpoints
+    )
     if recipe.restart and ranks.leads:
         checkpoints.remove()
     described = [part.described for part in parts]
@@ -139,7 +136,7 @@ def _adapt(
     )
 
 
-def _open(recipe: Recipe) -> MultiTokenModel:
+def open_fresh(recipe: Recipe) -> MultiTokenModel:
     """A fresh adapter on the base, whose layers are sharded where the recipe says so."""
     config, sharded = recipe.train, recipe.train.parallel == "fsdp"
     device = "cpu" if sharded else None
@@ -150,15 +147,20 @@ def _open(recipe: Recipe) -> MultiTokenModel:
     return model
 
 
-def _identity(recipe: Recipe, model: MultiTokenModel, examples: Sequence[Example]) -> dict[str, Any]:
-    """What a run is: whatever could change a weight, and nothing that cannot."""
-    content = hashlib.sha256()
-    for example in examples:
-        content.update(f"{example.ids} {example.answer}".encode())
+def read_parts(recipe: Recipe, model: MultiTokenModel) -> list[Part]:
+    """Every source of the recipe, read for the model. Raises DataError."""
+    base, tokenizer = model.core.base, model.require_tokenizer()
+    encoder = Encoder(tokenizer, min(recipe.train.max_length, base.limits[0]), frozenset(base.stop_tokens))
+    sources = [Source.parse(str(text), recipe.reading.columns) for text in recipe.data]
+    return [read(source, encoder, recipe.reading.strict) for source in sources]
+
+
+def identity(recipe: Recipe, base: Fingerprints, data: dict[str, Any]) -> dict[str, Any]:
+    """What a run is: whatever could change a weight, and nothing that cannot; `data` is the examples' `content`."""
     train = {name: value for name, value in asdict(recipe.train).items() if name not in MAY_CHANGE}
     return {
-        "base": asdict(model.fingerprints()),
-        "data": {"examples": len(examples), "sha256": content.hexdigest()[:16]},
+        "base": asdict(base),
+        "data": data,
         **asdict(recipe.mtp),
         **asdict(recipe.losses),
         **train,

@@ -20,6 +20,9 @@ from foresay.training.parallel import ALONE, Ranks
 from foresay.training.progress import Progress
 from foresay.training.two_pass import Batch, two_pass
 
+Passes = Callable[[MaskModel, Batch, LossConfig, int], Losses]
+"""Gradients and loss parts of a batch, as `two_pass` gives them."""
+
 LOWEST_RATE = 0.01
 """Share of the peak learning rate at which the cosine ends."""
 
@@ -45,6 +48,7 @@ class Trainer:
     ranks: Ranks = ALONE
     checkpoints: Checkpoints | None = None
     """Where the state of the run is kept; None keeps none."""
+    passes: Passes = two_pass
 
     def run(self) -> Progress:
         """Train up to step `config.steps`, from the newest checkpoint on; the base's weights are not touched."""
@@ -69,7 +73,7 @@ class Trainer:
     def _step(self, batch: Batch, step: int, optimizer: Optimizer, rate: float) -> tuple[Losses, float]:
         """One optimizer step; loss parts and gradient norm of the whole batch."""
         batch = self.ranks.share(replace(batch, masks=self.masks(step)))
-        losses = two_pass(self.model, batch, self.losses, self.config.chunk_anchors)
+        losses = self.passes(self.model, batch, self.losses, self.config.chunk_anchors)
         self.ranks.sum_gradients(self._trained())
         norm = nn.utils.clip_grad_norm_(self._trained(), self.config.clip).item()
         for group in optimizer.param_groups:
