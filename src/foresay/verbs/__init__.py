@@ -5,6 +5,7 @@ from foresay.verbs.check import CheckCommand
 from foresay.verbs.data import DataCommand
 from foresay.verbs.generate import GenerateCommand
 from foresay.verbs.info import DemoCommand, InfoCommand
+from foresay.verbs.study import StudyCommand
 from foresay.verbs.train import CompressCommand, TrainCommand
 
 VERBS: dict[str, type] = {
@@ -16,5 +17,6 @@ VERBS: dict[str, type] = {
     "check": CheckCommand,
     "bench": BenchCommand,
     "calibrate": CalibrateCommand,
+    "study": StudyCommand,
     "info": InfoCommand,
 }

@@ -44,7 +44,7 @@ def _bench_table(results: Sequence[Result]) -> Table:
     """All decoders on all domains at one batch size and prompt length."""
     first = results[0]
     title = f"batch {first.batch_size}, {_prompts(first.lengthened_to)}, {first.dtype}"
-    table = _table(title, "", *BENCH_COLUMNS)
+    table = plain_table(title, "", *BENCH_COLUMNS)
     for domain, own in groupby(results, lambda result: result.domain):
         table.add_section()
         table.add_row(Text(domain, style="bold"))
@@ -72,7 +72,7 @@ def _bench_row(result: Result) -> list[str]:
 def _acceptance_table(results: Sequence[Result]) -> Table:
     """Share of steps that kept the first, second, ... draft."""
     most = max(len(result.acceptance_per_position) for result in results)
-    table = _table("drafts kept, by position, %", "", *map(str, range(1, most + 1)))
+    table = plain_table("drafts kept, by position, %", "", *map(str, range(1, most + 1)))
     for domain, own in groupby(results, lambda result: result.domain):
         table.add_section()
         table.add_row(Text(domain, style="bold"))
@@ -84,7 +84,7 @@ def _acceptance_table(results: Sequence[Result]) -> Table:
 def _speedup_table(bench: Bench, length: int) -> Table:
     """Decoder by batch size: the figures that `--plot` draws."""
     speedups = bench.speedups(length)
-    table = _table(f"times plain, mean of the domains, {_prompts(length)}", "batch", *map(str, speedups))
+    table = plain_table(f"times plain, mean of the domains, {_prompts(length)}", "batch", *map(str, speedups))
     for label in dict.fromkeys(label for own in speedups.values() for label in own):
         table.add_row(f"  {label}", *(f"{own[label]:.2f}" if label in own else "" for own in speedups.values()))
     return table
@@ -117,7 +117,7 @@ def _prompts(length: int) -> str:
     return f"prompts of {length} tokens" if length else "prompts as they are"
 
 
-def _table(title: str, first: str, *headings: str) -> Table:
+def plain_table(title: str, first: str, *headings: str) -> Table:
     """A table for 80 columns: words on the left, figures on the right."""
     table = Table(
         title=title,
@@ -137,7 +137,7 @@ def _table(title: str, first: str, *headings: str) -> Table:
 def curve_table(curve: Curve, forecasts: Sequence[Forecast]) -> Table:
     """What each entry of the menu costs and promises."""
     title = f"batch {curve.batch_size}, {curve.context_tokens} tokens cached"
-    table = _table(title, "layout", "rows", "ms/step", "undrafted", "times plain", "expected tokens/s")
+    table = plain_table(title, "layout", "rows", "ms/step", "undrafted", "times plain", "expected tokens/s")
     for found in forecasts:
         label = f"{found.entry.layout} {found.entry.masks}" if found.entry.masks else found.entry.layout
         table.add_row(
