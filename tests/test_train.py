@@ -6,33 +6,34 @@ import pytest
 
 from foresay.config import MTPConfig, TrainConfig
 from foresay.modelling.model import MaskModel
+from foresay.training import train
 from foresay.training.data import Example
 from foresay.training.losses import Losses
-from foresay.training.train import Passes, Trainer
-from foresay.training.two_pass import Batch, two_pass
+from foresay.training.train import Trainer
+from foresay.training.two_pass import Batch
 from toys import LLAMA, random_prompts
 
 EXAMPLES = [Example(text, (False, *[True] * (len(text) - 1))) for text in random_prompts((12, 9, 14, 7, 8, 10))]
 
 
-def trainer(masks: int = 4, passes: Passes = two_pass, **settings: Any) -> Trainer:
+def trainer(masks: int = 4, **settings: Any) -> Trainer:
     model = MaskModel.from_base(LLAMA.model(), MTPConfig(num_masks=masks, rank=2))
-    config = TrainConfig(**{"sequences": 2, "anchors": 3, "warmup_steps": 0} | settings)
-    return Trainer(model, EXAMPLES, config, passes=passes)
+    return Trainer(model, EXAMPLES, TrainConfig(**{"sequences": 2, "anchors": 3, "warmup_steps": 0} | settings))
 
 
-def test_blocks_grow_with_the_curriculum() -> None:
+def test_blocks_grow_with_the_curriculum(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
-    def growing(model: MaskModel, batch: Batch, *more: Any) -> Losses:
+    def two_pass(model: MaskModel, batch: Batch, *more: Any) -> Losses:
         seen.append(batch.masks)
         model.adapter.masks.sum().backward()
         return Losses()
 
-    trainer(4, growing, steps=10, curriculum_steps=8).run()
+    monkeypatch.setattr(train, "two_pass", two_pass)
+    trainer(4, steps=10, curriculum_steps=8).run()
     assert seen == [1, 1, 2, 2, 3, 3, 4, 4, 4, 4]
     seen.clear()
-    trainer(4, growing, steps=2).run()
+    trainer(4, steps=2).run()
     assert seen == [4, 4]
 
 

@@ -66,7 +66,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The wanted cells of a study, and the folder that keeps their results."""
+    """Every cell of a study for every seed, and the folder that keeps their results."""
 
     study: Study
     folder: Path
@@ -78,17 +78,23 @@ class Grid:
         """Cells without a result."""
         return [run for run in self.runs if self._read(run) is None]
 
+    def wanted(self, labels: Sequence[str]) -> list[Run]:
+        """Those of the missing cells that have one of these labels; no label: all."""
+        return [run for run in self.missing if not labels or run.cell.label in labels]
+
     @property
     def results(self) -> list[Result]:
         """Of the cells that are done, in order."""
         return [result for run in self.runs if (result := self._read(run)) is not None]
 
-    def run(self, watch: Callable[[Run, Progress], None]) -> Iterator[Result]:
-        """Run what is missing, and give each result once it is kept; `watch` is told of every step.
+    def run(self, watch: Callable[[Run, Progress], None], labels: Sequence[str] = ()) -> Iterator[Result]:
+        """Run what is missing of the cells with these labels (none: of all), and give each result once it is kept.
+
+        `watch` is told of every step.
 
         Raises ArtefactError where a result cannot be written.
         """
-        for run in self.missing:
+        for run in self.wanted(labels):
             self._write(MARKER, {"study": self.study.name})
             started, last = time.perf_counter(), Progress()
 
@@ -117,7 +123,7 @@ class Grid:
             found = Result(**said | {"points": tuple(Point(**point) for point in said["points"])})
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        return found if found.identity == json.loads(json.dumps(run.identity)) else None
+        return found if found.identity == run.identity else None
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         """Whole or not at all."""
@@ -135,8 +141,9 @@ class Grid:
             ) from error
 
 
-def grid_of(study: Study, cells: Sequence[Cell], seeds: Sequence[int], recipe: Recipe, material: Material) -> Grid:
-    """Every cell for the first seed, then for the next; kept in the recipe's `out`."""
+def grid_of(study: Study, start: Cell, seeds: Sequence[int], recipe: Recipe, material: Material) -> Grid:
+    """Every cell that the study makes of `start`, for the first seed, then for the next; kept in the recipe's `out`."""
+    cells = study.cells(start)
     return Grid(
         study,
         recipe.out,
@@ -148,7 +155,8 @@ def grid_of(study: Study, cells: Sequence[Cell], seeds: Sequence[int], recipe: R
 def _run(study: Study, cell: Cell, seed: int, recipe: Recipe, material: Material) -> Run:
     own = replace(recipe, mtp=cell.mtp, losses=cell.losses, train=replace(cell.train, seed=seed))
     named = {"study": study.name, "cell": cell.label, "variant": cell.variant}
-    return Run(cell, own, {**named, **material.identity(own)})
+    # As JSON reads it again, so that what was kept can be compared.
+    return Run(cell, own, json.loads(json.dumps({**named, **material.identity(own)})))
 
 
 def check_folder(folder: Path, study: str) -> None:
@@ -164,10 +172,8 @@ def check_folder(folder: Path, study: str) -> None:
             raise ArtefactError(f"{folder} holds the study {held}, and {study} was asked for; give another folder")
 
 
-def wanted(study: Study, start: Cell, labels: tuple[str, ...]) -> list[Cell]:
-    """The study's cells with these labels (none: all). Raises ConfigError for an unknown one."""
-    cells = {cell.label: cell for cell in study.cells(start)}
-    unknown = [label for label in labels if label not in cells]
-    known = "; ".join(cells)
-    require(not unknown, f"{study.name} has no cell {unknown[0] if unknown else ''!r}; its cells are: {known}")
-    return [cell for label, cell in cells.items() if not labels or label in labels]
+def check_labels(study: Study, start: Cell, labels: Sequence[str]) -> None:
+    """Raise ConfigError for a label that no cell of the study has."""
+    known = [cell.label for cell in study.cells(start)]
+    for label in labels:
+        require(label in known, f"{study.name} has no cell {label!r}; its cells are: {'; '.join(known)}")

@@ -45,7 +45,9 @@ def verdict(figures: Mapping[str, Lines]) -> Verdict:
             kept = least[masks].median / most[masks].median
             where = "without the sampler" if side else "with the sampler"
             said.append(f"{where} rank {RANKS[0]} has {kept:.2f} of rank {RANKS[-1]} (paper A at 8 masks: {paper})")
-    return Verdict(f"{'; '.join(said).capitalize()}." if said else "Smallest and largest rank are not both there yet.")
+    return Verdict(
+        f"Tokens per step: {'; '.join(said)}." if said else "Smallest and largest rank are not both there yet."
+    )
 
 
 RANK = Study("rank", cells, measure, (TOKENS, BYTES, SHARE), verdict)

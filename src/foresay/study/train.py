@@ -14,8 +14,8 @@ from foresay.study.material import Material
 from foresay.training.losses import Losses
 from foresay.training.one_pass import one_pass
 from foresay.training.progress import Progress
-from foresay.training.train import Passes, Trainer
-from foresay.training.two_pass import Batch, two_pass
+from foresay.training.train import Trainer
+from foresay.training.two_pass import Batch
 
 DUMMY = "-"
 """What an untouched model sees in place of masks (paper A, Fig. 1)."""
@@ -39,7 +39,7 @@ def run_cell(study: Study, cell: Cell, recipe: Recipe, material: Material, watch
         return points
     if 0 in moments:
         measure(Progress())
-    passes: Passes = everywhere if cell.variant == "standard" else two_pass
+    passes = everywhere if cell.variant == "standard" else None
     Trainer(model.core, material.examples, recipe.train, recipe.losses, measure, passes=passes).run()
     return points
 

@@ -48,7 +48,8 @@ class Trainer:
     ranks: Ranks = ALONE
     checkpoints: Checkpoints | None = None
     """Where the state of the run is kept; None keeps none."""
-    passes: Passes = two_pass
+    passes: Passes | None = None
+    """How a batch is gone through; None: in two passes."""
 
     def run(self) -> Progress:
         """Train up to step `config.steps`, from the newest checkpoint on; the base's weights are not touched."""
@@ -73,7 +74,7 @@ class Trainer:
     def _step(self, batch: Batch, step: int, optimizer: Optimizer, rate: float) -> tuple[Losses, float]:
         """One optimizer step; loss parts and gradient norm of the whole batch."""
         batch = self.ranks.share(replace(batch, masks=self.masks(step)))
-        losses = self.passes(self.model, batch, self.losses, self.config.chunk_anchors)
+        losses = (self.passes or two_pass)(self.model, batch, self.losses, self.config.chunk_anchors)
         self.ranks.sum_gradients(self._trained())
         norm = nn.utils.clip_grad_norm_(self._trained(), self.config.clip).item()
         for group in optimizer.param_groups:

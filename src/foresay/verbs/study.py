@@ -12,7 +12,7 @@ from foresay.plot import draw_study, require_matplotlib
 from foresay.study import study_called
 from foresay.study.cell import STARTS, Cell, Study
 from foresay.study.findings import Findings, findings
-from foresay.study.grid import Grid, Run, check_folder, grid_of, wanted
+from foresay.study.grid import Grid, Run, check_folder, check_labels, grid_of
 from foresay.study.material import Material
 from foresay.terminal import ERR, print_json, print_table
 from foresay.training.progress import Progress
@@ -49,7 +49,7 @@ class StudyCommand:
     out: Path
     """Folder for the results, one file for each cell and seed."""
     cells: tuple[str, ...] = ()
-    """Only these cells, by their labels; all when none is named."""
+    """Run only these cells, by their labels; all when none is named."""
     seeds: tuple[int, ...] = (0, 1)
     """Seeds of masks, LoRA, data order and anchors; held-out text is the same for all."""
     start: Literal["study", "paper", "default"] = "study"
@@ -82,15 +82,15 @@ class StudyCommand:
     def run(self) -> int:
         """Run what is missing, print what is there."""
         study = study_called(self.study)
-        cells = wanted(study, self._start(study), self.cells)
+        start = self._start(study)
+        check_labels(study, start, self.cells)
         check_folder(self.out, study.name)
         if self.plot:
             require_matplotlib()
-        mtp, losses = cells[0].mtp, cells[0].losses
-        recipe = Recipe(self.base, self.data, self.out, mtp, losses, self.train, self.reading)
+        recipe = Recipe(self.base, self.data, self.out, start.mtp, start.losses, self.train, self.reading)
         model = open_fresh(recipe)
         material = Material.read(recipe, model, self.chosen.load(model, FEW, "test"), self.max_new_tokens)
-        grid = grid_of(study, cells, tuple(dict.fromkeys(self.seeds)), recipe, material)
+        grid = grid_of(study, start, tuple(dict.fromkeys(self.seeds)), recipe, material)
         try:
             self._run(grid)
         except KeyboardInterrupt:
@@ -106,15 +106,14 @@ class StudyCommand:
         return Cell(label="start", mtp=replace(mtp, **given), losses=losses, train=self.train)
 
     def _run(self, grid: Grid) -> None:
-        missing = grid.missing
-        ERR.print(f"{len(grid.runs) - len(missing)} of {len(grid.runs)} cells are done", highlight=False)
+        ERR.print(f"{len(grid.results)} of {len(grid.runs)} cells are done, {len(grid.wanted(self.cells))} are to run")
         with progress_bar(ERR) as bar:
             task = bar.add_task(grid.study.name, total=None)
 
             def watch(run: Run, progress: Progress) -> None:
                 bar.update(task, description=run.name, completed=progress.step, total=run.recipe.train.steps)
 
-            for done in grid.run(watch):
+            for done in grid.run(watch, self.cells):
                 ERR.print(
                     f"{done.label}, seed {done.seed}: {done.seconds:.0f} s, loss {done.loss:.3f}", highlight=False
                 )
