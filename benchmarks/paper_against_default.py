@@ -14,8 +14,9 @@ from pathlib import Path
 
 import tyro
 
-from foresay.adapt import Recipe, adapt, measure_acceptance
+from foresay.adapt import Recipe, adapt
 from foresay.config import LossConfig, MTPConfig, TrainConfig
+from foresay.heldout import HeldOut
 from foresay.modelling.load import load_tokenizer
 from foresay.prompts import Prompt, Split, embedded_prompts
 from foresay.provenance import provenance
@@ -35,10 +36,18 @@ def cell(side: str, rate: float, seed: int, steps: int, data: Path, out: Path) -
     if path.is_file():
         return json.loads(path.read_text())
     mtp, losses = SIDES[side]
-    train = TrainConfig(steps=steps, warmup_steps=steps // 10, learning_rate=rate, seed=seed, save_every=0)
+    train = TrainConfig(
+        steps=steps,
+        warmup_steps=steps // 10,
+        learning_rate=rate,
+        seed=seed,
+        save_every=0,
+        eval_batch=40,
+        tracker="none",
+    )
     recipe = Recipe("nano", (data,), folder, mtp, losses, train, overwrite=True)
     done = adapt(recipe, lambda news: None, prompts("dev"))
-    test = measure_acceptance(done.model, prompts("test"))
+    test = HeldOut(tuple(prompts("test")), train.eval_tokens, 40).measure(done.model).tokens_per_step
     found = {"side": side, "rate": rate, "seed": seed, "loss": done.loss, "dev": done.tokens_per_step, "test": test}
     fresh = out / f"{name}.new"
     fresh.write_text(json.dumps(found))

@@ -4,13 +4,13 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from foresay.adapt import HELDOUT_TOKENS, measure_acceptance
 from foresay.benchmark import bench
 from foresay.check import CheckConfig, Checker
 from foresay.config import DecodeConfig
 from foresay.decoding.generate import generate
 from foresay.errors import ConfigError, PromptError
 from foresay.evaluate import EvalConfig, Evaluation, Rate, evaluate
+from foresay.heldout import HeldOut
 from foresay.metrics import tally, within
 from foresay.model import MultiTokenModel
 from foresay.modelling.load import load_tokenizer
@@ -18,6 +18,7 @@ from foresay.prompts import Prompt, embedded_prompts
 from foresay.stand import BenchConfig
 from toys import LLAMA, random_prompts, with_adapter
 
+TOKENS = 64
 CONFIG = EvalConfig(masks=(1, 3), batch_size=3, paper_steps=6, max_new_tokens=10, samples=1)
 PROMPTS = [
     Prompt(ids, domain, "", benchmark)
@@ -114,17 +115,17 @@ def test_an_answer_is_cut_as_the_decoder_would_cut_it(nano: MultiTokenModel) -> 
 def test_training_bench_check_and_eval_agree_on_one_run(nano: MultiTokenModel) -> None:
     """The same prompts, layout, masks and length: the same tokens per step and acceptance, to the digit."""
     prompts, k = embedded_prompts(nano.require_tokenizer(), "test", 2), nano.core.config.num_masks
-    evaluated = evaluate(nano, prompts, EvalConfig(masks=(k,), max_new_tokens=HELDOUT_TOKENS))
+    evaluated = evaluate(nano, prompts, EvalConfig(masks=(k,), max_new_tokens=TOKENS))
     benched = bench(
         nano,
         prompts,
-        BenchConfig(("quadratic",), batch_sizes=(2,), lookup_tokens=0, max_new_tokens=HELDOUT_TOKENS, repeats=1),
+        BenchConfig(("quadratic",), batch_sizes=(2,), lookup_tokens=0, max_new_tokens=TOKENS, repeats=1),
     )
     ours = {result.domain: result for result in benched.results if result.decoder == "quadratic"}
     kept = nano.core.acceptance
-    trained = measure_acceptance(nano, prompts)
+    trained = HeldOut(tuple(prompts), TOKENS, 2).measure(nano).tokens_per_step
     positions, nano.core.acceptance = nano.core.acceptance, kept
-    checked = Checker(nano, CheckConfig(HELDOUT_TOKENS, layouts=("quadratic",)), lambda dtype: nano).run(prompts)
+    checked = Checker(nano, CheckConfig(TOKENS, layouts=("quadratic",)), lambda dtype: nano).run(prompts)
 
     rates = {row.domain: row.whole.value for row in evaluated.domains}
     assert rates == trained == {domain: result.tokens_per_step for domain, result in ours.items()}

@@ -36,6 +36,16 @@ def test_divergences_are_sums_over_the_vocabulary(seed: int) -> None:
         assert cross_entropy(draft, torch.full((6,), 3))[row].item() == pytest.approx(-math.log(q[3]), abs=1e-5)
 
 
+@given(seeds)
+def test_a_head_pays_the_weighted_sum(seed: int) -> None:
+    config = LossConfig(hard_weight=0.4, kl_weight=0.6, variation_weight=1.7, teacher_temperature=0.8)
+    draft, base = rows(seed).double(), rows(seed + 1).double()
+    targets = torch.arange(len(draft))
+    p, q = (base / 0.8).softmax(-1), draft.softmax(-1)
+    pays = 0.4 * -q[targets, targets].log() + 0.6 * (p * (p.log() - q.log())).sum(-1) + 1.7 * (p - q).clamp(0).sum(-1)
+    torch.testing.assert_close(head_loss(draft, targets, base, config).double(), pays, atol=1e-4, rtol=1e-4)
+
+
 def test_a_draft_like_the_base_costs_nothing() -> None:
     assert kl_divergence(rows(0), rows(0) + 5).abs().max() < 1e-5
     assert total_variation(rows(0), rows(0) + 5).abs().max() < 1e-6

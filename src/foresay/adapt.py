@@ -1,12 +1,11 @@
 """The verb `train`: from a base and a data file to a saved adapter, with real decodes on the way."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from foresay.artefact import check_writable
+from foresay.artefact import Fingerprints, check_writable
 from foresay.config import require
 from foresay.heldout import HeldOut, Measured, heldout_prompts
 from foresay.model import MultiTokenModel
@@ -15,8 +14,8 @@ from foresay.prompts import Prompt
 from foresay.run import Audience, News, Recipe, Run
 from foresay.tracking import check_tracker
 from foresay.training.checkpoint import Checkpoints
-from foresay.training.corpus import read, split
-from foresay.training.data import Encoder, Example
+from foresay.training.corpus import Part, read, split
+from foresay.training.data import Encoder
 from foresay.training.masks import MaskObjective
 from foresay.training.parallel import Ranks, joined, shard
 from foresay.training.progress import Progress
@@ -77,12 +76,8 @@ def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks:
     going_on = recipe.run_folder.exists() and not recipe.restart
     check_writable(recipe.out, recipe.overwrite or going_on)
     config = recipe.train
-    model = _open(recipe)
-    tokenizer = model.require_tokenizer()
-    length = min(config.max_length, model.core.base.limits[0])
-    encoder = Encoder(tokenizer, length, frozenset(model.core.base.stop_tokens))
-    sources = [Source.parse(str(text), recipe.reading.columns) for text in recipe.data]
-    parts = [read(source, encoder, recipe.reading.strict) for source in sources]
+    model = open_fresh(recipe)
+    parts = read_parts(recipe, model)
     examples, apart = split(parts, 0 if prompts else config.heldout, config.seed)
     heldout = HeldOut(tuple(prompts) or heldout_prompts(apart), config.eval_tokens, config.eval_batch)
     decodes = config.keep == "last" or bool(heldout.prompts)
@@ -91,7 +86,8 @@ def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks:
     check_labels(model.core, examples[:PROBED])
     for part in parts if ranks.leads else ():
         audience.told(part.report.sentence)
-    checkpoints = Checkpoints(recipe.run_folder, _identity(recipe, model, examples), config.keep_checkpoints)
+    what = identity(recipe, model.fingerprints(), examples.content)
+    checkpoints = Checkpoints(recipe.run_folder, what, config.keep_checkpoints)
     if recipe.restart and ranks.leads:
         checkpoints.remove()
     described = [part.described for part in parts]
@@ -120,7 +116,7 @@ def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks:
     )
 
 
-def _open(recipe: Recipe) -> MultiTokenModel:
+def open_fresh(recipe: Recipe) -> MultiTokenModel:
     """A fresh adapter on the base, whose layers are sharded where the recipe says so."""
     config, sharded = recipe.train, recipe.train.parallel == "fsdp"
     device = "cpu" if sharded else None
@@ -131,15 +127,20 @@ def _open(recipe: Recipe) -> MultiTokenModel:
     return model
 
 
-def _identity(recipe: Recipe, model: MultiTokenModel, examples: Sequence[Example]) -> dict[str, Any]:
-    """What a run is: whatever could change a weight, and nothing that cannot."""
-    content = hashlib.sha256()
-    for example in examples:
-        content.update(f"{example.ids} {example.answer}".encode())
+def read_parts(recipe: Recipe, model: MultiTokenModel) -> list[Part]:
+    """Every source of the recipe, read for the model. Raises DataError."""
+    base, tokenizer = model.core.base, model.require_tokenizer()
+    encoder = Encoder(tokenizer, min(recipe.train.max_length, base.limits[0]), frozenset(base.stop_tokens))
+    sources = [Source.parse(str(text), recipe.reading.columns) for text in recipe.data]
+    return [read(source, encoder, recipe.reading.strict) for source in sources]
+
+
+def identity(recipe: Recipe, base: Fingerprints, data: dict[str, Any]) -> dict[str, Any]:
+    """What a run is: whatever could change a weight, and nothing that cannot; `data` is the examples' `content`."""
     train = {name: value for name, value in asdict(recipe.train).items() if name not in MAY_CHANGE}
     return {
-        "base": asdict(model.fingerprints()),
-        "data": {"examples": len(examples), "sha256": content.hexdigest()[:16]},
+        "base": asdict(base),
+        "data": data,
         **asdict(recipe.mtp),
         **asdict(recipe.losses),
         **train,

@@ -43,8 +43,9 @@ class MTPConfig:
     """Rank of the gated LoRA (paper A: 128)."""
     alpha: float = 0.0
     """LoRA scale is alpha / rank; 0 stands for alpha = rank, the scale 1 of the paper's formula."""
-    sampler: Literal["paper", "residual"] = "residual"
-    """Sampler head: `paper` (two Linear-SiLU-LayerNorm blocks) or `residual` (starts as the base head)."""
+    sampler: Literal["paper", "residual", "none"] = "residual"
+    """Sampler head: `paper` (two Linear-SiLU-LayerNorm blocks), `residual` (starts as the base head), or `none`: drafts
+    come from the base head alone."""
     train_masks: bool = True
     """Train the mask embeddings; false keeps them at their random start (the paper's literal reading)."""
 

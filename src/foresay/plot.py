@@ -8,11 +8,14 @@ from typing import Any
 from foresay.benchmark import Bench
 from foresay.decoding.calibrate import Curve
 from foresay.errors import ConfigError
+from foresay.study.cell import Figure, Lines
+from foresay.study.findings import Findings
 
 SPEEDUPS, COSTS = "speedups.png", "costs.png"
 MARKERS = {"plain": "o", "linear": "D", "quadratic": "s"}
 """Of the points of a layout; others get a triangle."""
 LINES = ("-", "--", ":", "-.")
+POINTS = ("o", "s", "D", "^", "v", "P", "X")
 WIDEST = 3.0
 """Speed-up at which the colours of the heat map are deepest, and its inverse."""
 
@@ -83,6 +86,29 @@ def draw_costs(curves: Sequence[Curve], folder: Path) -> Path:
     panel.set_ylabel("milliseconds of a step")
     panel.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return _saved(pyplot, figure, folder / COSTS)
+
+
+def draw_study(found: Findings, folder: Path) -> list[Path]:
+    """Each figure of a study as SVG: medians over the seeds as lines, their range as bars."""
+    return [_draw_lines(found, figure, lines, folder) for figure, lines in found.figures if lines]
+
+
+def _draw_lines(found: Findings, figure: Figure, lines: Lines, folder: Path) -> Path:
+    pyplot = require_matplotlib()
+    drawing, panel = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    for number, (label, line) in enumerate(lines.items()):
+        places = list(line.values())
+        medians = [place.median for place in places]
+        below = [place.median - place.least for place in places]
+        above = [place.most - place.median for place in places]
+        style = {"marker": POINTS[number % len(POINTS)], "linestyle": LINES[number % len(LINES)], "capsize": 3}
+        panel.errorbar(list(line), medians, yerr=[below, above], label=label, **style)
+    panel.set_xlabel(figure.x)
+    panel.set_ylabel(figure.y)
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    panel.set_title(figure.title + (f"\nPARTIAL: {len(found.results)} of {found.asked} cells" if found.missing else ""))
+    return _saved(pyplot, drawing, folder / f"{found.study}-{figure.name}.svg")
 
 
 def _saved(pyplot: Any, figure: Any, path: Path) -> Path:

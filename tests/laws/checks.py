@@ -7,7 +7,6 @@ from functools import cache
 
 import pytest
 import torch
-from one_pass import Result
 from torch import Tensor
 
 from foresay.config import DecodeConfig, LayoutName, LossConfig
@@ -22,6 +21,8 @@ from foresay.modelling.model import MaskModel
 from foresay.training import losses
 from foresay.training.batches import collate
 from foresay.training.data import Example
+from foresay.training.losses import Losses
+from foresay.training.one_pass import one_pass
 from foresay.training.two_pass import Batch, two_pass
 from foresay.tree import Tree
 from toys import VOCABULARY, Toy, own_output, pristine, random_prompts
@@ -492,10 +493,28 @@ class Ragged:
         return cls(collate(examples, anchors, torch.Generator().manual_seed(seed), torch.device("cpu")), lengths)
 
 
+@dataclass(frozen=True)
+class Result:
+    """Loss parts and the gradient of every tensor of the adapter, by name."""
+
+    losses: Losses
+    gradients: dict[str, Tensor]
+
+
 def two_pass_result(mtp: MaskModel, batch: Batch, config: LossConfig, chunk_anchors: int) -> Result:
     """Losses and gradients of `two_pass`."""
+    return result_of(mtp, lambda: two_pass(mtp, batch, config, chunk_anchors))
+
+
+def one_pass_result(mtp: MaskModel, batch: Batch, config: LossConfig) -> Result:
+    """Losses and gradients of the paper's single pass."""
+    return result_of(mtp, lambda: one_pass(mtp, batch, config))
+
+
+def result_of(mtp: MaskModel, step: Callable[[], Losses]) -> Result:
+    """What a step leaves in the adapter that it is the first of."""
     mtp.adapter.zero_grad(set_to_none=True)
-    parts = two_pass(mtp, batch, config, chunk_anchors)
+    parts = step()
     return Result(parts, {name: p.grad for name, p in mtp.adapter.named_parameters() if p.grad is not None})
 
 

@@ -25,10 +25,10 @@ from checks import (
     check_stale_slots_change_no_token,
     check_two_passes_are_one,
     late_stops,
+    one_pass_result,
     sometimes_right,
     two_pass_result,
 )
-from one_pass import OnePass
 from torch import Tensor
 
 from foresay.config import DecodeConfig, LossConfig
@@ -127,7 +127,7 @@ def two_passes(toy: Toy) -> None:
     trainee = with_adapter(toy.model(), masks=3)
     for real in (False, True):
         config = LossConfig(real_rows=real)
-        plain = OnePass(toy.model().requires_grad_(False), trainee).run(BATCH.batch, BATCH.lengths, config)
+        plain = one_pass_result(trainee, BATCH.batch, config)
         check_two_passes_are_one(two_pass_result(trainee, BATCH.batch, config, 7), plain)
 
 

@@ -8,11 +8,12 @@ import pytest
 from checks import (
     WEIGHTS,
     Ragged,
+    Result,
     check_consistency_sends_no_gradient_to_its_anchor,
     check_two_passes_are_one,
+    one_pass_result,
     two_pass_result,
 )
-from one_pass import OnePass, Result
 
 from foresay.config import LossConfig
 from foresay.modelling.model import MaskModel
@@ -34,7 +35,7 @@ def trainee(toy: Toy, sampler: Sampler = "residual") -> MaskModel:
 
 @lru_cache
 def reference(toy: Toy, sampler: Sampler, config: LossConfig, ragged: Ragged = BATCH) -> Result:
-    return OnePass(toy.model().requires_grad_(False), trainee(toy, sampler)).run(ragged.batch, ragged.lengths, config)
+    return one_pass_result(trainee(toy, sampler), ragged.batch, config)
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
@@ -81,7 +82,7 @@ def test_two_passes_are_one_with_every_loss(config: LossConfig, masks: int, monk
     monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 7 * VOCABULARY)
     ragged = Ragged(replace(BATCH.batch, masks=masks), BATCH.lengths)
     mtp = with_adapter(LLAMA.model(), masks=MASKS)
-    plain = OnePass(LLAMA.model().requires_grad_(False), mtp).run(ragged.batch, ragged.lengths, config)
+    plain = one_pass_result(mtp, ragged.batch, config)
     ours = two_pass_result(mtp, ragged.batch, config, 4)
     unused = plain.gradients["masks"].abs().sum(1) == 0
     assert unused.tolist() == [False, False, masks == 2], "a block of 2 masks teaches the first 2"

@@ -68,9 +68,27 @@ class ResidualSampler(Sampler):
             nn.init.zeros_(tensor)
 
 
-SAMPLERS: dict[str, type[PaperSampler] | type[ResidualSampler]] = {"paper": PaperSampler, "residual": ResidualSampler}
+class NoSampler(Sampler):
+    """The state as it is: each guess comes from the base head alone, and knows nothing of the guess before it."""
+
+    def __init__(self, embedding: int, width: int) -> None:
+        super().__init__()
+
+    def forward(self, previous: Tensor, state: Tensor) -> Tensor:
+        """See `Sampler.forward`."""
+        return state
+
+    def reset(self, generator: torch.Generator) -> None:
+        """Nothing to draw."""
 
 
-def build_sampler(kind: Literal["paper", "residual"], embedding: int, width: int) -> Sampler:
+SAMPLERS: dict[str, type[PaperSampler] | type[ResidualSampler] | type[NoSampler]] = {
+    "paper": PaperSampler,
+    "residual": ResidualSampler,
+    "none": NoSampler,
+}
+
+
+def build_sampler(kind: Literal["paper", "residual", "none"], embedding: int, width: int) -> Sampler:
     """A sampler for a base with input embeddings of width `embedding` and states of width `width`."""
     return SAMPLERS[kind](embedding, width)

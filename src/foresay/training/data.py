@@ -1,5 +1,6 @@
 """From a row of a data file to token ids and what of them carries loss."""
 
+import hashlib
 import re
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -53,6 +54,14 @@ class Examples(Sequence[Example]):
     @abstractmethod
     def at(self, place: int) -> Example:
         """The example at `place`, counted from the first."""
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Number and hash of the examples, ready for JSON."""
+        content = hashlib.sha256()
+        for example in self:
+            content.update(f"{example.ids} {example.answer}".encode())
+        return {"examples": len(self), "sha256": content.hexdigest()[:16]}
 
     @overload
     def __getitem__(self, index: int) -> Example: ...

@@ -1,6 +1,6 @@
 """The adapter of the family `masks` as something to train."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -16,15 +16,20 @@ from foresay.training.objective import Objective
 from foresay.training.parallel import Ranks
 from foresay.training.two_pass import Batch, two_pass
 
+Passes = Callable[[MaskModel, Batch, LossConfig, int], Losses]
+"""Gradients and loss parts of a batch, as `two_pass` gives them."""
+
 
 @dataclass(frozen=True, slots=True)
 class MaskObjective(Objective[Batch]):
-    """Two passes over each batch; the base's weights are not touched."""
+    """Two passes, or others, over each batch; the base's weights are not touched."""
 
     model: MaskModel
     examples: Sequence[Example]
     config: TrainConfig
     losses: LossConfig = field(default_factory=LossConfig)
+    passes: Passes = two_pass
+    """How a batch is gone through."""
 
     @property
     def trained(self) -> nn.Module:
@@ -43,7 +48,7 @@ class MaskObjective(Objective[Batch]):
     def step(self, batch: Batch, number: int, ranks: Ranks) -> Losses:
         """See `Objective.step`."""
         batch = ranks.share(replace(batch, masks=self.masks(number)))
-        return two_pass(self.model, batch, self.losses, self.config.chunk_anchors)
+        return self.passes(self.model, batch, self.losses, self.config.chunk_anchors)
 
     def masks(self, step: int) -> int:
         """Masks in a block at `step`, counted from 1: 1, then more, all k when the curriculum is over."""

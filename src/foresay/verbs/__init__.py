@@ -7,6 +7,7 @@ from foresay.verbs.evaluate import EvalCommand
 from foresay.verbs.export import ExportCommand
 from foresay.verbs.generate import GenerateCommand
 from foresay.verbs.info import DemoCommand, InfoCommand
+from foresay.verbs.study import StudyCommand
 from foresay.verbs.train import CompressCommand, TrainCommand
 
 VERBS: dict[str, type] = {
@@ -20,5 +21,6 @@ VERBS: dict[str, type] = {
     "eval": EvalCommand,
     "bench": BenchCommand,
     "calibrate": CalibrateCommand,
+    "study": StudyCommand,
     "info": InfoCommand,
 }

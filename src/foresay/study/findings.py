@@ -1,0 +1,69 @@
+"""What a study found so far: lines with their spread over seeds, and the verdict."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from foresay.study.cell import Figure, Lines, Spread, Verdict
+from foresay.study.grid import Grid, Result
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """A study, whole or in part."""
+
+    study: str
+    asked: int
+    """Cells times seeds."""
+    missing: tuple[str, ...]
+    """Cells that are not done."""
+    figures: tuple[tuple[Figure, Lines], ...]
+    verdict: Verdict
+    results: tuple[Result, ...]
+
+    @property
+    def partial(self) -> str:
+        """That cells are missing, and how many; empty when none is."""
+        if not self.missing:
+            return ""
+        return f"PARTIAL: {len(self.results)} of {self.asked} cells done; missing: {'; '.join(self.missing)}"
+
+
+def findings(grid: Grid) -> Findings:
+    """What lies in the folder of a grid."""
+    results, study = grid.results, grid.study
+    lines = {figure.name: lines_of(figure, results) for figure in study.figures}
+    return Findings(
+        study=study.name,
+        asked=len(grid.runs),
+        missing=tuple(run.name for run in grid.missing),
+        figures=tuple((figure, lines[figure.name]) for figure in study.figures),
+        verdict=study.verdict(lines) if results else Verdict("Nothing is there yet."),
+        results=tuple(results),
+    )
+
+
+def lines_of(figure: Figure, results: Sequence[Result]) -> Lines:
+    """Mean of the domains within a seed, then median and range over the seeds."""
+    seeds: dict[str, dict[int | str, dict[int, list[float]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
+    for result in results:
+        for point in result.points:
+            if point.figure == figure.name:
+                seeds[point.line][point.x][result.seed].append(point.value)
+    return {
+        line: {x: spread([statistics.fmean(some) for some in places[x].values()]) for x in _ordered(places)}
+        for line, places in seeds.items()
+    }
+
+
+def _ordered(places: Iterable[int | str]) -> list[int | str]:
+    """Numbers rise; words stay as they came."""
+    return sorted(places, key=lambda x: x if isinstance(x, int) else 0)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median and range."""
+    return Spread(statistics.median(values), min(values), max(values), len(values))
