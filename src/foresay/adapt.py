@@ -15,7 +15,7 @@ from foresay.model import MultiTokenModel
 from foresay.probe import PROBED, check_labels
 from foresay.prompts import Prompt, by_domain
 from foresay.provenance import provenance
-from foresay.training.checkpoint import Checkpoints
+from foresay.training.checkpoint import Checkpoints, run_folder
 from foresay.training.corpus import Report, read, split
 from foresay.training.data import Encoder, Example
 from foresay.training.masks import MaskObjective
@@ -49,8 +49,7 @@ class Recipe:
     @property
     def run_folder(self) -> Path:
         """Where the state of the run is kept until it is over: beside `out`."""
-        out = self.out.resolve()
-        return out.with_name(f"{out.name}.run")
+        return run_folder(self.out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ def _adapt(
     decoded = tuple(prompts) or tuple(_as_prompts(heldout))
     if decoded:
         check_prompts(model.core, [prompt.ids for prompt in decoded], DecodeConfig())
-    check_labels(model.core, examples[:PROBED])
+    check_labels(model.masks, examples[:PROBED])
     for part in parts if ranks.leads else ():
         told(part.report)
     checkpoints = Checkpoints(recipe.run_folder, _identity(recipe, model, examples), config.keep_checkpoints)
@@ -124,7 +123,7 @@ def _adapt(
         checkpoints.remove()
     described = [part.described for part in parts]
     run = _Run(recipe, model, decoded, described, watch, stop, ranks, saved=going_on)
-    objective = MaskObjective(model.core, examples, config, recipe.losses)
+    objective = MaskObjective(model.masks, examples, config, recipe.losses)
     last = Trainer(objective, config, run.after_step, ranks, checkpoints).run()
     run.finish(last)
     if ranks.leads:
@@ -148,7 +147,7 @@ def _open(recipe: Recipe) -> MultiTokenModel:
     model = MultiTokenModel.from_base(recipe.base, recipe.mtp, dtype=config.dtype, seed=config.seed, device=device)
     model.fingerprints()  # Of whole weights: shards have no fingerprint.
     if sharded:
-        shard(model.core)
+        shard(model.masks)
     return model
 
 

@@ -73,10 +73,14 @@ class DraftingModel(nn.Module, ABC):
         if fixed and sight is not None:
             let_grow(sight, cache)
         cache.place(call.slots(), used)
+        self.equip(bool(layout.masks))
         kept = torch.arange(layout.real - keep, layout.real, device=device)
         placed = Placed(ids, layout.draw(device).offsets, call.positions(), sight, kept)
         step = type(self)._step
         return Rows(*(self.compiled(step) if fixed else step)(self, placed, cache))
+
+    def equip(self, wanted: bool) -> None:
+        """Hang on the base what drafting needs there, or take it off; nothing by default."""
 
     @abstractmethod
     def _step(self, placed: Placed, cache: SlotCache) -> tuple[Tensor, Tensor]:

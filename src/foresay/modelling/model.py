@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from foresay.config import MTPConfig
 from foresay.layout import Call, Layout, MaskCall
-from foresay.modelling.base import Base, Rows
+from foresay.modelling.base import Base
 from foresay.modelling.cache import KeptCache, SlotCache
 from foresay.modelling.drafting import DraftingModel, Placed, rank
 from foresay.modelling.gate import Gate
@@ -76,11 +76,6 @@ class MaskModel(DraftingModel):
         for lora in self.adapter.pairs:
             lora.reset(generator)
         self.adapter.sampler.reset(generator)
-
-    def see(self, ids: Tensor, call: Call, cache: SlotCache, keep: int) -> Rows:
-        """See `DraftingModel.see`: the gate is open on the mask rows."""
-        self.equip(bool(call.layout.masks))
-        return super().see(ids, call, cache, keep)
 
     def _step(self, placed: Placed, cache: SlotCache) -> tuple[Tensor, Tensor]:
         self._let_see(placed, cache)

@@ -31,6 +31,12 @@ STATE, PREFIX = "state.json", "checkpoint-"
 log = logging.getLogger("foresay")
 
 
+def run_folder(out: Path) -> Path:
+    """Where the state of a run is kept until it is over: beside `out`."""
+    out = out.resolve()
+    return out.with_name(f"{out.name}.run")
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
     """The checkpoints of one run, in a folder of their own."""

@@ -5,11 +5,13 @@ from foresay.verbs.check import CheckCommand
 from foresay.verbs.data import DataCommand
 from foresay.verbs.generate import GenerateCommand
 from foresay.verbs.info import DemoCommand, InfoCommand
+from foresay.verbs.pretrain import PretrainCommand
 from foresay.verbs.train import CompressCommand, TrainCommand
 
 VERBS: dict[str, type] = {
     "demo": DemoCommand,
     "train": TrainCommand,
+    "pretrain": PretrainCommand,
     "data": DataCommand,
     "generate": GenerateCommand,
     "compress": CompressCommand,

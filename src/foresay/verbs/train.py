@@ -22,7 +22,7 @@ from foresay.prompts import Prompt, file_prompts
 from foresay.terminal import ERR, OUT, print_json
 from foresay.verbs.opening import Chosen, Model, Opening
 from foresay.view.bars import progress_bar
-from foresay.view.training import TrainingView
+from foresay.view.training import TrainingView, adapter_lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class TrainCommand:
         if self.prompts is not None:
             tokenizer = MultiTokenModel.from_base(self.base, MTPConfig(rank=1)).require_tokenizer()
             prompts = file_prompts(self.prompts, tokenizer)
-        view = TrainingView(ERR, self.train.steps)
+        view = TrainingView(ERR, self.train.steps, adapter_lines)
         with view.showing():
             done = adapt(recipe, view.tell, prompts, told=lambda report: ERR.print(report.sentence, highlight=False))
         if not done.leads:
