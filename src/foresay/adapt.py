@@ -83,7 +83,7 @@ def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks:
     decodes = config.keep == "last" or bool(heldout.prompts)
     require(decodes, "keep is best and nothing is held out to decode; give --prompts or --heldout, or keep last")
     heldout.check(model)
-    check_labels(model.core, examples[:PROBED])
+    check_labels(model.masks, examples[:PROBED])
     for part in parts if ranks.leads else ():
         audience.told(part.report.sentence)
     what = identity(recipe, model.fingerprints(), examples.content)
@@ -92,7 +92,7 @@ def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks:
         checkpoints.remove()
     described = [part.described for part in parts]
     run = Run(recipe, model, heldout, described, audience, ranks, checkpoints, may_replace=recipe.overwrite or going_on)
-    objective = MaskObjective(model.core, examples, config, recipe.losses)
+    objective = MaskObjective(model.masks, examples, config, recipe.losses)
     trainer = Trainer(objective, config, run.after_step, ranks, checkpoints, run.begin)
     try:
         last = trainer.run()
@@ -123,7 +123,7 @@ def open_fresh(recipe: Recipe) -> MultiTokenModel:
     model = MultiTokenModel.from_base(recipe.base, recipe.mtp, dtype=config.dtype, seed=config.seed, device=device)
     model.fingerprints()  # Of whole weights: shards have no fingerprint.
     if sharded:
-        shard(model.core)
+        shard(model.masks)
     return model
 
 

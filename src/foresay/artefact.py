@@ -21,14 +21,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from foresay.config import MTPConfig
+from foresay.config import Family
 from foresay.errors import ArtefactError, ConfigError
-from foresay.modelling.model import MaskModel
+from foresay.families import FAMILIES, card, files_of
+from foresay.modelling.drafting import DraftingModel
 
 FORMAT = 1
-SETTINGS, WEIGHTS = "foresay.json", "foresay.safetensors"
-PEFT_SETTINGS, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PEFT_PREFIX = "base_model.model."
+HERE = "."
+"""Name of a base that lies in the artefact's own folder."""
+SETTINGS = "foresay.json"
 SAMPLED_VALUES = 64
 """Values of each tensor that go into a base's fingerprint."""
 
@@ -46,9 +47,9 @@ class Fingerprints:
 class Settings:
     """What `foresay.json` says."""
 
-    mtp: MTPConfig
+    mtp: Family
     base: str
-    """Name of the base: `nano`, a hub id or a folder."""
+    """Name of the base: `nano`, a hub id, a folder, or `.` for the artefact's own."""
     fingerprints: Fingerprints
     revision: str | None = None
     """Commit of the base on the hub, when it came from there."""
@@ -82,18 +83,24 @@ def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
     )
 
 
-def save(folder: Path, model: MaskModel, settings: Settings, card: str, dtype: torch.dtype, overwrite: bool) -> None:
+def save(folder: Path, model: DraftingModel, settings: Settings, dtype: torch.dtype, overwrite: bool) -> None:
     """Write the artefact whole or not at all: under a temporary name first, then renamed.
 
     Raises ArtefactError when `folder` is not empty and `overwrite` is not given, or when writing fails; what stood
     there before then stays.
     """
     with replacing(folder, overwrite) as fresh:
-        save_file(_ready(_lora_tensors(model), dtype), fresh / PEFT_WEIGHTS, metadata={"format": "pt"})
-        save_file(_ready(_own_tensors(model), dtype), fresh / WEIGHTS, metadata={"format": "pt"})
-        _write_json(fresh / PEFT_SETTINGS, _peft_settings(model, settings))
-        _write_json(fresh / SETTINGS, asdict(settings))
-        (fresh / "README.md").write_text(card, encoding="utf-8")
+        write(fresh, model, settings, dtype)
+
+
+def write(folder: Path, model: DraftingModel, settings: Settings, dtype: torch.dtype) -> None:
+    """Write the artefact's files into `folder`."""
+    files = files_of(model, settings.base)
+    for name, tensors in files.tensors.items():
+        save_file(_ready(tensors, dtype), folder / name, metadata={"format": "pt"})
+    for name, content in (files.settings | {SETTINGS: asdict(settings)}).items():
+        _write_json(folder / name, content)
+    (folder / "README.md").write_text(card(settings.mtp, settings.base), encoding="utf-8")
 
 
 def check_writable(folder: Path, overwrite: bool) -> None:
@@ -152,17 +159,17 @@ def read_settings(folder: Path) -> Settings:
         _known_keys(said, Settings, path)
         if said["format"] != FORMAT:
             raise ArtefactError(f"{path} has format {said['format']}, this foresay reads {FORMAT}; update foresay")
-        if said.get("family") != "masks" or not isinstance(said["base"], str):
+        if said.get("family") not in FAMILIES or not isinstance(said["base"], str):
             raise ArtefactError(
-                f"{path} names family {said.get('family')!r} and base {said['base']!r}; this foresay reads family "
-                "masks on a named base, so restore the folder or update foresay"
+                f"{path} names family {said.get('family')!r} and base {said['base']!r}; this foresay reads families "
+                f"{' and '.join(FAMILIES)} on a named base, so restore the folder or update foresay"
             )
-        mtp = said.pop("mtp")
-        _known_keys(mtp, MTPConfig, path)
+        mtp, kind = said.pop("mtp"), FAMILIES[said["family"]]
+        _known_keys(mtp, kind, path)
         return Settings(
             **said
             | {
-                "mtp": MTPConfig(**mtp),
+                "mtp": kind(**mtp),
                 "fingerprints": Fingerprints(**said["fingerprints"]),
                 "acceptance": tuple(said.get("acceptance", ())),
             }
@@ -171,35 +178,10 @@ def read_settings(folder: Path) -> Settings:
         raise ArtefactError(f"{path} is damaged ({error}); restore the folder or train again") from error
 
 
-def load_weights(folder: Path, model: MaskModel) -> None:
-    """Fill the adapter from `folder`; raises ArtefactError for missing, unknown, misshapen or NaN tensors."""
-    _fill(folder / PEFT_WEIGHTS, _lora_tensors(model))
-    _fill(folder / WEIGHTS, _own_tensors(model))
-
-
-def card(settings: Settings) -> str:
-    """The model card, in Markdown."""
-    mtp = settings.mtp
-    return f"""---
-base_model: {settings.base}
-library_name: foresay
-tags: [multi-token-prediction, speculative-decoding]
----
-# A multi-token adapter for {settings.base}
-
-Made with foresay. It lets the frozen base draft up to {mtp.num_masks} tokens behind every token and verify them in the
-same forward, with the same greedy output. Gated LoRA of rank {mtp.rank}, sampler head `{mtp.sampler}`, mask embeddings
-{"trained" if mtp.train_masks else "random and frozen"}.
-
-    foresay generate FOLDER "your prompt" --stats
-    foresay check FOLDER
-    foresay bench FOLDER
-
-The LoRA half (`{PEFT_WEIGHTS}`) is in PEFT's format, but **do not load it with plain PEFT to generate text**: there it
-acts on every row and spoils the base. Here it acts on mask rows only, so the base's own output is untouched.
-
-`{SETTINGS}` holds settings, fingerprints of base, tokenizer and chat template, and how it was trained.
-"""
+def load_weights(folder: Path, model: DraftingModel) -> None:
+    """Fill what was trained from `folder`; raises ArtefactError for missing, unknown, misshapen or NaN tensors."""
+    for name, tensors in files_of(model, "").tensors.items():
+        _fill(folder / name, tensors)
 
 
 def check_base(settings: Settings, found: Fingerprints, folder: Path, base: str) -> None:
@@ -212,21 +194,6 @@ def check_base(settings: Settings, found: Fingerprints, folder: Path, base: str)
                 f"the adapter in {folder} was trained on {settings.base} with {name} {wanted}, and {base} has {seen}; "
                 f"give the {name} it was trained on, or train a new adapter"
             )
-
-
-def _lora_tensors(model: MaskModel) -> dict[str, Tensor]:
-    """The LoRA half, under PEFT's names."""
-    tensors: dict[str, Tensor] = {}
-    for pair in model.adapter.pairs:
-        tensors[f"{PEFT_PREFIX}{pair.name}.lora_A.weight"] = pair.down
-        tensors[f"{PEFT_PREFIX}{pair.name}.lora_B.weight"] = pair.up
-    return tensors
-
-
-def _own_tensors(model: MaskModel) -> dict[str, Tensor]:
-    """The half that PEFT has no place for."""
-    sampler = {f"sampler.{name}": value for name, value in model.adapter.sampler.state_dict().items()}
-    return {"masks": model.adapter.masks, **sampler}
 
 
 def _fill(path: Path, targets: dict[str, Tensor]) -> None:
@@ -250,30 +217,6 @@ def _fill(path: Path, targets: dict[str, Tensor]) -> None:
             raise ArtefactError(f"{name} in {path} {what}; restore the folder or train again")
         with torch.no_grad():
             target.copy_(value)
-
-
-def _peft_settings(model: MaskModel, settings: Settings) -> dict[str, Any]:
-    names = [pair.name for pair in model.adapter.pairs]
-    transposed = any(not isinstance(m, torch.nn.Linear) for m in model.base.linears().adapted.values())
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": settings.base,
-        "r": settings.mtp.rank,
-        "lora_alpha": settings.mtp.lora_alpha,
-        "target_modules": _targets(names, model),
-        "fan_in_fan_out": transposed,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "inference_mode": True,
-    }
-
-
-def _targets(names: list[str], model: MaskModel) -> list[str]:
-    """Last parts of the names where PEFT takes them for the same linears (engines prefer them); else whole names."""
-    ends = {name.rsplit(".", 1)[1] for name in names}
-    meant = {name for name, _ in model.model.named_modules() if name.rsplit(".", 1)[-1] in ends}
-    return sorted(ends) if meant == set(names) else sorted(names)
 
 
 def _known_keys(said: dict[str, Any], kind: type, path: Path) -> None:

@@ -179,7 +179,7 @@ def check_sampling(
     if not sample.temperature:
         return None
     prompt = min((prompt.ids for prompt in prompts), key=len)
-    masks = config.masks or min(MASKS, model.core.config.num_masks)
+    masks = config.masks or min(MASKS, model.core.config.drafts)
     samples = power_for(config.layouts).samples(config.shift)
     return Trial(model, prompt, sample, samples, masks).run(config.layouts, watch)
 

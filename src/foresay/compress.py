@@ -16,7 +16,7 @@ def compress(model: MultiTokenModel, rank: int, prompts: Sequence[Prompt]) -> Mu
 
     The acceptance saved with it is measured anew on `prompts`. Raises ConfigError for a rank that is not smaller.
     """
-    wide = model.core
+    wide = model.masks
     if not 1 <= rank < wide.config.rank:
         raise ConfigError(f"rank {rank} was asked for and the adapter has {wide.config.rank}; give a smaller one")
     alpha = wide.config.scale * rank if wide.config.alpha else 0.0

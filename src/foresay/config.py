@@ -56,6 +56,11 @@ class MTPConfig:
         require(self.alpha >= 0, f"alpha is {self.alpha}; give a positive alpha, or 0 for alpha = rank")
 
     @property
+    def drafts(self) -> int:
+        """Most tokens drafted behind one another."""
+        return self.num_masks
+
+    @property
     def lora_alpha(self) -> float:
         """Alpha as PEFT writes it."""
         return self.alpha or float(self.rank)
@@ -64,6 +69,37 @@ class MTPConfig:
     def scale(self) -> float:
         """Factor in front of the low-rank product."""
         return self.lora_alpha / self.rank
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadsConfig:
+    """Which heads a model has (paper B); saved with it in `foresay.json`."""
+
+    heads: int = 1
+    """Heads, n: tokens predicted at every position, the next one included; 1 is an ordinary language model."""
+    variant: Literal["parallel", "causal", "anticausal", "linear"] = "parallel"
+    """What a head reads: the trunk (`parallel`), the head before it (`causal`) or behind it (`anticausal`), each being
+    one decoder layer; `linear` heads are one matrix on the trunk."""
+    replicated: bool = False
+    """Give every head but the first an unembedding of its own (the paper's byte-level models)."""
+
+    def __post_init__(self) -> None:
+        require_choices(self)
+        require_at_least(self, 1, "heads")
+
+    @property
+    def drafts(self) -> int:
+        """Most tokens drafted behind one another."""
+        return self.heads - 1
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers that are heads."""
+        return 0 if self.variant == "linear" else self.heads
+
+
+Family = MTPConfig | HeadsConfig
+"""What a model of either family is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +216,70 @@ class TrainConfig:
         require(0 <= self.seed < 2**63, f"seed is {self.seed}; give a number from 0 to 2**63 - 1")
         require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; give a positive one")
         require(self.clip > 0, f"clip is {self.clip}; give a positive gradient norm")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainConfig:
+    """How a whole model is trained from random weights."""
+
+    steps: int = 1000
+    """Optimizer steps."""
+    batch_tokens: int = 8192
+    """Tokens in a step."""
+    length: int = 512
+    """Tokens in a row; documents are packed one behind the other."""
+    chunk_rows: int = 0
+    """Rows that run at once (0: all of a step); changes memory, never the result."""
+    added_layers: bool = False
+    """Put heads 2..n on top of the layers that the config has; else the trunk gives up a layer for each."""
+    learning_rate: float = 3e-4
+    """Peak learning rate of AdamW."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after warm-up: falls as a `cosine`, or stays `constant`."""
+    final_rate: float = 0.03
+    """Share of the peak learning rate at which the cosine ends."""
+    warmup_steps: int = 100
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay of AdamW, of matrices only."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+    eval_every: int = 0
+    """Steps between measurements of bits per byte on held-out examples; 0 measures at the end only."""
+    save_every: int = 100
+    """Steps between checkpoints of the run's state; 0 keeps none."""
+    keep_checkpoints: int = 2
+    """Checkpoints that are kept while it runs."""
+    parallel: Literal["none", "ddp"] = "none"
+    """Processes under torchrun: `none` or `ddp` (rows divided)."""
+    heldout: int = 64
+    """Examples kept out of training for the bits per byte."""
+    seed: int = 0
+    """Seed of weights and data order."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Dtype of products while training; weights are float32."""
+    save_dtype: DType = "float32"
+    """Dtype of the saved model."""
+
+    def __post_init__(self) -> None:
+        require_choices(self)
+        require_at_least(self, 1, "steps", "batch_tokens", "keep_checkpoints", "heldout")
+        require_at_least(
+            self, 0, "chunk_rows", "warmup_steps", "eval_every", "save_every", "weight_decay", "final_rate"
+        )
+        require(self.length >= 2, f"length is {self.length}; a row needs at least 2 tokens")
+        require(
+            self.batch_tokens >= self.length,
+            f"batch_tokens is {self.batch_tokens} for rows of {self.length} tokens; give at least one row",
+        )
+        require(0 <= self.seed < 2**63, f"seed is {self.seed}; give a number from 0 to 2**63 - 1")
+        require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; give a positive one")
+        require(self.clip > 0, f"clip is {self.clip}; give a positive gradient norm")
+
+    @property
+    def rows(self) -> int:
+        """Rows in a step."""
+        return self.batch_tokens // self.length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from foresay.training.progress import Progress
 from foresay.view.bars import bench_watching, progress_bar
 from foresay.view.tables import bench_view
 from foresay.view.text import coloured
-from foresay.view.training import TrainingView
+from foresay.view.training import AdapterLines, TrainingView
 
 PROMPTS = 3
 """Held-out prompts of each of the four domains."""
@@ -72,7 +72,7 @@ def _train(demo: Demo, err: Console) -> MultiTokenModel:
         NANO, (EMBEDDED / NANO / "demo.jsonl",), demo.out, train=config, overwrite=(demo.out / SETTINGS).is_file()
     )
     tokenizer = load_tokenizer(NANO)
-    view = TrainingView(err, steps)
+    view = TrainingView(err, steps, AdapterLines())
     with view.showing():
         done = adapt(recipe, view.tell, embedded_prompts(tokenizer, "dev", 2), _deadline(demo.seconds))
     return done.model

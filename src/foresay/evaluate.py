@@ -116,7 +116,7 @@ def evaluate(
 
     Raises PromptError for prompts that cannot be served.
     """
-    counts = config.masks or tuple(range(1, model.core.config.num_masks + 1))
+    counts = config.masks or tuple(range(1, model.core.config.drafts + 1))
     check_prompts(model.core, [prompt.ids for prompt in prompts], DecodeConfig(masks=max(counts)))
     ordered = sorted(prompts, key=lambda prompt: (prompt.domain, prompt.benchmark))
     rows, domains, samples = list[Row](), list[Row](), list[Sample]()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from foresay import artefact, served
+from foresay import artefact, families, served
 from foresay.artefact import Settings, replacing
 from foresay.config import PluginConfig
 from foresay.errors import UnsupportedBase
@@ -29,7 +29,7 @@ def export_vllm(model: MultiTokenModel, adapter: Path, out: Path, config: Plugin
     what vLLM must rule out is no token of the base. Raises ArtefactError, ConfigError, UnsupportedBase; then nothing
     is written.
     """
-    base, mtp = model.core.base, model.core.config
+    base, mtp = model.core.base, model.masks.config
     _refuse_unserved(base)
     served.lora_rank(mtp.rank)
     said = Served(
@@ -38,13 +38,13 @@ def export_vllm(model: MultiTokenModel, adapter: Path, out: Path, config: Plugin
         first_mask=base.vocabulary,
         num_masks=mtp.num_masks,
         rank=mtp.rank,
-        linears=tuple(sorted({pair.name.rsplit(".", 1)[-1] for pair in model.core.adapter.pairs})),
+        linears=tuple(sorted({pair.name.rsplit(".", 1)[-1] for pair in model.masks.adapter.pairs})),
         plugin=config,
         provenance=provenance(dtype=str(base.dtype), plugin=asdict(config)),
     )
     served.plugin_config(said, {})
     with replacing(out, overwrite) as fresh:
-        _write_base(fresh, base, model.core.adapter.masks.detach())
+        _write_base(fresh, base, model.masks.adapter.masks.detach())
         if model.tokenizer is not None:
             model.tokenizer.save_pretrained(fresh)
         shutil.copytree(adapter, fresh / served.ADAPTER)
@@ -59,7 +59,7 @@ def export_peft(adapter: Path, out: Path, overwrite: bool) -> Settings:
     """
     settings = artefact.read_settings(adapter)
     with replacing(out, overwrite) as fresh:
-        for name in (artefact.PEFT_SETTINGS, artefact.PEFT_WEIGHTS):
+        for name in (families.PEFT_SETTINGS, families.PEFT_WEIGHTS):
             shutil.copy(adapter / name, fresh / name)
         (fresh / "README.md").write_text(PEFT_CARD.format(base=settings.base), encoding="utf-8")
     return settings

@@ -100,7 +100,7 @@ def shares_of(found: Measured) -> tuple[float, ...]:
 @contextmanager
 def as_opened(model: MultiTokenModel, save_dtype: torch.dtype) -> Iterator[None]:
     """The adapter as it will be saved in `save_dtype` and opened again, as long as the block runs."""
-    parameters = list(model.core.adapter.parameters())
+    parameters = list(model.core.added.parameters())
     kept = [parameter.data for parameter in parameters]
     dtype = adapter_dtype(model.core.model)
     try:

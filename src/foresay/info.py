@@ -6,6 +6,7 @@ from typing import Any
 from foresay import artefact
 from foresay.model import MultiTokenModel
 from foresay.modelling.load import adapter_folder
+from foresay.modelling.model import MaskModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,9 @@ def describe(model: MultiTokenModel, folder: str) -> Info:
         base_kind=type(core.model).__name__,
         base_parameters=sum(parameter.numel() for parameter in core.model.parameters()),
         context=core.base.context,
-        adapter_parameters=sum(parameter.numel() for parameter in core.adapter.parameters()),
-        adapted_linears=len(core.adapter.pairs),
-        left_alone=core.base.linears().left_alone,
+        adapter_parameters=sum(parameter.numel() for parameter in core.added.parameters()),
+        adapted_linears=len(core.adapter.pairs) if isinstance(core, MaskModel) else 0,
+        left_alone=core.base.linears().left_alone if isinstance(core, MaskModel) else (),
         settings=asdict(settings.mtp),
         fingerprints=asdict(settings.fingerprints),
         provenance=settings.provenance,

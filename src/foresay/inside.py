@@ -26,7 +26,7 @@ from foresay.decoding.processing import Place, Processing
 from foresay.decoding.record import Record, Recorded
 from foresay.decoding.session import Generation, How, Step, Stop
 from foresay.errors import PromptError
-from foresay.modelling.model import MaskModel
+from foresay.modelling.drafting import DraftingModel
 
 OTHER_MODES = {
     GenerationMode.BEAM_SEARCH: "use num_beams=1",
@@ -61,7 +61,7 @@ class Bridge:
     transformers withholds the `streamer` it was given, so a Bridge has its own; it works for one sequence.
     """
 
-    model: MaskModel
+    model: DraftingModel
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     streamer: BaseStreamer | None = None
 

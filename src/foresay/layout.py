@@ -36,6 +36,8 @@ class Drawing:
     """(T,) int64: position of a row, counted from the first real row's."""
     offsets: Tensor
     """(T - R,) int64: j - 1 of each mask row, the index of its embedding."""
+    anchors: Tensor
+    """(T - R,) int64: the real row that each mask row hangs on."""
     sight: Tensor
     """(T, T) bool: row t sees row u of the same call."""
     block_rows: Tensor
@@ -132,7 +134,7 @@ def _draw(layout: Layout, device: torch.device) -> Drawing:
     sight[root:real, root:real] = layout.tree.draw(torch.device("cpu")).ways
     block_rows = torch.full((real, largest), rows - 1)
     block_sizes = torch.zeros(real, dtype=torch.int64)
-    offsets, start = [], real
+    offsets, anchors, start = [], [], real
     for block in layout.blocks:
         end = start + block.size
         inside = torch.arange(block.size)
@@ -142,9 +144,10 @@ def _draw(layout: Layout, device: torch.device) -> Drawing:
         block_rows[block.anchor, : block.size] = start + inside
         block_sizes[block.anchor] = block.size
         offsets.append(inside)
+        anchors += [block.anchor] * block.size
         start = end
     stacked = torch.cat(offsets) if offsets else torch.zeros(0, dtype=torch.int64)
-    tensors = (steps, stacked, sight, block_rows, block_sizes)
+    tensors = (steps, stacked, torch.tensor(anchors, dtype=torch.int64), sight, block_rows, block_sizes)
     return Drawing(*(tensor.to(device) for tensor in tensors))
 
 

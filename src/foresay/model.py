@@ -16,8 +16,10 @@ from foresay import artefact
 from foresay.config import DecodeConfig, DType, MTPConfig
 from foresay.decoding.generate import generate
 from foresay.decoding.session import Generation, How, Step
-from foresay.errors import PromptError
+from foresay.errors import ConfigError, PromptError
+from foresay.families import build, family_of
 from foresay.inside import Bridge, refuse_withheld
+from foresay.modelling.drafting import DraftingModel
 from foresay.modelling.load import NANO, adapter_folder, load_base, load_tokenizer
 from foresay.modelling.model import MaskModel
 from foresay.prompts import encode
@@ -33,7 +35,7 @@ class MultiTokenModel:
     Make one with `from_base` (a fresh adapter, to be trained) or `from_pretrained` (a saved one).
     """
 
-    core: MaskModel
+    core: DraftingModel
     tokenizer: PreTrainedTokenizerBase | None
     base_name: str
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -71,18 +73,20 @@ class MultiTokenModel:
         """
         place = adapter_folder(str(folder))
         settings = artefact.read_settings(place)
-        model, tokenizer = _open_base(base or settings.base, tokenizer, dtype)
-        name = _name(base or settings.base, model)
+        base = base or (str(place) if settings.base == artefact.HERE else settings.base)
+        model, tokenizer = _open_base(base, tokenizer, dtype)
+        name = _name(base, model)
         artefact.check_base(settings, artefact.fingerprint(model, tokenizer), place, name)
-        core = MaskModel.from_base(model, settings.mtp)
+        core = build(model, settings.mtp)
         artefact.load_weights(place, core)
-        core.adapter.to(adapter_dtype(model))
+        core.added.to(adapter_dtype(model))
         core.acceptance = settings.acceptance
         return cls(core, tokenizer, name, settings.provenance)
 
     def save_pretrained(self, folder: str | Path, dtype: DType = "float32", overwrite: bool = False) -> None:
         """Write the artefact to `folder`, whole or not at all. Raises ArtefactError."""
         settings = artefact.Settings(
+            family=family_of(self.core.config),
             mtp=self.core.config,
             base=self.base_name,
             fingerprints=self.fingerprints(),
@@ -90,8 +94,7 @@ class MultiTokenModel:
             acceptance=self.core.acceptance,
             provenance=self.provenance,
         )
-        card = artefact.card(settings)
-        artefact.save(Path(folder), self.core, settings, card, getattr(torch, dtype), overwrite)
+        artefact.save(Path(folder), self.core, settings, getattr(torch, dtype), overwrite)
 
     def fingerprints(self) -> artefact.Fingerprints:
         """What the adapter belongs to; read from the weights once."""
@@ -165,6 +168,13 @@ class MultiTokenModel:
         tokenizer = self.require_tokenizer()
         ids = [encode(tokenizer, prompt) for prompt in prompts]
         return generate(self.core, ids, settings(config, changes), How(watch=watch))
+
+    @property
+    def masks(self) -> MaskModel:
+        """The core, where it is of the family `masks`; else a ConfigError says so."""
+        if not isinstance(self.core, MaskModel):
+            raise ConfigError(f"{self.base_name} drafts with heads, and this works on adapters; give one of them")
+        return self.core
 
     def require_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, or a PromptError that says there is none."""

@@ -7,15 +7,18 @@ from typing import Any
 
 import yaml
 
-from foresay.config import DataConfig, LossConfig, MTPConfig, TrainConfig
+from foresay.config import DataConfig, HeadsConfig, LossConfig, MTPConfig, PretrainConfig, TrainConfig
 from foresay.errors import ConfigError
 
-KINDS = (MTPConfig, LossConfig, TrainConfig, DataConfig)
-"""Whose fields a file may set; no two share a name."""
+KINDS: dict[str, tuple[type, ...]] = {
+    "train": (MTPConfig, LossConfig, TrainConfig, DataConfig),
+    "pretrain": (HeadsConfig, PretrainConfig, DataConfig),
+}
+"""Verbs that take a file, and what it may set; no two classes of a verb share a name."""
 
 
-def as_yaml(settings: Sequence[MTPConfig | LossConfig | TrainConfig | DataConfig]) -> str:
-    """All settings as a file that `--config` reads, in the order of the classes."""
+def as_yaml(settings: Sequence[Any]) -> str:
+    """All settings of these configs as a file that `--config` reads, in the order of the classes."""
     content = {name: value for config in settings for name, value in asdict(config).items()}
     listed = {name: list(value) if isinstance(value, tuple) else value for name, value in content.items()}
     return yaml.safe_dump(listed, sort_keys=False, default_flow_style=None)
@@ -30,8 +33,9 @@ def with_config(arguments: list[str]) -> list[str]:
     if "--config" not in arguments:
         return arguments
     place = arguments.index("--config")
-    if arguments[0] != "train" or place + 1 == len(arguments):
-        raise ConfigError("--config goes with `foresay train` and takes a YAML file")
+    if arguments[0] not in KINDS or place + 1 == len(arguments):
+        verbs = " and ".join(f"`foresay {verb}`" for verb in KINDS)
+        raise ConfigError(f"--config goes with {verbs} and takes a YAML file")
     path = Path(arguments[place + 1])
     given = arguments[1:place] + arguments[place + 2 :]
     try:
@@ -41,14 +45,18 @@ def with_config(arguments: list[str]) -> list[str]:
         raise ConfigError(f"config {path} cannot be read ({why}); give a YAML file of settings") from error
     if not isinstance(content, dict):
         raise ConfigError(f"config {path} holds no settings; write one `name: value` a line")
-    defaults = {entry.name: entry.default for kind in KINDS for entry in fields(kind)}
+    defaults = {entry.name: entry.default for kind in KINDS[arguments[0]] for entry in fields(kind)}
     settings = {str(key).replace("-", "_"): value for key, value in content.items()}
     unknown = sorted(settings.keys() - defaults.keys())
     if unknown:
         raise ConfigError(f"config {path} has unknown key {unknown[0]!r}; known are {', '.join(sorted(defaults))}")
     named = {argument.split("=")[0].lstrip("-").replace("-", "_") for argument in given if argument.startswith("--")}
     asked = {name: value for name, value in settings.items() if not named & {name, f"no_{name}"}}
-    return ["train", *given, *(word for name, value in asked.items() for word in _flag(name, value, defaults[name]))]
+    return [
+        arguments[0],
+        *given,
+        *(word for name, value in asked.items() for word in _flag(name, value, defaults[name])),
+    ]
 
 
 def _split_config(argument: str) -> list[str]:

@@ -14,7 +14,7 @@ from foresay.heldout import HeldOut, Measured, shares_of
 from foresay.model import MultiTokenModel
 from foresay.provenance import provenance
 from foresay.tracking import Logged, NoTracker, Tracker, open_tracker
-from foresay.training.checkpoint import Checkpoints
+from foresay.training.checkpoint import Checkpoints, run_folder
 from foresay.training.parallel import Ranks
 from foresay.training.progress import Progress
 
@@ -38,8 +38,7 @@ class Recipe:
     @property
     def run_folder(self) -> Path:
         """Where the state of the run is kept until it is over: beside `out`."""
-        out = self.out.resolve()
-        return out.with_name(f"{out.name}.run")
+        return run_folder(self.out)
 
     @property
     def log_folder(self) -> Path:
@@ -182,7 +181,7 @@ class Run:
         if self.ranks.leads:
             artefact.load_weights(self.recipe.out, self.model.core)
             self.model.provenance = artefact.read_settings(self.recipe.out).provenance
-        self.ranks.spread(self.model.core.adapter.parameters())
+        self.ranks.spread(self.model.core.added.parameters())
         self.model.core.acceptance = shares_of(best)
 
     def _track(self, progress: Progress) -> None:

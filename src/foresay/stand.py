@@ -140,7 +140,7 @@ def cases_of(prompts: Sequence[Prompt], config: BenchConfig) -> list[Case]:
 
 def decoders_of(model: MultiTokenModel, config: BenchConfig, batch_size: int) -> list[Decoder]:
     """Transformers and plain first: everything else is measured against them."""
-    masks = config.masks or (model.core.config.num_masks,)
+    masks = config.masks or (model.core.config.drafts,)
     lookup = [Decoder(LOOKUP)] if config.lookup_tokens and batch_size == 1 else []
     layouts = [Decoder(name, k) for name in config.layouts for k in ((0,) if name in (PLAIN, PLANNED) else masks)]
     return list(dict.fromkeys([Decoder(TRANSFORMERS), *lookup, Decoder(PLAIN), *layouts]))

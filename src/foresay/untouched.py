@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from foresay.modelling.model import MaskModel
+from foresay.modelling.drafting import DraftingModel
 
 ROWS, LENGTH = 4, 32
 """Sequences that a witness puts to the base, and their tokens."""
@@ -57,7 +57,7 @@ def witness(model: PreTrainedModel) -> Witness:
     return Witness(weights.hexdigest(), hashlib.sha256(_bytes(logits)).hexdigest())
 
 
-def check_untouched(before: Witness, core: MaskModel) -> Untouched:
+def check_untouched(before: Witness, core: DraftingModel) -> Untouched:
     """Compare with the base as it is now, the adapter on it and the gate closed."""
     core.equip(True)
     return Untouched(before, witness(core.model))

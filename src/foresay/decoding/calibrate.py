@@ -21,7 +21,7 @@ from foresay.decoding.choose import Drafts
 from foresay.decoding.plan import Row
 from foresay.decoding.planner import MENU, PLAIN, Acceptance, Cost, Costs, Entry, Planner, expected_rate, prior
 from foresay.decoding.session import Live, Session
-from foresay.modelling.model import MaskModel
+from foresay.modelling.drafting import DraftingModel
 from foresay.provenance import machine
 
 SECONDS = 10.0
@@ -72,17 +72,19 @@ class Forecast:
     """What `planned` begins with."""
 
 
-def planner_for(model: MaskModel, batch_size: int, length: int, masks: int = 0, watch: Watch = unwatched) -> Planner:
+def planner_for(
+    model: DraftingModel, batch_size: int, length: int, masks: int = 0, watch: Watch = unwatched
+) -> Planner:
     """A planner for a batch of prompts of at most `length` tokens, with at most `masks` masks (0: as trained)."""
-    most = masks or model.config.num_masks
+    most = masks or model.config.drafts
     costs = curve_for(model, batch_size, length, watch).costs
     usable = {entry: cost for entry, cost in costs.items() if entry.masks <= most}
     return Planner(usable, Acceptance(prior(model.acceptance, most)))
 
 
-def forecast(model: MaskModel, curve: Curve) -> tuple[Forecast, ...]:
+def forecast(model: DraftingModel, curve: Curve) -> tuple[Forecast, ...]:
     """Every entry of `curve` with the acceptance that training left."""
-    known = prior(model.acceptance, model.config.num_masks)
+    known = prior(model.acceptance, model.config.drafts)
     best, plain = Planner(curve.costs, Acceptance(known)).best(), curve.costs[PLAIN]
     return tuple(
         Forecast(
@@ -98,7 +100,7 @@ def forecast(model: MaskModel, curve: Curve) -> tuple[Forecast, ...]:
     )
 
 
-def curve_for(model: MaskModel, batch_size: int, length: int, watch: Watch = unwatched) -> Curve:
+def curve_for(model: DraftingModel, batch_size: int, length: int, watch: Watch = unwatched) -> Curve:
     """Seconds of a step for each entry, at this batch size and about this context length.
 
     Read from the cache folder (`FORESAY_CACHE`, else `~/.cache/foresay`) when measured before on this machine with the
@@ -110,7 +112,7 @@ def curve_for(model: MaskModel, batch_size: int, length: int, watch: Watch = unw
 
 
 def calibrate(
-    model: MaskModel, batch_size: int, length: int, seconds: float = SECONDS, watch: Watch = unwatched
+    model: DraftingModel, batch_size: int, length: int, seconds: float = SECONDS, watch: Watch = unwatched
 ) -> Curve:
     """Measure anew and keep it; batch size and length are rounded up to what is measured. See `curve_for`."""
     batch, context = rounded(model, batch_size, length)
@@ -119,21 +121,21 @@ def calibrate(
     return curve
 
 
-def rounded(model: MaskModel, batch_size: int, length: int) -> tuple[int, int]:
+def rounded(model: DraftingModel, batch_size: int, length: int) -> tuple[int, int]:
     """Batch size and context length to be measured: the next power of two, the next of `CONTEXTS`."""
     # Masks stand up to k positions behind the last draft.
-    longest = model.base.limits[0] - _room(model) - model.config.num_masks
+    longest = model.base.limits[0] - _room(model) - model.config.drafts
     context = min(next((c for c in CONTEXTS if c >= length), CONTEXTS[-1]), max(longest, 1))
     return 1 << max(batch_size - 1, 0).bit_length(), context
 
 
-def menu_of(model: MaskModel) -> list[Entry]:
+def menu_of(model: DraftingModel) -> list[Entry]:
     """The entries that the adapter has masks for."""
-    return [entry for entry in MENU if entry.masks <= model.config.num_masks]
+    return [entry for entry in MENU if entry.masks <= model.config.drafts]
 
 
 def measure(
-    model: MaskModel, batch_size: int, context: int, seconds: float = SECONDS, watch: Watch = unwatched
+    model: DraftingModel, batch_size: int, context: int, seconds: float = SECONDS, watch: Watch = unwatched
 ) -> Costs:
     """Seconds of a step with drafts and of one without, behind `context` cached tokens.
 
@@ -190,12 +192,12 @@ def _undisturbed(laps: list[Cost]) -> Cost:
     return Cost(drafted, undrafted, max(lap.rows for lap in laps))
 
 
-def _room(model: MaskModel) -> int:
+def _room(model: DraftingModel) -> int:
     """Tokens that a lap may say, one left over so that no sequence ends."""
-    return model.config.num_masks + 3
+    return model.config.drafts + 3
 
 
-def _place(model: MaskModel, batch_size: int, context: int) -> Path:
+def _place(model: DraftingModel, batch_size: int, context: int) -> Path:
     """File of the costs; its name holds all that they depend on."""
     facts = (
         METHOD,

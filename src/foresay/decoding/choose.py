@@ -15,10 +15,10 @@ from foresay.decoding.draft import draft_greedy
 from foresay.decoding.processing import Processing
 from foresay.decoding.verify import Asked, Verdict, verify_drawn, verify_greedy, verify_sampled
 from foresay.errors import PromptError
-from foresay.modelling.model import MaskModel
+from foresay.modelling.drafting import DraftingModel
 from foresay.tree import Tree
 
-Drafter = Callable[[MaskModel, Tensor, Tensor, Tree], Tensor]
+Drafter = Callable[[DraftingModel, Tensor, Tensor, Tree], Tensor]
 """(model, mask states (B, K, D), newest tokens (B,), tree) -> drafts (B, N) of the tree within depth K."""
 
 
@@ -67,7 +67,7 @@ class Chooser(ABC):
         """Which drafts stay, by these scores."""
 
     @abstractmethod
-    def draft(self, model: MaskModel, blocks: Blocks) -> Drafts:
+    def draft(self, model: DraftingModel, blocks: Blocks) -> Drafts:
         """Guess the tokens behind the newest ones."""
 
     @abstractmethod
@@ -91,7 +91,7 @@ class Greedy(Chooser):
         """See `Chooser.judge`."""
         return verify_greedy(scores, asked)
 
-    def draft(self, model: MaskModel, blocks: Blocks) -> Drafts:
+    def draft(self, model: DraftingModel, blocks: Blocks) -> Drafts:
         """See `Chooser.draft`."""
         return Drafts(self.drafter(model, blocks.states, blocks.newest, blocks.tree))
 
@@ -121,7 +121,7 @@ class Sampled(Chooser):
         """See `Chooser.judge`. Raises PromptError where no token is left to draw."""
         return (verify_drawn if asked.q is None else verify_sampled)(_chances(scores), asked, self.dice)
 
-    def draft(self, model: MaskModel, blocks: Blocks) -> Drafts:
+    def draft(self, model: DraftingModel, blocks: Blocks) -> Drafts:
         """See `Chooser.draft`; a draft is drawn from the sampler head's scores after the same processors."""
         if self.greedy_drafts or not blocks.tree.is_chain:
             return Drafts(draft_greedy(model, blocks.states, blocks.newest, blocks.tree))
@@ -130,7 +130,7 @@ class Sampled(Chooser):
         shortlists = model.shortlist_of(blocks.states)
         for place, state in enumerate(blocks.states.unbind(dim=1)):
             shortlist = None if shortlists is None else shortlists[:, place]
-            logits = model.base.scaled(model.guess(previous[:, None], state[:, None], shortlist)[:, 0])
+            logits = model.base.scaled(model.guess(previous[:, None], state[:, None], place, shortlist)[:, 0])
             if shortlist is not None:
                 nothing = logits.new_full((len(logits), model.base.vocabulary), -torch.inf)
                 logits = nothing.scatter(1, shortlist, logits)

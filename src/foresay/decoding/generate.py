@@ -7,11 +7,11 @@ from foresay.config import DecodeConfig
 from foresay.decoding.calibrate import planner_for
 from foresay.decoding.session import Generation, How, Session
 from foresay.errors import PromptError
-from foresay.modelling.model import MaskModel
+from foresay.modelling.drafting import DraftingModel
 
 
 def generate(
-    model: MaskModel, prompts: Sequence[Sequence[int]], config: DecodeConfig, how: How | None = None
+    model: DraftingModel, prompts: Sequence[Sequence[int]], config: DecodeConfig, how: How | None = None
 ) -> list[Generation]:
     """Continuations of `prompts` (token ids): what plain decoding would say, or, sampled, say with the same chance.
 
@@ -35,14 +35,14 @@ def generate(
 
 
 def in_batches(
-    model: MaskModel, prompts: Sequence[Sequence[int]], config: DecodeConfig, batch_size: int
+    model: DraftingModel, prompts: Sequence[Sequence[int]], config: DecodeConfig, batch_size: int
 ) -> Iterator[Generation]:
     """As `generate`, greedy, so many prompts at once; one by one, in order."""
     for start in range(0, len(prompts), batch_size):
         yield from generate(model, prompts[start : start + batch_size], config)
 
 
-def check_prompts(model: MaskModel, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> None:
+def check_prompts(model: DraftingModel, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> None:
     """Raise PromptError for what cannot be served."""
     if not prompts:
         raise PromptError("no prompt was given; give at least one")
@@ -60,14 +60,14 @@ def check_prompts(model: MaskModel, prompts: Sequence[Sequence[int]], config: De
             raise PromptError(
                 f"prompt {number} has token {strange} and the base knows 0 to {known - 1}; use the base's own tokenizer"
             )
-    if config.masks > model.config.num_masks:
+    if config.masks > model.config.drafts:
         raise PromptError(
-            f"{config.masks} masks were asked for and the adapter was trained with {model.config.num_masks}; ask for "
-            f"at most {model.config.num_masks}"
+            f"{config.masks} masks were asked for and the adapter was trained with {model.config.drafts}; ask for "
+            f"at most {model.config.drafts}"
         )
 
 
-def _groups(model: MaskModel, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> list[list[int]]:
+def _groups(model: DraftingModel, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> list[list[int]]:
     """Prompts that go through shared calls: all, or each alone.
 
     Alone when sequences could stand on both sides of a limit, where a shared call would change the shorter ones.

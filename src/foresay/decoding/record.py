@@ -7,7 +7,7 @@ from torch import Tensor
 
 from foresay.decoding.choose import Blocks, Chooser, Drafts
 from foresay.decoding.verify import Asked, Verdict
-from foresay.modelling.model import MaskModel
+from foresay.modelling.drafting import DraftingModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Recorded(Chooser):
         """See `Chooser.judge`."""
         return self.chooser.judge(scores, asked)
 
-    def draft(self, model: MaskModel, blocks: Blocks) -> Drafts:
+    def draft(self, model: DraftingModel, blocks: Blocks) -> Drafts:
         """See `Chooser.draft`."""
         return self.chooser.draft(model, blocks)
 

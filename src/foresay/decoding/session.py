@@ -14,8 +14,7 @@ from foresay.decoding.planner import PROBE_MASKS, Entry, Planner
 from foresay.decoding.topology import tree_for
 from foresay.decoding.verify import Asked, Verdict
 from foresay.modelling.base import Rows
-from foresay.modelling.cache import SlotCache
-from foresay.modelling.model import MaskModel
+from foresay.modelling.drafting import DraftingModel
 
 Stop = Callable[[int, list[int]], bool]
 """Whether a text ends here: called with its index, and prompt and answer up to each kept token."""
@@ -86,7 +85,7 @@ class Session:
 
     def __init__(
         self,
-        model: MaskModel,
+        model: DraftingModel,
         prompts: Sequence[Sequence[int]],
         config: DecodeConfig,
         chooser: Chooser | None = None,
@@ -108,10 +107,11 @@ class Session:
         ]
         self.tree = tree_for(model, config)
         # Masks behind the deepest draft of a tree would never be read.
-        masks = min(config.masks or model.config.num_masks, self.tree.depths[-1])
+        masks = min(config.masks or model.config.drafts, self.tree.depths[-1])
         self.fixed = None if config.layout == "planned" else Entry(config.layout, masks)
         most = max(self.tree.drafts, PROBE_MASKS)
-        self.cache = SlotCache(model.base.layers, longest + max(rooms) + (most + 1) * (masks + 1))
+        slots = longest + max(rooms) + (most + 1) * (masks + 1)
+        self.cache = model.cache(slots, 0 if config.layout == "plain" else masks)
         padded = [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts]
         self.pending = Drafts(torch.tensor(padded, device=model.base.device))
 

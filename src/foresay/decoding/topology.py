@@ -11,16 +11,16 @@ from heapq import heappop, heappush
 
 from foresay.config import DecodeConfig
 from foresay.decoding.planner import conditional, prior
-from foresay.modelling.model import MaskModel
+from foresay.modelling.drafting import DraftingModel
 from foresay.tree import Tree
 
 Path = tuple[int, ...]
 """The ranks of the candidates from the root to a draft, 0 the best."""
 
 
-def tree_for(model: MaskModel, config: DecodeConfig) -> Tree:
+def tree_for(model: DraftingModel, config: DecodeConfig) -> Tree:
     """How drafts hang together in all steps: branching in the layout `tree`, else a chain as long as a block."""
-    masks = model.config.num_masks
+    masks = model.config.drafts
     if config.layout != "tree":
         return Tree.chain(masks)
     acceptance = prior(model.acceptance, config.masks or masks)

@@ -200,6 +200,13 @@ class Base:
         drawn = {kind: draw(window) for kind, window in self.windows.items()}
         return drawn if len(drawn) > 1 else next(iter(drawn.values()))
 
+    def read(self, ids: Tensor) -> Tensor:
+        """Whole sequences `ids` (B, T) int64 through the trunk, as transformers runs them: states (B, T, D)."""
+        self.model.get_decoder()(input_ids=ids, use_cache=False)
+        states, self._states = self._states, None
+        assert states is not None, "the trunk ran, so its hook did"
+        return states
+
     def unembed(self, states: Tensor) -> Tensor:
         """(..., D) -> (..., V): the base's logits of these states, as its own forward gives them.
 

@@ -84,6 +84,10 @@ class SlotCache(Cache):  # type: ignore[misc]
         """Say where the next call's rows go: `slots` (B, T) int64, of which the first `used` are seen."""
         self.placement.slots, self.placement.used = slots, used
 
+    def with_last(self, layers: int, last: int) -> Cache:
+        """The first `layers` of them, but that layer `last` stands in for the last one: for a head that believes so."""
+        return Cache(layers=[*self.layers[: layers - 1], self.layers[last]])
+
     def move(self, start: Tensor, slots: Tensor) -> None:
         """Copy what lies in `slots` (B, N) int64 to the N slots from `start` (B,) int64 on; all are read first."""
         sequence = torch.arange(len(slots), device=slots.device)[:, None]

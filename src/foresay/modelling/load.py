@@ -73,7 +73,7 @@ def load_base(name: str, dtype: DType, device: str | None = None) -> PreTrainedM
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer of the base called `name`. Raises BaseNotFound."""
     folder = base_folder(name)
-    _check_exists(name, folder, "config.json")
+    _check_exists(name, folder, "tokenizer_config.json", "config.json")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
@@ -90,11 +90,11 @@ def load_stop_tokens(name: str) -> frozenset[int]:
     return frozenset() if stops is None else frozenset(stops if isinstance(stops, list) else [stops])
 
 
-def _check_exists(name: str, folder: str, file: str) -> None:
+def _check_exists(name: str, folder: str, *files: str) -> None:
     path = Path(folder)
-    if path.exists() and not (path / file).is_file():
+    if path.exists() and not any((path / file).is_file() for file in files):
         raise BaseNotFound(
-            f"{name} is a folder without {file}; give a folder with a Hugging Face model, a hub id or nano"
+            f"{name} is a folder without {files[-1]}; give a folder with a Hugging Face model, a hub id or nano"
         )
 
 

@@ -1,7 +1,6 @@
 """The base and its adapter as one model: the two ways a call is made, and nothing about training or decoding."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar, cast
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -10,20 +9,15 @@ from transformers import PreTrainedModel
 
 from foresay.config import MTPConfig
 from foresay.documents import Documents, MaskCall
-from foresay.errors import UnsupportedBase
-from foresay.layout import Call, Layout
-from foresay.modelling.base import Base, Rows
+from foresay.modelling.base import Base
 from foresay.modelling.cache import KeptCache, SlotCache
-from foresay.modelling.compiling import check_compiler, compile_for, let_grow
+from foresay.modelling.drafting import DraftingModel, Placed, rank
 from foresay.modelling.gate import Gate
 from foresay.modelling.lora import GatedLora
 from foresay.modelling.sampler import build_sampler
 
-F = TypeVar("F", bound=Callable[..., Any])
 ROWS_AT_ONCE = 4096
 """Real rows that the base pass of training runs at once."""
-PROBE_ROWS = 6
-PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 
 
 class Adapter(nn.Module):
@@ -46,25 +40,25 @@ class Adapter(nn.Module):
         return list(self.loras)  # type: ignore[arg-type]
 
 
-class MaskModel(nn.Module):
+class MaskModel(DraftingModel):
     """A frozen base that can also say what comes after the next token.
 
-    `see` runs decoding calls, `keep` and `see_masks` the two passes of training. `acceptance` is what training
-    measured: the share of steps that kept the j-th draft (quadratic, held-out prompts); empty when nobody did.
-    `shortlist` is how many tokens a draft is drawn from; 0: all.
+    `see` runs decoding calls, `keep` and `see_masks` the two passes of training.
     """
 
+    config: MTPConfig
+
     def __init__(self, base: Base, config: MTPConfig) -> None:
-        super().__init__()
-        self.base, self.config = base, config
-        self.model = base.model
+        super().__init__(base, config)
         self.adapter = Adapter(base, config).to(base.device)
         self.gate = Gate()
-        self.acceptance: tuple[float, ...] = ()
-        self.shortlist = 0
         self._linears = base.linears().adapted
         self._hooks: list[RemovableHandle] = []
-        self._compiled: dict[Any, Any] | None = None
+
+    @property
+    def added(self) -> nn.Module:
+        """The adapter."""
+        return self.adapter
 
     @classmethod
     def from_base(cls, model: PreTrainedModel, config: MTPConfig | None = None, seed: int = 0) -> "MaskModel":
@@ -88,50 +82,18 @@ class MaskModel(nn.Module):
             lora.reset(generator)
         self.adapter.sampler.reset(generator)
 
-    def see(self, ids: Tensor, call: Call, cache: SlotCache, keep: int) -> Rows:
-        """One decoding call: real rows `ids` (B, R) int64 and the layout's masks, placed by `call`.
-
-        Logits come for the last `keep` real rows, states for all rows.
-        """
-        layout, device = call.layout, ids.device
-        # Not a prompt, whose length is any: the first call of a cache, or one that computes it anew.
-        fixed = self.compiles and cache.begun and layout.trunk <= self.config.num_masks + 1
-        # One row of one sequence sees every slot in use: no mask says the same, and attention is faster without.
-        alone = len(ids) == 1 and layout.rows == 1 and self.base.sees_all and not fixed
-        used = cache.slots if fixed and ids.is_cuda else call.used
-        sight = None if alone else self.base.masks(lambda window: call.sight(used, window))
-        if fixed and sight is not None:
-            let_grow(sight, cache)
-        cache.place(call.slots(), used)
-        self.equip(bool(layout.masks))
-        kept = torch.arange(layout.real - keep, layout.real, device=device)
-        placed = Placed(ids, layout.draw(device).offsets, call.positions(), sight, kept)
-        return Rows(*(self.compiled(_step) if fixed else _step)(self, placed, cache))
-
-    def compile_steps(self, wanted: bool = True) -> None:
-        """Send decode steps through torch.compile, or no longer: each layout is compiled when it first runs.
-
-        Prefill stays as it is. Weights of base and adapter are taken for constants: after training, ask anew. Raises
-        ConfigError where a CPU has no C++ compiler.
-        """
-        if wanted:
-            check_compiler(self.base.device)
-            self._compiled = self._compiled if self._compiled is not None else {}
+    def _step(self, placed: Placed, cache: SlotCache) -> tuple[Tensor, Tensor]:
+        self._let_see(placed, cache)
+        ids, offsets, positions, sight, kept = placed
+        embeds = self.base.embedding(ids)
+        if not len(offsets):
+            seen = self.base.run(embeds, positions, sight, cache, kept)
         else:
-            self._compiled = None
-
-    @property
-    def compiles(self) -> bool:
-        """Steps go through torch.compile."""
-        return self._compiled is not None
-
-    def compiled(self, function: F) -> F:
-        """`function`, compiled where `compile_steps` asked for it."""
-        if self._compiled is None:
-            return function
-        if function not in self._compiled:
-            self._compiled[function] = compile_for(function, self.base.device)
-        return cast(F, self._compiled[function])
+            masks = self.adapter.masks[offsets].to(embeds.dtype)
+            embeds = torch.cat((embeds, masks.expand(len(ids), -1, -1)), dim=1)
+            with self.gate.open(len(ids), embeds.shape[1], ids.shape[1]):
+                seen = self.base.run(embeds, positions, sight, cache, kept)
+        return seen.logits, seen.states
 
     def equip(self, wanted: bool) -> None:
         """Hang LoRA on the base's linears, or take it off: a hook costs time even where the gate stays closed."""
@@ -184,50 +146,9 @@ class MaskModel(nn.Module):
         sampled: Tensor = self.adapter.sampler(embedded, states.to(dtype))
         return sampled.to(states.dtype)
 
-    def shortlist_of(self, states: Tensor) -> Tensor | None:
-        """(..., C) int64: the tokens that the bare head ranks first for mask states (..., D); None: all may be drawn.
-
-        So the draws of a block, one behind the other, need not read the whole unembedding each (design, section 4).
-        """
-        return self.base.head(states).topk(self.shortlist).indices if self.shortlist else None
-
-    def guess(self, previous: Tensor, states: Tensor, tokens: Tensor | None) -> Tensor:
-        """Bare logits of the sampler head: `previous` (B, P) int64, `states` (B, P, D) -> (B, P, V).
-
-        With a shortlist `tokens` (B, C), of those alone: (B, P, C).
-        """
-        head, sampled = self.base.head, self.sample(previous, states)
-        if tokens is None:
-            logits: Tensor = head(sampled)
-            return logits
-        logits = sampled @ head.weight[tokens].transpose(1, 2)
-        return logits if head.bias is None else logits + head.bias[tokens][:, None]
-
-    @torch.no_grad()
-    def probe(self) -> None:
-        """Compare rows driven our way with the base's own forward; raise UnsupportedBase when they differ."""
-        name, base = type(self.model).__name__, self.base
-        ids = torch.arange(1, PROBE_ROWS + 1, device=base.device)[None] % base.vocabulary
-        try:
-            own = self.model(input_ids=ids, use_cache=False).logits
-            cache = SlotCache(base.layers, 2 * PROBE_ROWS + 2)
-            layout = Layout.quadratic(PROBE_ROWS, 1)
-            seen = self.see(ids, Call(layout, ids.new_zeros(1)), cache, PROBE_ROWS)
-            ours = {"explicit rows": seen.logits, "unembedding": base.unembed(seen.states[:, :PROBE_ROWS])}
-            # Once more behind cached rows: a linear that runs over the cache shows itself there.
-            self.see(ids[:, :1], Call(Layout.linear(1, 1), ids.new_full((1,), PROBE_ROWS)), cache, 1)
-        except (TypeError, ValueError, RuntimeError, NotImplementedError, IndexError, AttributeError) as error:
-            raise UnsupportedBase(
-                f"{name} does not take explicit rows, masks and positions ({type(error).__name__}: "
-                f"{str(error).splitlines()[0] if str(error) else 'no message'}); give a decoder-only attention model"
-            ) from error
-        for what, logits in ours.items():
-            apart = ((logits - own).float().norm() / own.float().norm()).item()
-            if not apart <= PROBE_TOLERANCE.get(base.dtype, 0.1):
-                raise UnsupportedBase(
-                    f"{name} gives other logits through {what} than through its own forward (relative distance "
-                    f"{apart:.1e}), so nothing could be verified; give a decoder-only attention model"
-                )
+    def guess(self, previous: Tensor, states: Tensor, place: int, tokens: Tensor | None) -> Tensor:
+        """See `DraftingModel.guess`: the sampler head's, alike at every place."""
+        return rank(self.base.head, self.sample(previous, states), tokens)
 
 
 def tiles(batch: int, rows: int) -> Iterator[tuple[slice, list[slice]]]:
@@ -236,39 +157,6 @@ def tiles(batch: int, rows: int) -> Iterator[tuple[slice, list[slice]]]:
     turns = [slice(start, min(start + most, rows)) for start in range(0, rows, most)]
     for start in range(0, batch, together):
         yield slice(start, min(start + together, batch)), turns
-
-
-class Placed(NamedTuple):
-    """What a step runs on, cache slots apart."""
-
-    ids: Tensor
-    """(B, R) int64: real rows."""
-    offsets: Tensor
-    """(T - R,) int64 of the masks."""
-    positions: Tensor
-    """(B, T) int64."""
-    sight: Any
-    """Masks for the base's attention; None: everything is seen."""
-    kept: Tensor
-    """Rows that get logits, int64."""
-
-
-def _step(model: MaskModel, placed: Placed, cache: SlotCache) -> tuple[Tensor, Tensor]:
-    """Logits and states of rows whose slots are known: the part of `see` that may be compiled."""
-    ids, offsets, positions, sight, kept = placed
-    base = model.base
-    if sight is not None:
-        # Compiled, the width of the sight is a symbol that stands for every number of slots.
-        cache.placement.used = (next(iter(sight.values())) if isinstance(sight, dict) else sight).shape[-1]
-    embeds = base.embedding(ids)
-    if not len(offsets):
-        seen = base.run(embeds, positions, sight, cache, kept)
-    else:
-        masks = model.adapter.masks[offsets].to(embeds.dtype)
-        embeds = torch.cat((embeds, masks.expand(len(ids), -1, -1)), dim=1)
-        with model.gate.open(len(ids), embeds.shape[1], ids.shape[1]):
-            seen = base.run(embeds, positions, sight, cache, kept)
-    return seen.logits, seen.states
 
 
 def _shape(linear: nn.Module) -> tuple[int, int]:

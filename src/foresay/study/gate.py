@@ -27,7 +27,7 @@ def cells(start: Cell) -> list[Cell]:
 @torch.no_grad()
 def measure(subject: Subject) -> Iterator[Point]:
     """Next-token loss, and rows changed."""
-    core, cell = subject.model.core, subject.cell
+    core, cell = subject.model.masks, subject.cell
     rows, changed, loss = 0, 0, 0.0
     for batch in subject.material.heldout_batches(cell.train, core.base.device):
         for pack in packs(batch, core.config.num_masks):

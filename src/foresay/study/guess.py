@@ -35,7 +35,7 @@ def cells(start: Cell) -> list[Cell]:
 @torch.no_grad()
 def measure(subject: Subject) -> Iterator[Point]:
     """Ranks, 1 the best, of every held-out label."""
-    core, cell = subject.model.core, subject.cell
+    core, cell = subject.model.masks, subject.cell
     ranks: dict[int, list[Tensor]] = defaultdict(list)
     for batch in subject.material.heldout_batches(cell.train, core.base.device):
         found, masks = true_ranks(core, batch, cell)

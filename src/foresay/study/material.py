@@ -41,7 +41,7 @@ class Material:
         require(recipe.train.heldout >= 1, "heldout is 0; a study measures on held-out examples, so give 1 or more")
         examples, heldout = split(read_parts(recipe, model), recipe.train.heldout, SPLIT_SEED)
         check_prompts(model.core, [prompt.ids for prompt in prompts], DecodeConfig())
-        check_labels(model.core, examples[:PROBED])
+        check_labels(model.masks, examples[:PROBED])
         return cls(examples, heldout, tuple(prompts), max_new_tokens, model.fingerprints(), examples.content)
 
     def identity(self, recipe: Recipe) -> dict[str, Any]:

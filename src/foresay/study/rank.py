@@ -22,7 +22,7 @@ def cells(start: Cell) -> list[Cell]:
 
 def measure(subject: Subject) -> Iterator[Point]:
     """Tokens per step, quadratic, and what the adapter weighs."""
-    label, core = subject.cell.label, subject.model.core
+    label, core = subject.cell.label, subject.model.masks
     yield from by_masks(subject, label, "quadratic")
     adapter, base = core.adapter, _weights(core.model)
     parts = {"LoRA": _weights(adapter.loras), "sampler": _weights(adapter.sampler), "masks": adapter.masks.numel()}

@@ -41,7 +41,7 @@ def run_cell(study: Study, cell: Cell, recipe: Recipe, material: Material, watch
     if 0 in moments:
         measure(Progress())
     passes = everywhere if cell.variant == "standard" else two_pass
-    objective = MaskObjective(model.core, material.examples, recipe.train, recipe.losses, passes)
+    objective = MaskObjective(model.masks, material.examples, recipe.train, recipe.losses, passes)
     Trainer(objective, recipe.train, measure).run()
     return points
 
@@ -58,4 +58,4 @@ def see_dummies(model: MultiTokenModel) -> None:
         raise ConfigError(f"the tokenizer of {model.base_name} has no token for {DUMMY!r}, which stands for masks")
     with torch.no_grad():
         dummy = model.core.base.embedding(torch.tensor(ids[-1:], device=model.core.base.device))
-        model.core.adapter.masks.copy_(dummy.expand_as(model.core.adapter.masks))
+        model.masks.adapter.masks.copy_(dummy.expand_as(model.masks.adapter.masks))

@@ -33,6 +33,12 @@ STATE, PREFIX, RUN = "state.json", "checkpoint-", "run.json"
 log = logging.getLogger("foresay")
 
 
+def run_folder(out: Path) -> Path:
+    """Where the state of a run is kept until it is over: beside `out`."""
+    out = out.resolve()
+    return out.with_name(f"{out.name}.run")
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
     """The checkpoints of one run, in a folder of their own."""

@@ -7,12 +7,14 @@ from foresay.verbs.evaluate import EvalCommand
 from foresay.verbs.export import ExportCommand
 from foresay.verbs.generate import GenerateCommand
 from foresay.verbs.info import DemoCommand, InfoCommand
+from foresay.verbs.pretrain import PretrainCommand
 from foresay.verbs.study import StudyCommand
 from foresay.verbs.train import CompressCommand, TrainCommand
 
 VERBS: dict[str, type] = {
     "demo": DemoCommand,
     "train": TrainCommand,
+    "pretrain": PretrainCommand,
     "data": DataCommand,
     "generate": GenerateCommand,
     "compress": CompressCommand,

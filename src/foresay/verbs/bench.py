@@ -107,7 +107,7 @@ class CalibrateCommand:
         cells = dict.fromkeys(rounded(core, size, length) for size in self.batch_sizes for length in self.contexts)
         with progress_bar(ERR) as bar:
             curves = [calibrate(core, *cell, self.seconds, calibration_watch(bar)) for cell in cells]
-        known = prior(core.acceptance, core.config.num_masks)
+        known = prior(core.acceptance, core.config.drafts)
         if self.json:
             content = [
                 {"batch_size": curve.batch_size, "context_tokens": curve.context_tokens}

@@ -66,7 +66,7 @@ class EvalCommand:
     def _evaluate(self, model: MultiTokenModel) -> Evaluation:
         prompts = self.chosen.load(model, 40 if self.full else 4, "test")
         with progress_bar(ERR) as bar:
-            counts = len(self.evaluation.masks) or model.core.config.num_masks
+            counts = len(self.evaluation.masks) or model.core.config.drafts
             task = bar.add_task("decoding", total=len(prompts) * counts)
             return evaluate(model, prompts, self.evaluation, lambda answered: bar.advance(task, answered))
 

@@ -23,7 +23,7 @@ from foresay.recipe_file import as_yaml
 from foresay.terminal import ERR, OUT, print_json
 from foresay.verbs.opening import Chosen, Model, Opening
 from foresay.view.bars import progress_bar
-from foresay.view.training import TrainingView, rates
+from foresay.view.training import AdapterLines, TrainingView, rates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ class TrainCommand:
         if self.prompts is not None:
             tokenizer = MultiTokenModel.from_base(self.base, MTPConfig(rank=1)).require_tokenizer()
             prompts = file_prompts(self.prompts, tokenizer)
-        view = TrainingView(ERR, self.train.steps)
+        view = TrainingView(ERR, self.train.steps, AdapterLines())
         with view.showing():
             done = adapt(recipe, view.tell, prompts, told=lambda said: ERR.print(said, highlight=False))
         if done.leads:

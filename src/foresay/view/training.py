@@ -1,36 +1,41 @@
 """The live view of a training run."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Generic, TypeVar
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
 from rich.text import Text
 
 from foresay.heldout import Measured
+from foresay.pretrain import Reading
 from foresay.run import News
 
+N = TypeVar("N", News, Reading)
 RECENT = 20
 """Steps that rows per second are averaged over."""
 
 
-class TrainingView:
-    """Steps, loss parts, rows per second and tokens per step, redrawn in place; on a plain stream now and then."""
+class TrainingView(Generic[N]):
+    """Steps, losses and what was measured, redrawn in place; on a plain stream what is new, now and then."""
 
-    def __init__(self, console: Console, steps: int) -> None:
+    def __init__(self, console: Console, steps: int, say: Callable[[N], list[Text]]) -> None:
+        """`say` puts what is told after a step into lines; what is told has the run's `progress`."""
         self._console, self._steps = console, steps
-        self._bar = Progress(
+        self._say: Callable[[N], list[Text]] = say
+        self._bar = ProgressBar(
             TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
         )
         self._task = self._bar.add_task("training", total=steps)
         self._live: Live | None = None
-        self._last, self._decoded = 0, -1
-        self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
+        self._last, self._printed = 0, set[str]()
 
     @contextmanager
-    def showing(self) -> Iterator["TrainingView"]:
+    def showing(self) -> Iterator["TrainingView[N]"]:
         """Draw while the block runs, from the first step on."""
         try:
             yield self
@@ -38,34 +43,43 @@ class TrainingView:
             if self._live is not None:
                 self._live.stop()
 
-    def tell(self, news: News) -> None:
+    def tell(self, news: N) -> None:
         """Show the state after a step."""
-        progress = news.progress
-        self._recent.append((progress.losses.rows, progress.step_seconds))
-        self._bar.update(self._task, completed=progress.step)
+        step, lines = news.progress.step, self._say(news)
+        self._bar.update(self._task, completed=step)
         if self._console.is_terminal:
-            lines = Group(self._bar, *self._training(news), *decode_lines(news))
+            drawn = Group(self._bar, *lines)
             if self._live is None:
-                self._live = Live(lines, console=self._console, refresh_per_second=4)
+                self._live = Live(drawn, console=self._console, refresh_per_second=4)
                 self._live.start()
-            self._live.update(lines)
-            return
-        if progress.step - self._last >= max(self._steps // 10, 1) or progress.step == self._steps != self._last:
-            self._last = progress.step
-            self._console.print(f"step {progress.step}/{self._steps}", *self._training(news), sep="  ")
-        if news.measured and news.measured.step > self._decoded:
-            self._decoded = news.measured.step
-            self._console.print(*decode_lines(news), sep="\n")
+            self._live.update(drawn)
+        elif step - self._last >= max(self._steps // 10, 1) or step == self._steps:
+            self._print(step, lines)
 
-    def _training(self, news: News) -> list[Text]:
-        progress = news.progress
-        losses = progress.losses
+    def _print(self, step: int, lines: list[Text]) -> None:
+        fresh = [line for line in lines if line.plain not in self._printed]
+        self._printed = {line.plain for line in lines}
+        if fresh:
+            self._last = step
+            self._console.print(f"step {step}/{self._steps}", *fresh, sep="\n  ")
+
+
+class AdapterLines:
+    """Loss parts, mask rows per second, and what was decoded: the lines of an adapter's training."""
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
+
+    def __call__(self, news: News) -> list[Text]:
+        """The lines after a step."""
+        progress, losses = news.progress, news.progress.losses
+        self._recent.append((losses.rows, progress.step_seconds))
         parts = {"base": losses.base, "sampler": losses.sampler, "consistency": losses.consistency}
         figures = "  ".join(f"{name} {value:.3f}" for name, value in parts.items())
         rows, seconds = (sum(values) for values in zip(*self._recent))
         speed = f"{rows / seconds:,.0f} mask rows/s" if seconds else ""
         pace = f"rate {progress.learning_rate:.1e}  gradient {progress.gradient_norm:.2f}  {speed}"
-        return [Text(f"loss {losses.total:.3f}  ({figures})"), Text(pace)]
+        return [Text(f"loss {losses.total:.3f}  ({figures})"), Text(pace), *decode_lines(news)]
 
 
 def decode_lines(news: News) -> list[Text]:
@@ -95,3 +109,19 @@ def shares(found: Measured, given_previous: bool) -> str:
 
 def _kept(best: Measured) -> str:
     return f"  kept: step {best.step} with {best.mean:.2f}"
+
+
+def pretraining_lines(reading: Reading) -> list[Text]:
+    """Losses, speed and bits per byte."""
+    progress = reading.progress
+    losses = Text(
+        f"loss {progress.losses.total:.3f}  (head 1 {progress.losses.base:.3f})  rate {progress.learning_rate:.1e}  "
+        f"{reading.tokens_per_second:,.0f} tokens per second"
+    )
+    if not reading.bits_per_byte:
+        return [losses, Text("bits per byte: not measured yet", style="dim")]
+    return [losses, Text(f"bits per byte of held-out examples: {_by_domain(reading.bits_per_byte)}", style="bold")]
+
+
+def _by_domain(figures: dict[str, float]) -> str:
+    return "  ".join(f"{domain} {value:.2f}" for domain, value in figures.items())

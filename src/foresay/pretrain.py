@@ -1,0 +1,244 @@
+"""The verb `pretrain`: a whole model from random weights, with one head or several (paper B)."""
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from foresay import artefact
+from foresay.config import DataConfig, HeadsConfig, PretrainConfig
+from foresay.errors import ConfigError
+from foresay.families import family_of
+from foresay.heldout import HeldOut, heldout_prompts
+from foresay.model import MultiTokenModel
+from foresay.modelling.blank import blank_model, named_tokenizer, read_config
+from foresay.modelling.heads import HeadsModel
+from foresay.prompts import Prompt
+from foresay.provenance import provenance
+from foresay.training.checkpoint import Checkpoints, run_folder
+from foresay.training.corpus import Part, Report, read, split
+from foresay.training.data import Encoder, Example
+from foresay.training.heads import HeadsObjective
+from foresay.training.held_out import bits_per_byte
+from foresay.training.parallel import Ranks, joined
+from foresay.training.progress import Progress
+from foresay.training.source import Source
+from foresay.training.token_rows import token_rows
+from foresay.training.train import Trainer
+
+MAY_CHANGE = {"chunk_rows", "eval_every", "save_every", "keep_checkpoints", "save_dtype", "parallel"}
+"""Settings that a run may go on with otherwise than it was begun: they do not change what is learnt."""
+DECODED, DECODED_TOKENS = 4, 64
+"""Held-out examples of each domain that are decoded at the end, and most tokens of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainRecipe:
+    """What to make, from what, where to."""
+
+    config: str
+    """A folder with a Hugging Face config.json and a tokenizer, or such a JSON file."""
+    data: tuple[str | Path, ...]
+    """Files, folders or hub ids, with settings as `Source.parse` reads them."""
+    out: Path
+    tokenizer: str = ""
+    """A folder, a hub id or `bytes`; empty: beside the config."""
+    heads: HeadsConfig = field(default_factory=HeadsConfig)
+    train: PretrainConfig = field(default_factory=PretrainConfig)
+    reading: DataConfig = field(default_factory=DataConfig)
+    overwrite: bool = False
+    restart: bool = False
+    """Forget the checkpoints that an interrupted run left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a watcher of a run is told after a step."""
+
+    progress: Progress
+    tokens_per_second: float
+    """Trained so far."""
+    bits_per_byte: dict[str, float]
+    """By domain, of held-out examples, by head 1; empty before the first measurement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrained:
+    """What a run leaves."""
+
+    folder: Path
+    parameters: int
+    tokens: int
+    """In the data; a run may go over them several times."""
+    last: Reading
+    tokens_per_step: dict[str, float]
+    """By domain, decoded for real with all heads; empty for one head."""
+    leads: bool = True
+
+
+def pretrain(
+    recipe: PretrainRecipe,
+    watch: Callable[[Reading], None] = lambda reading: None,
+    stop: Callable[[Progress], bool] = lambda progress: False,
+    told: Callable[[Report], None] = lambda report: None,
+) -> Pretrained:
+    """Train a model and save it as an ordinary checkpoint, with its other heads beside it.
+
+    `watch` is told of every step, `stop` may end the run early, `told` hears what became of the rows of each source.
+    A run that was killed goes on at its last checkpoint, exactly, when it is started again with the same recipe.
+    Raises DataError, ArtefactError, ConfigError, BaseNotFound, UnsupportedBase; then nothing is written.
+    """
+    with joined(recipe.train.parallel) as ranks:
+        return _pretrain(recipe, watch, stop, told, ranks)
+
+
+def _pretrain(
+    recipe: PretrainRecipe,
+    watch: Callable[[Reading], None],
+    stop: Callable[[Progress], bool],
+    told: Callable[[Report], None],
+    ranks: Ranks,
+) -> Pretrained:
+    place, config = run_folder(recipe.out), recipe.train
+    artefact.check_writable(recipe.out, recipe.overwrite)
+    tokenizer = named_tokenizer(recipe.config, recipe.tokenizer)
+    model = _blank(recipe, tokenizer)
+    parts = _read(recipe, tokenizer, model)
+    for part in parts if ranks.leads else ():
+        told(part.report)
+    examples, heldout = split(parts, config.heldout, config.seed)
+    rows = token_rows(examples, config.length)
+    objective = HeadsObjective(model, rows, config)
+    identity = _identity(recipe, rows, tokenizer)
+    checkpoints = Checkpoints(place, identity, config.keep_checkpoints)
+    if recipe.restart and ranks.leads:
+        checkpoints.remove()
+    run = _Run(recipe, model, tokenizer, heldout, watch, stop, ranks)
+    last = Trainer(objective, config, run.after_step, ranks, checkpoints).run()
+    pretrained = run.finish(last, rows.numel(), [part.described for part in parts])
+    if ranks.leads:
+        checkpoints.remove()
+    return pretrained
+
+
+def _blank(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> HeadsModel:
+    """Trunk and heads with random weights, all of them to be trained."""
+    config = recipe.train
+    base = blank_model(read_config(recipe.config), tokenizer, recipe.heads, config.added_layers, config.seed)
+    base = base.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+    model = HeadsModel.from_base(base, recipe.heads, config.seed)
+    if config.length > model.base.limits[0]:
+        raise ConfigError(
+            f"length is {config.length} and the config's model reads {model.base.limits[0]} tokens; shorten the rows, "
+            "or raise max_position_embeddings"
+        )
+    if config.length <= recipe.heads.heads:
+        raise ConfigError(f"length is {config.length} for {recipe.heads.heads} heads; give longer rows")
+    return model.requires_grad_(True)
+
+
+def _read(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase, model: HeadsModel) -> list[Part]:
+    encoder = Encoder(tokenizer, recipe.train.length, frozenset(model.base.stop_tokens))
+    sources = [Source.parse(str(text), recipe.reading.columns) for text in recipe.data]
+    return [read(source, encoder, recipe.reading.strict) for source in sources]
+
+
+def _identity(recipe: PretrainRecipe, rows: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What a run is: whatever could change a weight, and nothing that cannot."""
+    return {
+        "model": read_config(recipe.config),
+        "data": {"rows": len(rows), "sha256": hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:16]},
+        "tokenizer": hashlib.sha256(repr(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16],
+        **asdict(recipe.heads),
+        **{name: value for name, value in asdict(recipe.train).items() if name not in MAY_CHANGE},
+    }
+
+
+@dataclass(slots=True)
+class _Run:
+    """What happens beside the steps: measurements, news, the folder."""
+
+    recipe: PretrainRecipe
+    model: HeadsModel
+    tokenizer: PreTrainedTokenizerBase
+    heldout: Sequence[Example]
+    watch: Callable[[Reading], None]
+    stop: Callable[[Progress], bool]
+    ranks: Ranks
+    bits: dict[str, float] = field(default_factory=dict)
+
+    def after_step(self, progress: Progress) -> bool:
+        every = self.recipe.train.eval_every
+        if every and progress.step % every == 0:
+            self.measure()
+        self.tell(progress)
+        return self.stop(progress)
+
+    def measure(self) -> None:
+        """Bits per byte as the model is now: only the leading process speaks of them."""
+        if self.ranks.leads:
+            self.bits = bits_per_byte(self.model.base, self.tokenizer, self.heldout)
+
+    def tell(self, progress: Progress) -> Reading:
+        """Tell the watcher, once for all processes."""
+        config = self.recipe.train
+        trained = progress.step * config.rows * config.length
+        reading = Reading(progress, trained / max(progress.seconds, 1e-9), self.bits)
+        if self.ranks.leads:
+            self.watch(reading)
+        return reading
+
+    def finish(self, last: Progress, tokens: int, data: list[dict[str, Any]]) -> Pretrained:
+        """Measure, decode and save what was trained."""
+        self.model.requires_grad_(False)
+        self.measure()
+        reading, rates = self.tell(last), dict[str, float]()
+        whole = MultiTokenModel(self.model, self.tokenizer, artefact.HERE)
+        if self.ranks.leads:
+            rates = self._decode(whole) if self.model.config.drafts else {}
+            self._save(whole, last, rates, data)
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        return Pretrained(self.recipe.out, parameters, tokens, reading, rates, self.ranks.leads)
+
+    def _decode(self, whole: MultiTokenModel) -> dict[str, float]:
+        """Tokens per step by domain, on the first held-out examples of each."""
+        taken: dict[str, list[Prompt]] = {}
+        for prompt in heldout_prompts(self.heldout):
+            taken.setdefault(prompt.domain, []).append(prompt)
+        prompts = tuple(prompt for some in taken.values() for prompt in some[:DECODED])
+        return HeldOut(prompts, DECODED_TOKENS, len(prompts)).measure(whole).tokens_per_step
+
+    def _save(
+        self, whole: MultiTokenModel, last: Progress, rates: dict[str, float], data: list[dict[str, Any]]
+    ) -> None:
+        """Write the ordinary checkpoint, its card, and the other heads beside it."""
+        recipe, dtype = self.recipe, getattr(torch, self.recipe.train.save_dtype)
+        made = provenance(
+            config=read_config(recipe.config),
+            heads=asdict(recipe.heads),
+            train=asdict(recipe.train),
+            data=data,
+            steps=last.step,
+            seconds=round(last.seconds, 1),
+            bits_per_byte={name: round(value, 4) for name, value in self.bits.items()},
+            tokens_per_step={name: round(value, 3) for name, value in rates.items()},
+        )
+        settings = artefact.Settings(
+            mtp=recipe.heads,
+            base=artefact.HERE,
+            fingerprints=whole.fingerprints(),
+            acceptance=self.model.acceptance,
+            provenance=made,
+            family=family_of(recipe.heads),
+        )
+        with artefact.replacing(recipe.out, recipe.overwrite) as fresh:
+            base = self.model.model
+            ordinary = base if dtype == base.dtype else copy.deepcopy(base).to(dtype)
+            ordinary.save_pretrained(fresh)
+            self.tokenizer.save_pretrained(fresh)
+            artefact.write(fresh, self.model, settings, dtype)

@@ -1,0 +1,93 @@
+"""All heads of a model as something to train, one head's logits at a time (paper B, section 2 and figure 2).
+
+The trunk runs forward once. Its states are cut off from its graph; each head in turn runs forward, pays, and runs
+backward onto them; then the trunk runs backward once with what has gathered there. Heads that hang on one another are
+cut likewise, and go backward from the one farthest from the trunk.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from foresay.config import PretrainConfig
+from foresay.modelling.heads import HeadsModel
+from foresay.training.losses import Losses, backward_in_chunks, cross_entropy
+from foresay.training.objective import Objective
+from foresay.training.parallel import Ranks
+from foresay.training.token_rows import row_batches
+
+Pay = Callable[[int, Tensor], None]
+"""(head, its states (B, T, D) behind the tail): add the gradient of its loss to whatever they were made from."""
+
+
+def head_by_head(model: HeadsModel, ids: Tensor, pay: Pay) -> None:
+    """Add the gradients of every head's loss on the sequences `ids` (B, T) int64, in the paper's order."""
+    points, call = model.points(ids)
+    for point in reversed(points):
+        if point.head:
+            pay(point.head, model.tail(point.leaf))
+        if point is points[0]:
+            for head, made in model.branches(point.leaf, call):
+                leaf = made.detach().requires_grad_()
+                pay(head, model.tail(leaf))
+                made.backward(leaf.grad)  # type: ignore[no-untyped-call]
+        point.made.backward(point.leaf.grad)  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadsObjective(Objective[Tensor]):
+    """Pretraining: every token of every row, by every head, all heads alike (paper B, section 2)."""
+
+    model: HeadsModel
+    rows: Tensor
+    """(N, length) int32: see `token_rows`."""
+    config: PretrainConfig
+
+    @property
+    def trained(self) -> nn.Module:
+        """Trunk and heads."""
+        return self.model
+
+    def optimizer(self) -> Optimizer:
+        """AdamW; only matrices decay (paper B, table S13: betas 0.9 and 0.95)."""
+        parameters = list(self.model.parameters())
+        groups = [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.config.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.95))
+
+    def batches(self) -> Iterator[Tensor]:
+        """See `row_batches`."""
+        config = self.config
+        return row_batches(self.rows, config.rows, config.seed, self.model.base.device)
+
+    def step(self, batch: Tensor, number: int, ranks: Ranks) -> Losses:
+        """See `Objective.step`: `base` is what head 1 pays, `total` the sum over heads."""
+        losses, (count, length) = Losses(), batch.shape
+        own = batch[ranks.rank :: ranks.world]
+        for ids in torch.split(own, self.config.chunk_rows or count) if len(own) else ():
+
+            def pay(head: int, states: Tensor, ids: Tensor = ids) -> None:
+                rows, targets = states[:, :-head].flatten(0, 1), ids[:, head:].flatten()
+
+                def loss(some: slice, states: Tensor) -> Tensor:
+                    logits = self.model.logits(head, states)
+                    paid = cross_entropy(logits, targets[some]).sum() / (count * (length - head))
+                    losses.add(Losses(base=paid.item() if head == 1 else 0.0, total=paid.item()))
+                    return paid
+
+                backward_in_chunks(rows, self.model.base.vocabulary, loss)
+
+            with self.autocast():
+                head_by_head(self.model, ids, pay)
+        return losses
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Products in bfloat16 where asked for; weights, sums and losses stay float32."""
+        device = self.model.base.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.config.dtype == "bfloat16", cache_enabled=False)
