@@ -2,16 +2,18 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from foresay.artefact import check_writable
-from foresay.config import DataConfig, DecodeConfig, LossConfig, MTPConfig, TrainConfig
+from foresay.config import DataConfig, DecodeConfig, LoadConfig, LossConfig, MTPConfig, TrainConfig
 from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.session import Generation
+from foresay.errors import ConfigError
 from foresay.metrics import tally
 from foresay.model import MultiTokenModel
+from foresay.modelling.quantize import quantization_of
 from foresay.probe import PROBED, check_labels
 from foresay.prompts import Prompt, by_domain
 from foresay.provenance import provenance
@@ -41,6 +43,7 @@ class Recipe:
     losses: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     reading: DataConfig = field(default_factory=DataConfig)
+    loading: LoadConfig = field(default_factory=LoadConfig)
     overwrite: bool = False
     restart: bool = False
     """Forget the checkpoints that an interrupted run left."""
@@ -142,8 +145,10 @@ def _adapt(
 def _open(recipe: Recipe) -> MultiTokenModel:
     """A fresh adapter on the base, whose layers are sharded where the recipe says so."""
     config, sharded = recipe.train, recipe.train.parallel == "fsdp"
-    device = "cpu" if sharded else None
-    model = MultiTokenModel.from_base(recipe.base, recipe.mtp, dtype=config.dtype, seed=config.seed, device=device)
+    loading = replace(recipe.loading, device="cpu") if sharded else recipe.loading
+    model = MultiTokenModel.from_base(recipe.base, recipe.mtp, None, config.dtype, config.seed, loading)
+    if sharded and quantization_of(model.core.model.config):
+        raise ConfigError("parallel is fsdp, which shards no quantised weights; give --parallel ddp or a plain base")
     model.fingerprints()  # Of whole weights: shards have no fingerprint.
     if sharded:
         shard(model.core)
@@ -158,6 +163,7 @@ def _identity(recipe: Recipe, model: MultiTokenModel, examples: Sequence[Example
     train = {name: value for name, value in asdict(recipe.train).items() if name not in MAY_CHANGE}
     return {
         "base": asdict(model.fingerprints()),
+        "quantization": quantization_of(model.core.model.config),
         "data": {"examples": len(examples), "sha256": content.hexdigest()[:16]},
         **asdict(recipe.mtp),
         **asdict(recipe.losses),

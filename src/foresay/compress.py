@@ -25,7 +25,7 @@ def compress(model: MultiTokenModel, rank: int, prompts: Sequence[Prompt]) -> Mu
     for narrow, pair in zip(core.adapter.pairs, wide.adapter.pairs):
         narrow.approximate(pair)
     made = model.provenance | {"compressed_from_rank": wide.config.rank}
-    compressed = MultiTokenModel(core, model.tokenizer, model.base_name, made)
+    compressed = MultiTokenModel(core, model.tokenizer, model.base_name, made, model.base_adapter)
     wide.equip(False)
     rates = measure_acceptance(compressed, prompts)
     compressed.provenance["tokens_per_step"] = {name: round(rate, 3) for name, rate in rates.items()}

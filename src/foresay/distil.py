@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from foresay.artefact import fingerprint
 from foresay.config import DataConfig, DecodeConfig, SampleConfig, require_at_least
 from foresay.decoding.generate import generate
 from foresay.decoding.session import Generation, How
@@ -94,7 +93,7 @@ class Distiller:
         """Write down what the folder is for, or see that it is for this."""
         found = json.loads(json.dumps({
             "model": self.model.base_name,
-            "fingerprints": asdict(fingerprint(self.model.core.model, self.model.tokenizer)),
+            "fingerprints": asdict(self.model.fingerprints()),
             "data": [source.describe() for source in self.sources],
             **asdict(self.config), **asdict(self.decode), **asdict(self.sample), **asdict(self.reading),
         }))  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from foresay.config import DataConfig, LossConfig, MTPConfig, TrainConfig
+from foresay.config import DataConfig, LoadConfig, LossConfig, MTPConfig, TrainConfig
 from foresay.errors import ConfigError
 
 
@@ -30,7 +30,7 @@ def with_config(arguments: list[str]) -> list[str]:
         raise ConfigError(f"config {path} cannot be read ({why}); give a YAML file of settings") from error
     if not isinstance(content, dict):
         raise ConfigError(f"config {path} holds no settings; write one `name: value` a line")
-    kinds = (MTPConfig, LossConfig, TrainConfig, DataConfig)
+    kinds = (MTPConfig, LossConfig, TrainConfig, DataConfig, LoadConfig)
     defaults = {entry.name: entry.default for kind in kinds for entry in fields(kind)}
     settings = {str(key).replace("-", "_"): value for key, value in content.items()}
     unknown = sorted(settings.keys() - defaults.keys())

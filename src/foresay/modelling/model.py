@@ -15,6 +15,7 @@ from foresay.modelling.base import Base, Rows
 from foresay.modelling.cache import KeptCache, SlotCache
 from foresay.modelling.compiling import check_compiler, compile_for, let_grow
 from foresay.modelling.gate import Gate
+from foresay.modelling.guest import linear_in
 from foresay.modelling.lora import GatedLora
 from foresay.modelling.sampler import build_sampler
 
@@ -249,7 +250,7 @@ def _step(model: MaskModel, placed: Placed, cache: SlotCache) -> tuple[Tensor, T
 
 
 def _shape(linear: nn.Module) -> tuple[int, int]:
-    """(inputs, outputs) of a linear; GPT-2's Conv1D keeps its weight transposed."""
-    weight: Tensor = linear.weight  # type: ignore[assignment]
-    rows, columns = weight.shape
-    return (columns, rows) if isinstance(linear, nn.Linear) else (rows, columns)
+    """(inputs, outputs) of a linear or of the one that PEFT put something around."""
+    inner: Any = linear_in(linear)
+    # Quantised weights are packed: their own shape says little.
+    return (inner.in_features, inner.out_features) if isinstance(inner, nn.Linear) else (inner.nx, inner.nf)

@@ -11,6 +11,7 @@ from foresay.artefact import SETTINGS
 from foresay.config import DataConfig, DecodeConfig, DType, MTPConfig, SampleConfig, TrainConfig, require_at_least
 from foresay.distil import DistilConfig, Distiller
 from foresay.model import MultiTokenModel
+from foresay.modelling.guest import Guest
 from foresay.modelling.load import NANO, load_stop_tokens, load_tokenizer
 from foresay.preview import limited, preview
 from foresay.terminal import ERR, OUT, print_json
@@ -39,7 +40,7 @@ class PreviewCommand:
     """
 
     base: Base
-    """The base whose tokenizer and chat template are used: a folder, a hub id or nano."""
+    """The base whose tokenizer and chat template are used: a folder, a hub id or nano, or a PEFT LoRA of your own."""
     data: tuple[str, ...]
     """Files, folders or hub ids, with settings as in `foresay train`."""
     examples: int = 2
@@ -60,9 +61,10 @@ class PreviewCommand:
 
     def run(self) -> int:
         """Read and show."""
-        tokenizer = load_tokenizer(self.base)
+        guest = Guest.find(self.base)
+        tokenizer = load_tokenizer(guest.base, guest.adapter)
         sources = [limited(Source.parse(text, self.reading.columns), self.rows) for text in self.data]
-        encoder = Encoder(tokenizer, self.max_length, load_stop_tokens(self.base))
+        encoder = Encoder(tokenizer, self.max_length, load_stop_tokens(guest.base))
         seen = preview(sources, encoder, self.anchors, self.examples, self.reading.strict)
         if self.json:
             for_json = asdict(seen)

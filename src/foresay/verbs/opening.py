@@ -1,6 +1,6 @@
 """Options that several verbs share: which model is opened, and which prompts are decoded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +9,7 @@ import tyro
 
 from foresay.config import (
     DType,
+    LoadConfig,
     require,
     require_at_least,
 )
@@ -28,13 +29,16 @@ class Opening:
     """Dtype of base and adapter."""
     threads: int = 0
     """CPU threads; 0 leaves it to torch."""
+    loading: LoadConfig = field(default_factory=LoadConfig)
 
     def open(self, folder: str, dtype: DType | None = None) -> MultiTokenModel:
         """The model in `folder`."""
         require(self.threads >= 0, f"threads is {self.threads}; give 1 or more, or 0 to leave it to torch")
         if self.threads:
             torch.set_num_threads(self.threads)
-        return MultiTokenModel.from_pretrained(folder, self.base or None, dtype=dtype or self.dtype)
+        return MultiTokenModel.from_pretrained(
+            folder, self.base or None, dtype=dtype or self.dtype, loading=self.loading
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
