@@ -206,8 +206,8 @@ def check_quantization(settings: Settings, quantization: str, folder: Path) -> N
     """Warn when the base is quantised otherwise than in training: drafts may be worse, the output stays the base's."""
     if settings.quantization != quantization:
         log.warning(
-            "the adapter in %s was trained on %s, and this base is %s: fewer drafts may be kept; the output is that of "
-            "the base as it is loaded",
+            "the adapter in %s was trained on a base that is %s, and this one is %s: fewer drafts may be "
+            "kept; the output is that of the base as it is loaded",
             folder,
             *(f"quantised to {how}" if how else "not quantised" for how in (settings.quantization, quantization)),
         )
