@@ -45,9 +45,15 @@ def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
     )
     if tokenizer is None:
         return found
+    spoken = tokenizer_fingerprints(tokenizer)
+    return replace(found, tokenizer=spoken.tokenizer, chat_template=spoken.chat_template)
+
+
+def tokenizer_fingerprints(tokenizer: PreTrainedTokenizerBase) -> Fingerprints:
+    """Fingerprints of a tokenizer alone."""
     template = tokenizer.chat_template
-    return replace(
-        found,
+    return Fingerprints(
+        base=None,
         tokenizer=_short_hash(json.dumps(sorted(tokenizer.get_vocab().items()))),
         chat_template=_short_hash(template) if isinstance(template, str) else None,
     )
