@@ -18,6 +18,7 @@ from foresay import artefact
 from foresay.config import DecodeConfig, MTPConfig
 from foresay.decoding.generate import generate
 from foresay.errors import ArtefactError, ForesayError
+from foresay.fingerprint import fingerprint
 from foresay.model import MultiTokenModel
 from foresay.modelling.base import Base
 from foresay.modelling.load import load_tokenizer
@@ -170,7 +171,7 @@ def test_other_shapes_are_refused(saved: Path) -> None:
 
 def test_the_base_is_the_same_in_bfloat16() -> None:
     rounded = LLAMA.model().to(torch.bfloat16)
-    assert artefact.fingerprint(rounded, None) == artefact.fingerprint(LLAMA.model(), None)
+    assert fingerprint(rounded, None) == fingerprint(LLAMA.model(), None)
 
 
 @pytest.fixture

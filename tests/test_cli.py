@@ -685,7 +685,7 @@ def test_info_prints_one_object(at: At, run: Run) -> None:
     assert content["settings"] == {"num_masks": 3, "rank": 2, "alpha": 0.0, "sampler": "residual", "train_masks": True}
     assert content["provenance"]["settings"]["steps"] == 2
     assert content["provenance"]["settings"]["data"][0]["name"] == "data.jsonl"
-    assert content["fingerprints"].keys() == {"base", "tokenizer", "chat_template"}
+    assert content["fingerprints"].keys() == {"base", "tokenizer", "chat_template", "embeddings", "base_adapter"}
 
 
 def test_info_prints_a_page(at: At, run: Run) -> None:

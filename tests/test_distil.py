@@ -15,6 +15,8 @@ import pytest
 from foresay.config import DecodeConfig, SampleConfig
 from foresay.decoding.generate import generate
 from foresay.distil import SETTINGS, DistilConfig, Distiller
+from foresay.engines.engine import Task
+from foresay.engines.local import LocalEngine
 from foresay.errors import DataError
 from foresay.model import MultiTokenModel
 from foresay.prompts import encode
@@ -23,8 +25,7 @@ from foresay.training.data import TEXT_PROMPT_TOKENS, Encoder
 from foresay.training.source import Source
 
 QUESTIONS = [f"How many pens are {number} pens and {number} more?" for number in range(7)]
-DECODE = DecodeConfig(max_new_tokens=6, masks=2)
-SHARDS = DistilConfig(batch_size=2, shard_rows=3)
+TASK = Task("nano", decode=DecodeConfig(max_new_tokens=6, masks=2), batch_size=2)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,8 @@ def data(tmp_path: Path) -> Path:
 
 
 def distiller(model: MultiTokenModel, data: Path, out: Path, sample: SampleConfig | None = None) -> Distiller:
-    return Distiller(model, (Source(str(data)),), out, SHARDS, DECODE, sample or SampleConfig())
+    engine = LocalEngine(model, replace(TASK, sample=sample or SampleConfig()))
+    return Distiller(engine, (Source(str(data)),), out, DistilConfig(shard_rows=3))
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -57,7 +59,7 @@ def test_answers_are_the_bases_own_and_train_as_they_are(model: MultiTokenModel,
     found, tokenizer = rows(tmp_path / "own"), model.require_tokenizer()
     assert [row["row"] for row in found] == list(range(7))
     prompts = [encode(tokenizer, text) for text in QUESTIONS]
-    said = generate(model.core, prompts, replace(DECODE, layout="plain", masks=0))
+    said = generate(model.core, prompts, replace(TASK.decode, layout="plain", masks=0))
     assert [row["ids"] for row in found] == [[*prompt, *answer.tokens] for prompt, answer in zip(prompts, said)]
     part = read(Source(str(tmp_path / "own")), Encoder(tokenizer, 512))
     assert [list(example.ids) for example in part.examples] == [row["ids"] for row in found]
@@ -114,7 +116,7 @@ def test_other_settings_than_before_are_refused(model: MultiTokenModel, data: Pa
     first = distiller(model, data, tmp_path / "own")
     first.run()
     with pytest.raises(DataError, match=r"was begun with temperature 0\.0, now 1\.0; give the same, or another folder"):
-        replace(first, sample=SampleConfig(temperature=1.0)).run()
+        distiller(model, data, tmp_path / "own", SampleConfig(temperature=1.0)).run()
     data.write_text(json.dumps({"question": "Else?"}))
     with pytest.raises(DataError, match="was begun with data"):
         first.run()

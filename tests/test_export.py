@@ -17,6 +17,7 @@ from foresay.cli import main
 from foresay.config import MTPConfig, PluginConfig
 from foresay.errors import ArtefactError, ConfigError, ForesayError
 from foresay.export import export_vllm
+from foresay.fingerprint import fingerprint
 from foresay.model import MultiTokenModel
 from foresay.modelling.load import EMBEDDED
 from foresay.modelling.model import MaskModel
@@ -70,7 +71,7 @@ def test_the_adapter_and_the_tokenizer_go_into_the_copy_as_they_are(tmp_path: Pa
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "served")
     copy = AutoModelForCausalLM.from_pretrained(tmp_path / "served")
     wanted = artefact.read_settings(NANO).fingerprints
-    assert replace(artefact.fingerprint(copy, tokenizer), base=wanted.base) == wanted
+    assert replace(fingerprint(copy, tokenizer), base=wanted.base) == wanted
     assert copy.dtype == torch.bfloat16, "nano's own"
     assert [path.name for path in tmp_path.iterdir()] == ["served"]
 

@@ -127,6 +127,7 @@ SWITCH = 16
 
 LLAMA = Toy("llama", "Llama")
 QWEN3_MOE = Toy("qwen3-moe", "Qwen3Moe", {**HEADS, **EXPERTS}, experts=True)
+MIXTRAL = Toy("mixtral", "Mixtral", EXPERTS, experts=True)
 MISTRAL_WINDOW = Toy("mistral-window", "Mistral", {"sliding_window": 6})
 GEMMA2 = Toy("gemma2", "Gemma2", {**HEADS, **MIXED, "query_pre_attn_scalar": 8}, attention="eager")
 GEMMA3 = Toy("gemma3", "Gemma3Text", {**HEADS, **MIXED, "query_pre_attn_scalar": 8})
@@ -141,7 +142,7 @@ TOYS = [
     Toy("qwen2-moe", "Qwen2Moe", {**EXPERTS, "shared_expert_intermediate_size": 24}, seed=1, experts=True),
     Toy("mistral", "Mistral", {"sliding_window": None}),
     MISTRAL_WINDOW,
-    Toy("mixtral", "Mixtral", EXPERTS, experts=True),
+    MIXTRAL,
     Toy("gemma", "Gemma", HEADS),
     GEMMA2,
     GEMMA3,

@@ -1,14 +1,17 @@
 """The verb `train`: from a base and a data file to a saved adapter, with real decodes on the way."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from foresay.artefact import Fingerprints, check_writable
+from foresay.artefact import check_writable
 from foresay.config import require
+from foresay.errors import ConfigError
+from foresay.fingerprint import Fingerprints
 from foresay.heldout import HeldOut, Measured, heldout_prompts
 from foresay.model import MultiTokenModel
+from foresay.modelling.quantize import quantization_of
 from foresay.probe import PROBED, check_labels
 from foresay.prompts import Prompt
 from foresay.run import Audience, News, Recipe, Run
@@ -119,8 +122,10 @@ def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks:
 def open_fresh(recipe: Recipe) -> MultiTokenModel:
     """A fresh adapter on the base, whose layers are sharded where the recipe says so."""
     config, sharded = recipe.train, recipe.train.parallel == "fsdp"
-    device = "cpu" if sharded else None
-    model = MultiTokenModel.from_base(recipe.base, recipe.mtp, dtype=config.dtype, seed=config.seed, device=device)
+    loading = replace(recipe.loading, device="cpu") if sharded else recipe.loading
+    model = MultiTokenModel.from_base(recipe.base, recipe.mtp, None, config.dtype, config.seed, loading)
+    if sharded and quantization_of(model.core.model.config):
+        raise ConfigError("parallel is fsdp, which shards no quantised weights; give --parallel ddp or a plain base")
     model.fingerprints()  # Of whole weights: shards have no fingerprint.
     if sharded:
         shard(model.masks)
@@ -140,6 +145,7 @@ def identity(recipe: Recipe, base: Fingerprints, data: dict[str, Any]) -> dict[s
     train = {name: value for name, value in asdict(recipe.train).items() if name not in MAY_CHANGE}
     return {
         "base": asdict(base),
+        "quantize": recipe.loading.quantize,
         "data": data,
         **asdict(recipe.mtp),
         **asdict(recipe.losses),

@@ -4,8 +4,8 @@
 mask embeddings and sampler, `foresay.json` the settings, fingerprints and provenance; `README.md` is the card.
 """
 
-import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -19,28 +19,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from foresay.config import Family
 from foresay.errors import ArtefactError, ConfigError
 from foresay.families import FAMILIES, card, files_of
+from foresay.fingerprint import Fingerprints
 from foresay.modelling.drafting import DraftingModel
+from foresay.modelling.guest import ARTEFACT
 
 FORMAT = 1
 HERE = "."
 """Name of a base that lies in the artefact's own folder."""
-SETTINGS = "foresay.json"
-SAMPLED_VALUES = 64
-"""Values of each tensor that go into a base's fingerprint."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fingerprints:
-    """What an adapter was trained on, as short hashes; None where there was no such thing."""
-
-    base: str
-    tokenizer: str | None = None
-    chat_template: str | None = None
+SETTINGS = ARTEFACT
+log = logging.getLogger("foresay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +42,10 @@ class Settings:
     base: str
     """Name of the base: `nano`, a hub id, a folder, or `.` for the artefact's own."""
     fingerprints: Fingerprints
+    base_adapter: str = ""
+    """Name of the user's LoRA on the base: a hub id or a folder; empty when there is none, or it came without one."""
+    quantization: str = ""
+    """How the base was quantised; empty when it was not."""
     revision: str | None = None
     """Commit of the base on the hub, when it came from there."""
     acceptance: tuple[float, ...] = ()
@@ -58,29 +53,6 @@ class Settings:
     provenance: dict[str, Any] = field(default_factory=dict)
     family: str = "masks"
     format: int = FORMAT
-
-
-def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Fingerprints:
-    """Fingerprints of a base (names, shapes and sampled values of its weights, as bfloat16) and its tokenizer.
-
-    A base has the same one in float32 and bfloat16; a float32 checkpoint opened in float16 is rounded twice and may
-    get another.
-    """
-    weights = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.detach().flatten()
-        some = flat[:: max(flat.numel() // SAMPLED_VALUES, 1)]
-        weights.update(f"{name} {tuple(tensor.shape)}".encode())
-        weights.update(some.to(torch.bfloat16).float().cpu().numpy().tobytes())
-    if tokenizer is None:
-        return Fingerprints(weights.hexdigest()[:16])
-    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
-    template = tokenizer.chat_template
-    return Fingerprints(
-        base=weights.hexdigest()[:16],
-        tokenizer=_short_hash(vocabulary),
-        chat_template=_short_hash(template) if isinstance(template, str) else None,
-    )
 
 
 def save(folder: Path, model: DraftingModel, settings: Settings, dtype: torch.dtype, overwrite: bool) -> None:
@@ -185,15 +157,41 @@ def load_weights(folder: Path, model: DraftingModel) -> None:
 
 
 def check_base(settings: Settings, found: Fingerprints, folder: Path, base: str) -> None:
-    """Raise ArtefactError when the base, tokenizer or chat template at hand is not what the adapter was trained on."""
+    """Raise ArtefactError when base, tokenizer, chat template or the user's LoRA are not what it was trained on."""
+    trained = settings.fingerprints
+    _check_lora(settings, found, folder, base)
     for what in fields(Fingerprints):
-        wanted, seen = getattr(settings.fingerprints, what.name), getattr(found, what.name)
+        wanted, seen = getattr(trained, what.name), getattr(found, what.name)
         if None not in (wanted, seen) and wanted != seen:
             name = what.name.replace("_", " ")
             raise ArtefactError(
                 f"the adapter in {folder} was trained on {settings.base} with {name} {wanted}, and {base} has {seen}; "
                 f"give the {name} it was trained on, or train a new adapter"
             )
+
+
+def _check_lora(settings: Settings, found: Fingerprints, folder: Path, base: str) -> None:
+    """The user's LoRA: there or not, and which."""
+    wanted, seen = settings.fingerprints.base_adapter, found.base_adapter
+    if wanted == seen:
+        return
+    trained = f"the LoRA {settings.base_adapter or 'of its user'} ({wanted})" if wanted else "no LoRA of a user's own"
+    raise ArtefactError(
+        f"the adapter in {folder} was trained on {settings.base} with {trained}, and {base} carries {seen or 'none'}; "
+        + ("give the one it was trained on as base_adapter (--base-adapter)" if wanted else "give the bare base")
+        + ", or train a new adapter"
+    )
+
+
+def check_quantization(settings: Settings, quantization: str, folder: Path) -> None:
+    """Warn when the base is quantised otherwise than in training: drafts may be worse, the output stays the base's."""
+    if settings.quantization != quantization:
+        log.warning(
+            "the adapter in %s was trained on a base that is %s, and this one is %s: fewer drafts may be "
+            "kept; the output is that of the base as it is loaded",
+            folder,
+            *(f"quantised to {how}" if how else "not quantised" for how in (settings.quantization, quantization)),
+        )
 
 
 def _fill(path: Path, targets: dict[str, Tensor]) -> None:
@@ -235,7 +233,3 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-def _short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from foresay.artefact import Fingerprints
 from foresay.config import LayoutName
 from foresay.decoding.session import Generation
+from foresay.fingerprint import Fingerprints
 from foresay.intervals import at_most
 from foresay.metrics import rates_of_domains, tally
 

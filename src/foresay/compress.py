@@ -26,7 +26,7 @@ def compress(model: MultiTokenModel, rank: int, prompts: Sequence[Prompt]) -> Mu
     for narrow, pair in zip(core.adapter.pairs, wide.adapter.pairs):
         narrow.approximate(pair)
     made = model.provenance | {"compressed_from_rank": wide.config.rank}
-    compressed = MultiTokenModel(core, model.tokenizer, model.base_name, made)
+    compressed = MultiTokenModel(core, model.tokenizer, model.base_name, made, model.base_adapter)
     wide.equip(False)
     as_trained = TrainConfig()
     found = HeldOut(tuple(prompts), as_trained.eval_tokens, as_trained.eval_batch).measure(compressed)

@@ -10,6 +10,7 @@ FixedLayout = Literal["plain", "linear", "quadratic", "tree"]
 LayoutName = Literal["plain", "linear", "quadratic", "tree", "planned"]
 Parallel = Literal["none", "ddp", "fsdp"]
 TrackerName = Literal["auto", "tensorboard", "wandb", "trackio", "none"]
+Quantize = Literal["auto", "none", "int8", "int4", "nf4"]
 
 
 def require(condition: bool, message: str) -> None:
@@ -31,6 +32,23 @@ def require_at_least(settings: Any, least: float, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         require(value >= least, f"{name} is {value}; give {least} or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadConfig:
+    """How a base is loaded."""
+
+    base_adapter: str = ""
+    """PEFT LoRA of your own that belongs to the base (a folder or hub id): it acts on every row, and lossless means
+    equal to base and LoRA together. A BASE that is a PEFT LoRA itself names its base."""
+    quantize: Quantize = "auto"
+    """Weights of the base: `int8`, `int4` (torchao, the latter on CUDA only), `nf4` (bitsandbytes) or `none`; `auto`
+    leaves them as they come, or quantises as an adapter was trained."""
+    device: str = ""
+    """Device of base and adapter, as torch names it; empty: CUDA where there is one, else the CPU."""
+
+    def __post_init__(self) -> None:
+        require_choices(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,13 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from foresay.artefact import fingerprint
-from foresay.config import DataConfig, DecodeConfig, SampleConfig, require_at_least
-from foresay.decoding.generate import generate
-from foresay.decoding.session import Generation, How
+from foresay.config import DataConfig, require_at_least
+from foresay.engines.engine import Asked, Engine, Said
 from foresay.errors import DataError
-from foresay.inside import chooser_of
-from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt, prompt_of
 from foresay.training.data import TEXT_PROMPT_TOKENS
 from foresay.training.records import Record, fatal
@@ -31,15 +27,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistilConfig:
-    """How answers are made."""
+    """How answers are kept."""
 
-    batch_size: int = 32
-    """Prompts answered together."""
     shard_rows: int = 256
     """Rows of the data in one file of answers: what a kill can lose at most."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "batch_size", "shard_rows")
+        require_at_least(self, 1, "shard_rows")
 
 
 @dataclass(slots=True)
@@ -62,12 +56,10 @@ class Distilled:
 class Distiller:
     """Everything that a run needs."""
 
-    model: MultiTokenModel
+    engine: Engine
     sources: tuple[Source, ...]
     out: Path
     config: DistilConfig = field(default_factory=DistilConfig)
-    decode: DecodeConfig = field(default_factory=DecodeConfig)
-    sample: SampleConfig = field(default_factory=SampleConfig)
     reading: DataConfig = field(default_factory=DataConfig)
 
     def run(self, watch: Callable[[Distilled], None] = lambda done: None) -> Distilled:
@@ -92,12 +84,9 @@ class Distiller:
 
     def _claim(self) -> None:
         """Write down what the folder is for, or see that it is for this."""
-        found = json.loads(json.dumps({
-            "model": self.model.base_name,
-            "fingerprints": asdict(fingerprint(self.model.core.model, self.model.tokenizer)),
-            "data": [source.describe() for source in self.sources],
-            **asdict(self.config), **asdict(self.decode), **asdict(self.sample), **asdict(self.reading),
-        }))  # fmt: skip
+        data = {"data": [source.describe() for source in self.sources]}
+        asked = self.engine.identity() | data | asdict(self.config) | asdict(self.reading)
+        found = json.loads(json.dumps(asked))
         path = self.out / SETTINGS
         if not path.exists():
             if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
@@ -135,38 +124,25 @@ class Distiller:
                     raise
                 done.bad += 1
                 continue
-            if len(prompt.ids) < self.model.core.base.context:
+            if len(prompt.ids) < self.engine.context:
                 prompts[number] = prompt
             else:
                 done.too_long += 1
-        # Prompts of like length together: little padding, and the same batches at every start.
-        order = sorted(prompts, key=lambda number: (len(prompts[number].ids), number))
-        rows: dict[int, Row] = {}
-        for start in range(0, len(order), self.config.batch_size):
-            group = order[start : start + self.config.batch_size]
-            for number, said in zip(group, self._generate(group, prompts)):
-                rows[number] = self._row(number, prompts[number], said)
-                done.tokens += len(said.tokens)
-        return [rows[number] for number in sorted(rows)]
+        said = self.engine.answer([Asked(number, prompt.ids) for number, prompt in prompts.items()])
+        done.tokens += sum(len(answer.tokens) for answer in said.values())
+        return [self._row(number, prompt, said[number]) for number, prompt in prompts.items()]
 
     def _prompt(self, record: Record) -> Prompt:
-        prompt = prompt_of(record, self.model.require_tokenizer(), str(record.row.get("domain") or ""))
+        prompt = prompt_of(record, self.engine.tokenizer, str(record.row.get("domain") or ""))
         opening = TEXT_PROMPT_TOKENS if isinstance(record.row.get("text"), str) else None
         return Prompt(prompt.ids[:opening], prompt.domain, prompt.text)
 
-    def _generate(self, group: Sequence[int], prompts: dict[int, Prompt]) -> list[Generation]:
-        chooser = chooser_of(self.sample)
-        # A row's draws hang on its number, not on its place in a batch.
-        how = How(chooser=lambda indices: chooser([group[index] for index in indices]))
-        return generate(self.model.core, [prompts[number].ids for number in group], self.decode, how)
-
-    def _row(self, number: int, prompt: Prompt, said: Generation) -> Row:
+    def _row(self, number: int, prompt: Prompt, said: Said) -> Row:
         """Token ids, which training takes as they are, and text for a reader."""
-        tokenizer = self.model.require_tokenizer()
         return {
             "row": number,
             "prompt": prompt.text,
-            "response": tokenizer.decode(said.tokens, skip_special_tokens=True),
+            "response": self.engine.tokenizer.decode(said.tokens, skip_special_tokens=True),
             "domain": prompt.domain,
             "ended": said.ended,
             "prompt_tokens": len(prompt.ids),

@@ -27,3 +27,14 @@ class MaskError(DataError):
 
 class PromptError(ForesayError):
     """A request that the decoder cannot serve: empty batch, prompt past the context, too many masks."""
+
+
+class BaseNotFound(ForesayError):
+    """A base, tokenizer or user's LoRA that is neither embedded, nor in a folder, nor to be had from the hub."""
+
+
+class MissingPackage(ForesayError):
+    """An extra that is not installed."""
+
+    def __init__(self, need: str, extra: str) -> None:
+        super().__init__(f"{need}, which is not installed here; run pip install 'foresay[{extra}]'")

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from foresay.config import Family, HeadsConfig, MTPConfig
 from foresay.modelling.drafting import DraftingModel
+from foresay.modelling.guest import linear_in
 from foresay.modelling.heads import HeadsModel
 from foresay.modelling.model import MaskModel
 
@@ -114,7 +115,7 @@ def _own_tensors(model: MaskModel) -> dict[str, Tensor]:
 
 def _peft_settings(model: MaskModel, base: str) -> dict[str, Any]:
     names = [pair.name for pair in model.adapter.pairs]
-    transposed = any(not isinstance(m, torch.nn.Linear) for m in model.base.linears().adapted.values())
+    transposed = any(not isinstance(linear_in(m), torch.nn.Linear) for m in model.base.linears().adapted.values())
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

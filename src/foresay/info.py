@@ -7,6 +7,7 @@ from foresay import artefact
 from foresay.model import MultiTokenModel
 from foresay.modelling.load import adapter_folder
 from foresay.modelling.model import MaskModel
+from foresay.modelling.quantize import quantization_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,10 @@ class Info:
 
     folder: str
     base: str
+    base_adapter: str
+    """The user's LoRA on the base; empty: none."""
+    quantization: str
+    """How the base is quantised; empty: not at all."""
     base_kind: str
     base_parameters: int
     context: int
@@ -34,6 +39,8 @@ def describe(model: MultiTokenModel, folder: str) -> Info:
     return Info(
         folder=folder,
         base=model.base_name,
+        base_adapter=model.base_adapter,
+        quantization=quantization_of(core.model.config),
         base_kind=type(core.model).__name__,
         base_parameters=sum(parameter.numel() for parameter in core.model.parameters()),
         context=core.base.context,

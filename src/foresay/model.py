@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -13,16 +13,22 @@ from transformers.generation.stopping_criteria import StoppingCriteriaList, Stop
 from transformers.generation.streamers import BaseStreamer
 
 from foresay import artefact
-from foresay.config import DecodeConfig, DType, MTPConfig
+from foresay.config import DecodeConfig, DType, LoadConfig, MTPConfig, Quantize
 from foresay.decoding.generate import generate
 from foresay.decoding.session import Generation, How, Step
 from foresay.errors import ConfigError, PromptError
 from foresay.families import build, family_of
+from foresay.fingerprint import Fingerprints, fingerprint
 from foresay.inside import Bridge, refuse_withheld
 from foresay.modelling.drafting import DraftingModel
+from foresay.modelling.guest import Guest, bare
 from foresay.modelling.load import NANO, adapter_folder, load_base, load_tokenizer
 from foresay.modelling.model import MaskModel
+from foresay.modelling.quantize import LIBRARY, quantization_of
 from foresay.prompts import encode
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 DRAFTING = ("layout", "masks", "branches", "nodes", "shortlist", "compile", "ignore_stop")
 """Fields of `DecodeConfig` that `generate` takes beside transformers' own arguments."""
@@ -39,49 +45,55 @@ class MultiTokenModel:
     tokenizer: PreTrainedTokenizerBase | None
     base_name: str
     provenance: dict[str, Any] = field(default_factory=dict)
-    _fingerprints: artefact.Fingerprints | None = field(default=None, init=False, repr=False)
+    base_adapter: str = ""
+    """Name of the user's LoRA on the base; empty when there is none, or it came without one."""
+    _fingerprints: Fingerprints | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def from_base(
         cls,
-        base: str | PreTrainedModel,
+        base: "str | PreTrainedModel | PeftModel",
         config: MTPConfig | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         dtype: DType = "float32",
         seed: int = 0,
-        device: str | None = None,
+        loading: LoadConfig | None = None,
     ) -> "MultiTokenModel":
-        """A fresh adapter on `base`: a loaded causal LM, or a name (`nano`, a folder, a hub id).
+        """A fresh adapter on `base`: a loaded causal LM, with a PEFT LoRA or without, or a name (`nano`, folder, hub
+        id), which `dtype` and `loading` say how to load.
 
-        The base is frozen and put in eval mode; a named one goes to `device` (None: CUDA where there is one).
-        Raises BaseNotFound or UnsupportedBase.
+        The base is frozen and put in eval mode. Raises BaseNotFound, UnsupportedBase, ConfigError, MissingPackage.
         """
-        model, tokenizer = _open_base(base, tokenizer, dtype, device)
-        return cls(MaskModel.from_base(model, config, seed), tokenizer, _name(base, model))
+        guest, model = open_base(base, dtype, loading or LoadConfig())
+        tokenizer = tokenizer or _own_tokenizer(base, guest)
+        return cls(MaskModel.from_base(model, config, seed), tokenizer, guest.base, base_adapter=guest.adapter)
 
     @classmethod
     def from_pretrained(
         cls,
         folder: str | Path,
-        base: str | PreTrainedModel | None = None,
+        base: "str | PreTrainedModel | PeftModel | None" = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         dtype: DType = "float32",
+        loading: LoadConfig | None = None,
     ) -> "MultiTokenModel":
         """The model saved in `folder` (`nano`: the embedded one), on the base it names or the one given.
 
-        Base, tokenizer and chat template must be those it was trained on. Raises ArtefactError, BaseNotFound.
+        Base, LoRA of the user's own, tokenizer and chat template must be those it was trained on; a base quantised
+        otherwise is warned of. Raises ArtefactError, BaseNotFound, ConfigError, MissingPackage.
         """
         place = adapter_folder(str(folder))
         settings = artefact.read_settings(place)
         base = base or (str(place) if settings.base == artefact.HERE else settings.base)
-        model, tokenizer = _open_base(base, tokenizer, dtype)
-        name = _name(base, model)
-        artefact.check_base(settings, artefact.fingerprint(model, tokenizer), place, name)
+        guest, model = open_base(base, dtype, as_trained(loading or LoadConfig(), settings), settings.base_adapter)
+        tokenizer = tokenizer or _own_tokenizer(base, guest)
+        artefact.check_base(settings, fingerprint(model, tokenizer), place, guest.base)
+        artefact.check_quantization(settings, quantization_of(model.config), place)
         core = build(model, settings.mtp)
         artefact.load_weights(place, core)
         core.added.to(adapter_dtype(model))
         core.acceptance = settings.acceptance
-        return cls(core, tokenizer, name, settings.provenance)
+        return cls(core, tokenizer, guest.base, settings.provenance, guest.adapter)
 
     def save_pretrained(self, folder: str | Path, dtype: DType = "float32", overwrite: bool = False) -> None:
         """Write the artefact to `folder`, whole or not at all. Raises ArtefactError."""
@@ -90,16 +102,18 @@ class MultiTokenModel:
             mtp=self.core.config,
             base=self.base_name,
             fingerprints=self.fingerprints(),
+            base_adapter=self.base_adapter,
+            quantization=quantization_of(self.core.model.config),
             revision=getattr(self.core.model.config, "_commit_hash", None),
             acceptance=self.core.acceptance,
             provenance=self.provenance,
         )
         artefact.save(Path(folder), self.core, settings, getattr(torch, dtype), overwrite)
 
-    def fingerprints(self) -> artefact.Fingerprints:
+    def fingerprints(self) -> Fingerprints:
         """What the adapter belongs to; read from the weights once."""
         if self._fingerprints is None:
-            self._fingerprints = artefact.fingerprint(self.core.model, self.tokenizer)
+            self._fingerprints = fingerprint(self.core.model, self.tokenizer)
         return self._fingerprints
 
     @property
@@ -199,12 +213,16 @@ def settings(config: DecodeConfig | None, changes: dict[str, Any]) -> DecodeConf
     return replace(config or DecodeConfig(), **changes)
 
 
-def _open_base(
-    base: str | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, dtype: DType, device: str | None = None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
-    if isinstance(base, str):
-        return load_base(base, dtype, device), tokenizer or load_tokenizer(base)
-    return base, tokenizer
+def open_base(
+    base: "str | PreTrainedModel | PeftModel", dtype: DType, loading: LoadConfig, trained_on: str = ""
+) -> tuple[Guest, PreTrainedModel]:
+    """The base and what it is called; `trained_on` is the user's LoRA that it gets when no other is asked for."""
+    if not isinstance(base, str):
+        model = bare(base)
+        return Guest(_place(model.name_or_path)), model
+    guest = Guest.find(base, loading.base_adapter)
+    guest = Guest(_place(guest.base), _place(guest.adapter or trained_on))
+    return guest, load_base(guest.base, dtype, replace(loading, base_adapter=guest.adapter))
 
 
 def adapter_dtype(model: PreTrainedModel) -> torch.dtype:
@@ -213,7 +231,18 @@ def adapter_dtype(model: PreTrainedModel) -> torch.dtype:
     return torch.float32 if model.device.type == "cpu" else model.dtype
 
 
-def _name(base: str | PreTrainedModel, model: PreTrainedModel) -> str:
-    """How the artefact names its base: folders by their whole path, so that it loads from anywhere."""
-    name = base if isinstance(base, str) else model.name_or_path
+def as_trained(loading: LoadConfig, settings: artefact.Settings) -> LoadConfig:
+    """Quantise the base as in training, unless something else is asked for."""
+    if loading.quantize != "auto" or settings.quantization not in LIBRARY:
+        return loading
+    return replace(loading, quantize=cast(Quantize, settings.quantization))
+
+
+def _own_tokenizer(base: "str | PreTrainedModel | PeftModel", guest: Guest) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a base that was named; a model came without one."""
+    return load_tokenizer(guest.base, guest.adapter) if isinstance(base, str) else None
+
+
+def _place(name: str) -> str:
+    """How the artefact names a base or LoRA: folders by their whole path, so that it loads from anywhere."""
     return str(Path(name).resolve()) if name not in ("", NANO) and Path(name).is_dir() else name

@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
-from foresay.config import DataConfig, HeadsConfig, LossConfig, MTPConfig, PretrainConfig, TrainConfig
+from foresay.config import DataConfig, HeadsConfig, LoadConfig, LossConfig, MTPConfig, PretrainConfig, TrainConfig
 from foresay.errors import ConfigError
 
 KINDS: dict[str, tuple[type, ...]] = {
-    "train": (MTPConfig, LossConfig, TrainConfig, DataConfig),
+    "train": (MTPConfig, LossConfig, TrainConfig, DataConfig, LoadConfig),
     "pretrain": (HeadsConfig, PretrainConfig, DataConfig),
 }
 """Verbs that take a file, and what it may set; no two classes of a verb share a name."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from foresay import artefact
-from foresay.config import DataConfig, LossConfig, MTPConfig, TrainConfig
+from foresay.config import DataConfig, LoadConfig, LossConfig, MTPConfig, TrainConfig
 from foresay.errors import ArtefactError
 from foresay.heldout import HeldOut, Measured, shares_of
 from foresay.model import MultiTokenModel
@@ -31,6 +31,7 @@ class Recipe:
     losses: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     reading: DataConfig = field(default_factory=DataConfig)
+    loading: LoadConfig = field(default_factory=LoadConfig)
     overwrite: bool = False
     restart: bool = False
     """Forget the checkpoints that an interrupted run left."""

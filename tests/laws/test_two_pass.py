@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Literal
 
 import pytest
+import torch
 from checks import (
     WEIGHTS,
     Ragged,
@@ -19,7 +20,20 @@ from foresay.config import LossConfig
 from foresay.modelling.model import MaskModel
 from foresay.training import losses
 from foresay.training.two_pass import two_pass
-from toys import GEMMA2, GPT2, LLAMA, MISTRAL_WINDOW, PHI3_LONGROPE, SWITCH, VOCABULARY, Toy, with_adapter
+from toys import (
+    GEMMA2,
+    GEMMA3,
+    GPT2,
+    LLAMA,
+    MISTRAL_WINDOW,
+    MIXTRAL,
+    PHI3_LONGROPE,
+    QWEN3_MOE,
+    SWITCH,
+    VOCABULARY,
+    Toy,
+    with_adapter,
+)
 
 MASKS = 3
 CHUNKS = [1, 7, 0]
@@ -50,11 +64,22 @@ def test_two_passes_are_one(toy: Toy, sampler: Sampler, target: Target, real_row
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
-@pytest.mark.parametrize("toy", [GEMMA2, MISTRAL_WINDOW], ids=lambda toy: toy.name)
-def test_two_passes_are_one_with_windows_and_capped_logits(toy: Toy, chunk: int) -> None:
+@pytest.mark.parametrize("toy", [GEMMA2, GEMMA3, MISTRAL_WINDOW, QWEN3_MOE, MIXTRAL], ids=lambda toy: toy.name)
+def test_two_passes_are_one_with_windows_experts_and_capped_logits(toy: Toy, chunk: int) -> None:
     config = LossConfig(**WEIGHTS, real_rows=True)
     ours = two_pass_result(trainee(toy), BATCH.batch, config, chunk)
     check_two_passes_are_one(ours, reference(toy, "residual", config))
+
+
+@pytest.mark.parametrize("toy", [LLAMA, GEMMA3, MISTRAL_WINDOW], ids=lambda toy: toy.name)
+def test_a_base_in_bfloat16_teaches_the_same(toy: Toy) -> None:
+    """The adapter trains in float32 and sees the base's rounding only."""
+    config = LossConfig(target="label")
+    exact = two_pass_result(trainee(toy), BATCH.batch, config, 0).gradients
+    mtp = with_adapter(toy.model().to(torch.bfloat16), masks=MASKS)
+    for name, gradient in two_pass_result(mtp, BATCH.batch, config, 0).gradients.items():
+        assert gradient.dtype == torch.float32
+        assert torch.cosine_similarity(gradient.flatten(), exact[name].flatten(), dim=0) > 0.97, name
 
 
 ACROSS = Ragged.random((SWITCH + 1, SWITCH), anchors=0)

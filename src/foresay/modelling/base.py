@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.pytorch_utils import Conv1D
 
 from foresay.documents import MaskCall
 from foresay.errors import UnsupportedBase
 from foresay.modelling import attention
 from foresay.modelling.cache import KeptCache
+from foresay.modelling.guest import linear_in, modules_below
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 ROUTERS = {"gate", "router", "shared_expert_gate"}
@@ -42,7 +42,7 @@ class Linears:
     """The linears of the decoder layers, by their full names."""
 
     adapted: dict[str, nn.Module]
-    """Get gated LoRA."""
+    """Get gated LoRA: linears, or what PEFT put around one, which then stays inside ours."""
     left_alone: tuple[str, ...]
     """Routers, expert gates and linears that experts are dispatched to: they see no rows in order."""
 
@@ -130,9 +130,9 @@ class Base:
         for layer_name, layer in self.model.named_modules():
             if id(layer) not in prefix:
                 continue
-            for name, module in layer.named_modules():
+            for name, module in modules_below(layer):
                 parts = name.split(".")
-                if not isinstance(module, nn.Linear | Conv1D):
+                if linear_in(module) is None:
                     # Routers and experts of newer transformers are modules with bare parameters.
                     if parts[-1] in ROUTERS | {EXPERTS}:
                         left_alone.append(f"{layer_name}.{name}")

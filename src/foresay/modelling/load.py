@@ -1,7 +1,9 @@
 """Bases and tokenizers by name: `nano` (embedded), a local folder, or a hub id."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,15 +17,13 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from foresay.config import DType
-from foresay.errors import ForesayError, UnsupportedBase
+from foresay.config import DType, LoadConfig
+from foresay.errors import BaseNotFound, ConfigError, UnsupportedBase
+from foresay.modelling.guest import hang
+from foresay.modelling.quantize import check_quantized, quantizer
 
 NANO = "nano"
 EMBEDDED = Path(__file__).parent.parent / "embedded"
-
-
-class BaseNotFound(ForesayError):
-    """A base or tokenizer that is neither embedded, nor in a folder, nor to be had from the hub."""
 
 
 def base_folder(name: str) -> str:
@@ -38,20 +38,55 @@ def adapter_folder(name: str) -> Path:
 
 def own_dtype(name: str) -> torch.dtype:
     """Dtype of the checkpoint of the base called `name`; float32 where it says none. Raises BaseNotFound."""
-    folder = base_folder(name)
-    _check_exists(name, folder, "config.json")
-    try:
-        dtype = AutoConfig.from_pretrained(folder).dtype
-    except (OSError, ValueError) as error:
-        raise BaseNotFound(_not_found(name, error)) from error
+    dtype = _find(name).config.dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
-def load_base(name: str, dtype: DType, device: str | None = None) -> PreTrainedModel:
-    """The causal LM called `name`, on `device` (None: the current CUDA device, or the CPU where there is none).
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A causal LM on disk or hub, not yet loaded."""
 
-    Raises BaseNotFound when there is none, UnsupportedBase when it is no causal LM. Remote code is never run.
+    name: str
+    folder: str
+    config: Any
+
+
+def load_base(name: str, dtype: DType, loading: LoadConfig | None = None) -> PreTrainedModel:
+    """The causal LM called `name`, quantised and with the user's LoRA where `loading` says so.
+
+    Raises BaseNotFound when there is none, UnsupportedBase when it is no causal LM, ConfigError or MissingPackage when
+    it cannot be quantised. Remote code is never run.
     """
+    loading = loading or LoadConfig()
+    device = _device(loading.device)
+    found = _find(name)
+    quantization = quantizer(loading.quantize, name, found.config, dtype, device)
+    settings: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    if quantization is not None:
+        settings["quantization_config"] = quantization
+    if quantization is not None or hasattr(found.config, "quantization_config"):
+        # Quantised weights are made on the device they stay on.
+        settings["device_map"] = {"": device}
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(found.folder, **settings)
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        check_quantized(found.config, error)
+        raise BaseNotFound(_not_found(name, error)) from error
+    model = model if "device_map" in settings else model.to(device)  # type: ignore[arg-type]
+    return hang(model, loading.base_adapter) if loading.base_adapter else model
+
+
+def _device(asked: str) -> str:
+    """The device asked for, or the one there is. Raises ConfigError for one that cannot be had."""
+    device = asked or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device is {device!r}, which cannot be had here ({_first_line(error)}); give cpu") from error
+    return device
+
+
+def _find(name: str) -> _Found:
     folder = base_folder(name)
     _check_exists(name, folder, "config.json")
     logging.disable_progress_bar()
@@ -63,17 +98,19 @@ def load_base(name: str, dtype: DType, device: str | None = None) -> PreTrainedM
         raise UnsupportedBase(
             f"{name} is a {config.model_type} model, not a causal LM; give a decoder-only attention model"
         )
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise BaseNotFound(_not_found(name, error)) from error
-    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[no-any-return, arg-type]
+    return _Found(name, folder, config)
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of the base called `name`. Raises BaseNotFound."""
-    folder = base_folder(name)
-    _check_exists(name, folder, "tokenizer_config.json", "config.json")
+def load_tokenizer(name: str, adapter: str = "") -> PreTrainedTokenizerBase:
+    """The tokenizer that was saved with the user's LoRA `adapter`, else that of the base called `name`.
+
+    Raises BaseNotFound.
+    """
+    if adapter and (Path(adapter) / "tokenizer_config.json").is_file():
+        folder = adapter
+    else:
+        folder = base_folder(name)
+        _check_exists(name, folder, "tokenizer_config.json", "config.json")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:

@@ -1,6 +1,7 @@
 """The base and its adapter as one model: the two ways a call is made, and nothing about training or decoding."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from foresay.modelling.base import Base
 from foresay.modelling.cache import KeptCache, SlotCache
 from foresay.modelling.drafting import DraftingModel, Placed, rank
 from foresay.modelling.gate import Gate
+from foresay.modelling.guest import linear_in
 from foresay.modelling.lora import GatedLora
 from foresay.modelling.sampler import build_sampler
 
@@ -160,7 +162,7 @@ def tiles(batch: int, rows: int) -> Iterator[tuple[slice, list[slice]]]:
 
 
 def _shape(linear: nn.Module) -> tuple[int, int]:
-    """(inputs, outputs) of a linear; GPT-2's Conv1D keeps its weight transposed."""
-    weight: Tensor = linear.weight  # type: ignore[assignment]
-    rows, columns = weight.shape
-    return (columns, rows) if isinstance(linear, nn.Linear) else (rows, columns)
+    """(inputs, outputs) of a linear or of the one that PEFT put something around."""
+    inner: Any = linear_in(linear)
+    # Quantised weights are packed: their own shape says little.
+    return (inner.in_features, inner.out_features) if isinstance(inner, nn.Linear) else (inner.nx, inner.nf)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from foresay.adapt import Recipe, identity, read_parts
-from foresay.artefact import Fingerprints
 from foresay.config import DecodeConfig, FixedLayout, TrainConfig, require
 from foresay.decoding.generate import check_prompts, generate
+from foresay.fingerprint import Fingerprints
 from foresay.metrics import tally
 from foresay.model import MultiTokenModel
 from foresay.probe import PROBED, check_labels

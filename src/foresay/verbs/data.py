@@ -1,17 +1,20 @@
 """The verbs below `foresay data`: looking at training data, and making them."""
 
 import inspect
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from foresay.artefact import SETTINGS
-from foresay.config import DataConfig, DecodeConfig, DType, MTPConfig, SampleConfig, TrainConfig, require_at_least
+from foresay.config import DataConfig, DecodeConfig, DType, LoadConfig, SampleConfig, TrainConfig, require_at_least
 from foresay.distil import DistilConfig, Distiller
-from foresay.model import MultiTokenModel
-from foresay.modelling.load import NANO, load_stop_tokens, load_tokenizer
+from foresay.engines.engine import Engine, EngineConfig, Task
+from foresay.engines.local import LocalEngine
+from foresay.engines.on_ray import RayEngine
+from foresay.engines.on_vllm import VllmEngine
+from foresay.modelling.guest import Guest
+from foresay.modelling.load import load_stop_tokens, load_tokenizer
 from foresay.preview import limited, preview
 from foresay.terminal import ERR, OUT, print_json
 from foresay.training.data import Encoder
@@ -39,7 +42,7 @@ class PreviewCommand:
     """
 
     base: Base
-    """The base whose tokenizer and chat template are used: a folder, a hub id or nano."""
+    """The base whose tokenizer and chat template are used: a folder, a hub id or nano, or a PEFT LoRA of your own."""
     data: tuple[str, ...]
     """Files, folders or hub ids, with settings as in `foresay train`."""
     examples: int = 2
@@ -60,9 +63,10 @@ class PreviewCommand:
 
     def run(self) -> int:
         """Read and show."""
-        tokenizer = load_tokenizer(self.base)
+        guest = Guest.find(self.base)
+        tokenizer = load_tokenizer(guest.base, guest.adapter)
         sources = [limited(Source.parse(text, self.reading.columns), self.rows) for text in self.data]
-        encoder = Encoder(tokenizer, self.max_length, load_stop_tokens(self.base))
+        encoder = Encoder(tokenizer, self.max_length, load_stop_tokens(guest.base))
         seen = preview(sources, encoder, self.anchors, self.examples, self.reading.strict)
         if self.json:
             for_json = asdict(seen)
@@ -87,6 +91,7 @@ class GenerateCommand:
     Examples:
       foresay data generate nano --data questions.jsonl --out own
       foresay data generate my-adapter --data openai/gsm8k,subset=main --out own --temperature 0.8 --batch-size 8
+      foresay data generate my-base --data questions.jsonl --out own --engine ray --workers 4
       foresay train nano --data own --out better-adapter
     """
 
@@ -100,6 +105,8 @@ class GenerateCommand:
     """Dtype of the base."""
     json: bool = False
     """Print one JSON object when done."""
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    loading: LoadConfig = field(default_factory=LoadConfig)
     distil: DistilConfig = field(default_factory=DistilConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
@@ -108,8 +115,7 @@ class GenerateCommand:
     def run(self) -> int:
         """Answer what is not yet answered."""
         sources = tuple(Source.parse(text, self.reading.columns) for text in self.data)
-        model, decode = self._open()
-        distiller = Distiller(model, sources, self.out, self.distil, decode, self.sample, self.reading)
+        distiller = Distiller(self._open(), sources, self.out, self.distil, self.reading)
         with progress_bar(ERR) as bar:
             task = bar.add_task("answering", total=None)
             done = distiller.run(lambda done: bar.update(task, completed=done.rows))
@@ -123,12 +129,12 @@ class GenerateCommand:
             )
         return 0
 
-    def _open(self) -> tuple[MultiTokenModel, DecodeConfig]:
-        """A foresay model as it is; a bare base decodes plainly, as nobody taught it to draft."""
-        if self.model == NANO or (Path(self.model) / SETTINGS).is_file():
-            return MultiTokenModel.from_pretrained(self.model, dtype=self.dtype), self.decode
-        model = MultiTokenModel.from_base(self.model, MTPConfig(num_masks=1, rank=1), dtype=self.dtype)
-        return model, replace(self.decode, layout="plain", masks=0)
+    def _open(self) -> Engine:
+        size = self.engine.batch_size
+        task = Task(self.model, self.dtype, self.decode, self.sample, self.loading, size)
+        if self.engine.engine == "local":
+            return LocalEngine.open(task)
+        return VllmEngine(task) if self.engine.engine == "vllm" else RayEngine(task, self.engine.workers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Options that several verbs share: which model is opened, and which prompts are decoded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -8,14 +8,15 @@ import torch
 import tyro
 from transformers import PreTrainedModel
 
-from foresay.artefact import read_settings
+from foresay.artefact import HERE, read_settings
 from foresay.config import (
     DType,
+    LoadConfig,
     require,
     require_at_least,
 )
-from foresay.model import MultiTokenModel
-from foresay.modelling.load import adapter_folder, load_base
+from foresay.model import MultiTokenModel, as_trained, open_base
+from foresay.modelling.load import adapter_folder
 from foresay.prompts import Prompt, Split, embedded_prompts, file_prompts
 from foresay.suite import benchmarks_of
 
@@ -32,16 +33,21 @@ class Opening:
     """Dtype of base and adapter."""
     threads: int = 0
     """CPU threads; 0 leaves it to torch."""
+    loading: LoadConfig = field(default_factory=LoadConfig)
 
     def open(self, folder: str, dtype: DType | None = None) -> MultiTokenModel:
         """The model in `folder`."""
         self._set_threads()
-        return MultiTokenModel.from_pretrained(folder, self.base or None, dtype=dtype or self.dtype)
+        return MultiTokenModel.from_pretrained(
+            folder, self.base or None, dtype=dtype or self.dtype, loading=self.loading
+        )
 
     def bare(self, folder: str) -> PreTrainedModel:
-        """The base of the model in `folder`, by itself."""
+        """The base of the model in `folder`, by itself, with its user's LoRA if it has one."""
         self._set_threads()
-        return load_base(self.base or read_settings(adapter_folder(folder)).base, self.dtype)
+        settings = read_settings(adapter_folder(folder))
+        base = self.base or (folder if settings.base == HERE else settings.base)
+        return open_base(base, self.dtype, as_trained(self.loading, settings), settings.base_adapter)[1]
 
     def _set_threads(self) -> None:
         require(self.threads >= 0, f"threads is {self.threads}; give 1 or more, or 0 to leave it to torch")

@@ -13,11 +13,13 @@ from foresay.compress import compress
 from foresay.config import (
     DataConfig,
     DType,
+    LoadConfig,
     LossConfig,
     MTPConfig,
     TrainConfig,
 )
-from foresay.model import MultiTokenModel
+from foresay.modelling.guest import Guest
+from foresay.modelling.load import load_tokenizer
 from foresay.prompts import Prompt, file_prompts
 from foresay.recipe_file import as_yaml
 from foresay.terminal import ERR, OUT, print_json
@@ -41,13 +43,14 @@ class TrainCommand:
       torchrun --nproc-per-node 4 -m foresay train nano --data chats.jsonl --out my-adapter --parallel ddp
       foresay train meta-llama/Llama-3.2-1B --data a.jsonl b.jsonl --out my-adapter --dtype bfloat16
       foresay train nano --data chats.jsonl,weight=3 web.parquet,text=body,weight=1 --out my-adapter
+      foresay train my-peft-lora --data chats.jsonl --out my-adapter --quantize nf4
       foresay train nano --config recipes/paper.yaml --data chats.jsonl --out paper --steps 457
       foresay train nano --data chats.jsonl --out best --prompts dev.jsonl --eval-every 100 --keep best
       foresay train nano --data chats.jsonl --out my-adapter --rank 32 --print-config > mine.yaml
     """
 
     base: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BASE")]
-    """The base: a folder, a hub id or nano."""
+    """The base: a folder, a hub id or nano; or a PEFT LoRA of your own, which names its base."""
     data: tuple[str, ...]
     """What to train on: files (JSON, JSONL, CSV, Parquet, text), folders of them, or hub ids, holding chat messages,
     prompt and response, or text. Settings follow a name: chats.jsonl,weight=2 openai/gsm8k,subset=main,rows=5000
@@ -70,6 +73,7 @@ class TrainCommand:
     losses: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     reading: DataConfig = field(default_factory=DataConfig)
+    loading: LoadConfig = field(default_factory=LoadConfig)
 
     def run(self) -> int:
         """Train with a live view, save, say what came out."""
@@ -84,13 +88,14 @@ class TrainCommand:
             self.losses,
             self.train,
             self.reading,
+            self.loading,
             overwrite=self.overwrite,
             restart=self.restart,
         )
         prompts: Sequence[Prompt] = ()
         if self.prompts is not None:
-            tokenizer = MultiTokenModel.from_base(self.base, MTPConfig(rank=1)).require_tokenizer()
-            prompts = file_prompts(self.prompts, tokenizer)
+            guest = Guest.find(self.base, self.loading.base_adapter)
+            prompts = file_prompts(self.prompts, load_tokenizer(guest.base, guest.adapter))
         view = TrainingView(ERR, self.train.steps, AdapterLines())
         with view.showing():
             done = adapt(recipe, view.tell, prompts, told=lambda said: ERR.print(said, highlight=False))
