@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -71,6 +71,11 @@ class Forecast:
     chosen: bool
     """What `planned` begins with."""
 
+    @property
+    def label(self) -> str:
+        """The layout in one word or two."""
+        return self.entry.label
+
 
 def planner_for(model: MaskModel, batch_size: int, length: int, masks: int = 0, watch: Watch = unwatched) -> Planner:
     """A planner for a batch of prompts of at most `length` tokens, with at most `masks` masks (0: as trained)."""
@@ -80,9 +85,13 @@ def planner_for(model: MaskModel, batch_size: int, length: int, masks: int = 0, 
     return Planner(usable, Acceptance(prior(model.acceptance, most)))
 
 
-def forecast(model: MaskModel, curve: Curve) -> tuple[Forecast, ...]:
-    """Every entry of `curve` with the acceptance that training left."""
-    known = prior(model.acceptance, model.config.num_masks)
+def known_acceptance(model: MaskModel) -> tuple[float, ...]:
+    """What training left, or a guess where it left nothing."""
+    return prior(model.acceptance, model.config.num_masks)
+
+
+def forecast(curve: Curve, known: Sequence[float]) -> tuple[Forecast, ...]:
+    """Every entry of `curve`, `plain` first, where the j-th draft is kept with chance `known[j - 1]`."""
     best, plain = Planner(curve.costs, Acceptance(known)).best(), curve.costs[PLAIN]
     return tuple(
         Forecast(

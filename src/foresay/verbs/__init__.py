@@ -1,5 +1,6 @@
 """The verbs of the command line: their options, and what each does with the library."""
 
+from foresay.verbs.advise import AdviseCommand
 from foresay.verbs.bench import BenchCommand, CalibrateCommand
 from foresay.verbs.check import CheckCommand
 from foresay.verbs.data import DataCommand
@@ -10,6 +11,7 @@ from foresay.verbs.train import CompressCommand, TrainCommand
 
 VERBS: dict[str, type] = {
     "demo": DemoCommand,
+    "advise": AdviseCommand,
     "train": TrainCommand,
     "data": DataCommand,
     "generate": GenerateCommand,
