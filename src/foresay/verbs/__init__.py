@@ -7,6 +7,7 @@ from foresay.verbs.data import DataCommand
 from foresay.verbs.evaluate import EvalCommand
 from foresay.verbs.generate import GenerateCommand
 from foresay.verbs.info import DemoCommand, InfoCommand
+from foresay.verbs.report import ReportCommand
 from foresay.verbs.train import CompressCommand, TrainCommand
 
 VERBS: dict[str, type] = {
@@ -20,5 +21,6 @@ VERBS: dict[str, type] = {
     "eval": EvalCommand,
     "bench": BenchCommand,
     "calibrate": CalibrateCommand,
+    "report": ReportCommand,
     "info": InfoCommand,
 }
