@@ -11,7 +11,16 @@ import torch
 
 from foresay.config import DecodeConfig
 from foresay.decoding import calibrate
-from foresay.decoding.calibrate import CONTEXTS, Curve, curve_for, forecast, measure, planner_for, rounded
+from foresay.decoding.calibrate import (
+    CONTEXTS,
+    Curve,
+    curve_for,
+    forecast,
+    known_acceptance,
+    measure,
+    planner_for,
+    rounded,
+)
 from foresay.decoding.generate import generate
 from foresay.decoding.planner import MENU, PLAIN, Cost, Costs, Entry, expected_rate
 from foresay.decoding.session import Session
@@ -247,7 +256,7 @@ def test_the_forecast_is_the_planners(monkeypatch: pytest.MonkeyPatch) -> None:
     model = with_adapter(LLAMA.model())
     model.acceptance = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
     costs = {entry: Cost(1 + 0.1 * entry.masks, 0.9, 1 + entry.masks) for entry in MENU}
-    found = forecast(model, Curve(4, 128, costs))
+    found = forecast(Curve(4, 128, costs), known_acceptance(model))
     assert [one.entry for one in found] == list(MENU)
     for one in found:
         assert one.times_plain == pytest.approx(1 + 0.1 * one.entry.masks)

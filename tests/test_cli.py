@@ -333,6 +333,27 @@ EARLY: dict[str, tuple[Arguments, str]] = {
         lambda at: ["check", at.adapter, "--out", at.adapter, *SHORT],
         "cannot be written",
     ),
+    "eval: a benchmark without a domain": (
+        lambda at: ["eval", at.adapter, "--benchmarks", at.file("{}"), *SHORT],
+        "has no domain; give DOMAIN=FILE",
+    ),
+    "eval: a benchmark that is not there": (
+        lambda at: ["eval", at.adapter, "--benchmarks", f"math={at.tmp / 'none.jsonl'}", *SHORT],
+        "does not exist",
+    ),
+    "eval: a broken line": (
+        lambda at: ["eval", at.adapter, "--benchmarks", f"math={at.file('{')}", *SHORT],
+        r"input\.jsonl:1 is not JSON",
+    ),
+    "eval: two kinds of prompts": (
+        lambda at: ["eval", at.adapter, "--benchmarks", "paper", "--prompts", at.file("{}"), *SHORT],
+        "prompts and benchmarks were both given",
+    ),
+    "eval: nothing to do": (lambda at: ["eval", at.adapter, "--no-acceptance"], "nothing is to be done"),
+    "advise: acceptance that rises": (lambda at: ["advise", "nano", "--acceptance", "0.2", "0.4"], "acceptance is"),
+    "advise: results that are none": (lambda at: ["advise", "nano", "--results", at.file("{}")], "holds no results"),
+    "report: nothing in it": (lambda at: ["report", at.tmp, "--out", at.tmp / "page.html"], "holds no results"),
+    "report: no place for it": (lambda at: ["report", at.tmp, "--out", at.tmp], "cannot be written"),
     "check: no tokens": (lambda at: ["check", at.adapter, "--max-new-tokens", "0"], "max_new_tokens is 0"),
     "bench: no repeats": (
         lambda at: ["bench", at.adapter, "--repeats", "0", "--per-domain", "1", *SHORT],
@@ -558,6 +579,58 @@ def test_check_fails_on_a_bug(at: At, run: Run, monkeypatch: pytest.MonkeyPatch,
         assert one_object(said)["bugs"] == 8
     else:
         assert said.out.count(" bug") >= 8
+
+
+def test_eval_prints_one_object_and_writes_it(at: At, run: Run) -> None:
+    math, safety = (at.file(f'{{"question": "{word}?"}}\n', f"{word}.jsonl") for word in ("two", "kind"))
+    out = at.tmp / "eval.json"
+    more = ["--benchmarks", f"math={math}", f"safety={safety}", "--masks", "2", "--paper-steps", "3", "--out", out]
+    said = run("eval", at.adapter, "--json", *more, *SHORT)
+    content = one_object(said)
+    assert said.status == 0
+    assert [(row["domain"], row["benchmark"], row["masks"]) for row in content["rows"]] == [
+        ("math", "two", 2),
+        ("safety", "kind", 2),
+    ]
+    assert json.loads(out.read_text()) == content
+    shown = run("eval", at.adapter, *more, *SHORT)
+    assert (shown.status, shown.err) == (0, "")
+    assert "tokens per step by masks, the first 3 steps" in shown.out
+    assert "drafts kept by position" in shown.out
+
+
+def test_advise_prints_one_object(at: At, run: Run) -> None:
+    more = ["--batch-sizes", "1", "--acceptance", "0.6", "0.3", "--num-masks", "2", "--rank", "2", "--max-length", "32"]
+    more += ["--sequences", "2", "--anchors", "2"]
+    content = one_object(run("advise", "nano", "--json", *more))
+    assert content["acceptance"] == {"given": [0.6, 0.3]}
+    assert [offer["domain"] for offer in content["offers"]] == ["given"]
+    assert content["offers"][0]["best"] in [
+        " ".join([entry["entry"]["layout"], *[str(entry["entry"]["masks"])] * bool(entry["entry"]["masks"])])
+        for entry in content["offers"][0]["entries"]
+    ]
+    assert content["training"]["steps"] == 500
+    said = run("advise", "nano", *more)
+    assert said.status == 0
+    assert "expected tokens/s, batch 1, 128 tokens cached" in said.out
+    assert "Training takes" in said.out
+
+
+def test_a_report_is_made_of_what_the_verbs_wrote(at: At, run: Run) -> None:
+    pytest.importorskip("matplotlib")
+    folder = at.tmp / "run"
+    assert run("check", at.adapter, *CHECKED, "--temperature", "0", "--out", folder / "check.json").status == 0
+    assert (
+        run("eval", at.adapter, "--per-domain", "1", "--masks", "3", *SHORT, "--out", folder / "eval.json").status == 0
+    )
+    (folder / "costs.json").write_text(run("calibrate", at.adapter, "--seconds", "1", "--json").out)
+    (folder / "bench.json").write_text(run("bench", at.adapter, "--json", *BENCH, "--per-domain", "1").out)
+    said = run("report", folder, "--out", at.tmp / "report.html", "--title", "Mine")
+    assert (said.status, said.out) == (0, f"the report lies in {at.tmp / 'report.html'}\n")
+    page = (at.tmp / "report.html").read_text()
+    assert "<h1>Mine</h1>" in page
+    assert "Lossless: 8 of 8 answers are identical to plain decoding; " in page
+    assert page.count("<figure>") == 4
 
 
 def test_bench_prints_one_object(at: At, run: Run) -> None:

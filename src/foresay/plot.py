@@ -27,15 +27,20 @@ def require_matplotlib() -> Any:
         from matplotlib import pyplot  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError(
-            "--plot draws with matplotlib, and that is not installed here; pip install 'foresay[plot]'"
+            "pictures are drawn with matplotlib, and that is not installed here; pip install 'foresay[plot]'"
         ) from error
     matplotlib.use("agg")
     return pyplot
 
 
 def draw_speedups(bench: Bench, folder: Path) -> Path:
-    """Heat map of the speed-up over plain decoding, batch size by decoder, one for each prompt length."""
+    """Write `speedup_figure` to a file in `folder`."""
     pyplot = require_matplotlib()
+    return _saved(pyplot, speedup_figure(pyplot, bench), folder / SPEEDUPS)
+
+
+def speedup_figure(pyplot: Any, bench: Bench) -> Any:
+    """Heat map of the speed-up over plain decoding, batch size by decoder, one for each prompt length."""
     tables = {length: bench.speedups(length) for length in bench.lengths}
     labels = list(dict.fromkeys(label for table in tables.values() for row in table.values() for label in row))
     sizes = list(dict.fromkeys(size for table in tables.values() for size in table))
@@ -48,7 +53,7 @@ def draw_speedups(bench: Bench, folder: Path) -> Path:
         panel.set_ylabel("batch size")
         panel.set_xticks(range(len(labels)), [label.replace(" ", "\n") for label in labels])
     figure.suptitle(f"Speed over plain decoding\n{bench.results[0].dtype}, mean of the domains", fontsize="medium")
-    return _saved(pyplot, figure, folder / SPEEDUPS)
+    return figure
 
 
 def _heat_map(panel: Any, rows: list[list[float | None]]) -> None:
@@ -58,16 +63,21 @@ def _heat_map(panel: Any, rows: list[list[float | None]]) -> None:
     for y, row in enumerate(rows):
         for x, value in enumerate(row):
             if value is not None:
-                colour = "white" if abs(math.log(value)) > 0.5 * math.log(WIDEST) else "black"
+                colour = "white" if abs(math.log(value)) > 0.5 * math.log(WIDEST) else "#111111"
                 panel.text(x, y, f"{value:.2f}", ha="center", va="center", color=colour)
 
 
 def draw_costs(curves: Sequence[Curve], folder: Path) -> Path:
-    """Milliseconds of a step against the rows of a sequence: a colour for each batch size, a line for each context."""
+    """Write `cost_figure` to a file in `folder`."""
     pyplot = require_matplotlib()
+    return _saved(pyplot, cost_figure(pyplot, curves), folder / COSTS)
+
+
+def cost_figure(pyplot: Any, curves: Sequence[Curve]) -> Any:
+    """Milliseconds of a step against the rows of a sequence: a colour for each batch size, a line for each context."""
     sizes = list(dict.fromkeys(curve.batch_size for curve in curves))
     contexts = list(dict.fromkeys(curve.context_tokens for curve in curves))
-    figure, panel = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    figure, panel = pyplot.subplots(figsize=(5, 4.5), layout="constrained")
     for curve in curves:
         colour, line = f"C{sizes.index(curve.batch_size)}", LINES[contexts.index(curve.context_tokens) % len(LINES)]
         points = sorted((cost.rows, 1000 * cost.drafted, entry.layout) for entry, cost in curve.costs.items())
@@ -84,8 +94,8 @@ def draw_costs(curves: Sequence[Curve], folder: Path) -> Path:
     panel.grid(alpha=0.3)
     panel.set_xlabel("rows of a sequence in a step")
     panel.set_ylabel("milliseconds of a step")
-    panel.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-    return _saved(pyplot, figure, folder / COSTS)
+    figure.legend(fontsize="small", loc="outside lower center", ncols=2)
+    return figure
 
 
 def draw_study(found: Findings, folder: Path) -> list[Path]:

@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -71,6 +71,11 @@ class Forecast:
     chosen: bool
     """What `planned` begins with."""
 
+    @property
+    def label(self) -> str:
+        """The layout in one word or two."""
+        return self.entry.label
+
 
 def planner_for(
     model: DraftingModel, batch_size: int, length: int, masks: int = 0, watch: Watch = unwatched
@@ -82,9 +87,13 @@ def planner_for(
     return Planner(usable, Acceptance(prior(model.acceptance, most)))
 
 
-def forecast(model: DraftingModel, curve: Curve) -> tuple[Forecast, ...]:
-    """Every entry of `curve` with the acceptance that training left."""
-    known = prior(model.acceptance, model.config.drafts)
+def known_acceptance(model: DraftingModel) -> tuple[float, ...]:
+    """What training left, or a guess where it left nothing."""
+    return prior(model.acceptance, model.config.drafts)
+
+
+def forecast(curve: Curve, known: Sequence[float]) -> tuple[Forecast, ...]:
+    """Every entry of `curve`, `plain` first, where the j-th draft is kept with chance `known[j - 1]`."""
     best, plain = Planner(curve.costs, Acceptance(known)).best(), curve.costs[PLAIN]
     return tuple(
         Forecast(

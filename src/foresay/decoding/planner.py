@@ -43,6 +43,11 @@ class Entry:
         """Drafts that a step verifies, if there are as many: one a mask; in `plain` those that a probe left."""
         return self.masks or PROBE_MASKS
 
+    @property
+    def label(self) -> str:
+        """The layout in one word or two."""
+        return f"{self.layout} {self.masks}" if self.masks else self.layout
+
 
 PLAIN = Entry("plain")
 MENU: tuple[Entry, ...] = (

@@ -1,5 +1,6 @@
 """The verbs of the command line: their options, and what each does with the library."""
 
+from foresay.verbs.advise import AdviseCommand
 from foresay.verbs.bench import BenchCommand, CalibrateCommand
 from foresay.verbs.check import CheckCommand
 from foresay.verbs.data import DataCommand
@@ -8,11 +9,13 @@ from foresay.verbs.export import ExportCommand
 from foresay.verbs.generate import GenerateCommand
 from foresay.verbs.info import DemoCommand, InfoCommand
 from foresay.verbs.pretrain import PretrainCommand
+from foresay.verbs.report import ReportCommand
 from foresay.verbs.study import StudyCommand
 from foresay.verbs.train import CompressCommand, TrainCommand
 
 VERBS: dict[str, type] = {
     "demo": DemoCommand,
+    "advise": AdviseCommand,
     "train": TrainCommand,
     "pretrain": PretrainCommand,
     "data": DataCommand,
@@ -24,5 +27,6 @@ VERBS: dict[str, type] = {
     "bench": BenchCommand,
     "calibrate": CalibrateCommand,
     "study": StudyCommand,
+    "report": ReportCommand,
     "info": InfoCommand,
 }

@@ -7,8 +7,7 @@ from foresay.benchmark import Bench, bench
 from foresay.config import (
     require,
 )
-from foresay.decoding.calibrate import SECONDS, calibrate, curve_for, forecast, rounded
-from foresay.decoding.planner import prior
+from foresay.decoding.calibrate import SECONDS, calibrate, curve_for, forecast, known_acceptance, rounded
 from foresay.model import MultiTokenModel
 from foresay.plot import draw_costs, draw_speedups, require_matplotlib
 from foresay.provenance import provenance
@@ -107,17 +106,17 @@ class CalibrateCommand:
         cells = dict.fromkeys(rounded(core, size, length) for size in self.batch_sizes for length in self.contexts)
         with progress_bar(ERR) as bar:
             curves = [calibrate(core, *cell, self.seconds, calibration_watch(bar)) for cell in cells]
-        known = prior(core.acceptance, core.config.drafts)
+        known = known_acceptance(core)
         if self.json:
             content = [
                 {"batch_size": curve.batch_size, "context_tokens": curve.context_tokens}
-                | {"entries": [asdict(found) for found in forecast(core, curve)]}
+                | {"entries": [asdict(found) for found in forecast(curve, known)]}
                 for curve in curves
             ]
             print_json({"curves": content, "acceptance": known, "provenance": provenance(model=self.model)})
             return 0
         for curve in curves:
-            print_table(curve_table(curve, forecast(core, curve)))
+            print_table(curve_table(curve, forecast(curve, known)))
             OUT.print()
         shares = ", ".join(f"{share:.0%}" for share in known)
         told = "as training left it" if core.acceptance else "assumed, for training left none"

@@ -139,9 +139,8 @@ def curve_table(curve: Curve, forecasts: Sequence[Forecast]) -> Table:
     title = f"batch {curve.batch_size}, {curve.context_tokens} tokens cached"
     table = plain_table(title, "layout", "rows", "ms/step", "undrafted", "times plain", "expected tokens/s")
     for found in forecasts:
-        label = f"{found.entry.layout} {found.entry.masks}" if found.entry.masks else found.entry.layout
         table.add_row(
-            label + (" <" if found.chosen else ""),
+            found.label + (" <" if found.chosen else ""),
             str(found.rows),
             f"{1000 * found.drafted_seconds:.2f}",
             f"{1000 * found.undrafted_seconds:.2f}",

@@ -1,0 +1,99 @@
+"""Quality beside the base, in lm-evaluation-harness, on local tasks."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from foresay.config import DecodeConfig
+from foresay.decoding import choose
+from foresay.decoding.verify import Asked, Verdict, verify_greedy
+from foresay.errors import ConfigError, DataError
+from foresay.harness import HarnessConfig, compare
+from foresay.model import MultiTokenModel
+
+CHOICE = """
+task: toy_choice
+dataset_path: json
+dataset_kwargs: {data_files: {test: ROWS}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "Q: {{question}} A:"
+doc_to_target: 0
+doc_to_choice: ["one", "two"]
+metric_list: [{metric: acc}, {metric: acc_norm}]
+"""
+WRITE = """
+task: toy_write
+dataset_path: json
+dataset_kwargs: {data_files: {test: ROWS}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{question}}"
+doc_to_target: "{{answer}}"
+generation_kwargs: {until: ["\\n\\n"], max_gen_toks: 24, do_sample: false}
+metric_list: [{metric: exact_match}]
+"""
+
+
+@pytest.fixture(scope="module")
+def nano() -> MultiTokenModel:
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (the extra `eval`)")
+    return MultiTokenModel.from_pretrained("nano")
+
+
+@pytest.fixture
+def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two tasks on five questions."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    rows = tmp_path / "rows.jsonl"
+    questions = ["What is 2 + 3?", "Tom has 4 apples.", "Once upon a time", "def add(a, b):", "Hi"]
+    rows.write_text("".join(f"{json.dumps({'question': text, 'answer': '5'})}\n" for text in questions))
+    for name, text in (("choice", CHOICE), ("write", WRITE)):
+        (tmp_path / f"{name}.yaml").write_text(text.replace("ROWS", str(rows)))
+    return tmp_path
+
+
+def test_both_give_the_same_strings_and_scores(nano: MultiTokenModel, tasks: Path) -> None:
+    found = compare(nano, HarnessConfig(("toy_choice", "toy_write"), tasks, task_batch_size=3), DecodeConfig())
+    assert [(task.task, task.kind, task.documents, task.identical) for task in found.tasks] == [
+        ("toy_choice", "multiple_choice", 5, 5),
+        ("toy_write", "generate_until", 5, 5),
+    ]
+    assert [set(task.base) for task in found.tasks] == [{"acc", "acc_norm"}, {"exact_match"}]
+    assert found.sentence == (
+        "2 of 2 tasks have the base's scores to the digit; 5 of 5 generated answers are the base's own."
+    )
+
+
+def test_the_decoder_is_what_runs_and_a_broken_one_is_seen(
+    nano: MultiTokenModel, tasks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def second_best(logits: object, asked: Asked) -> Verdict:
+        return verify_greedy(logits.scatter(-1, logits.topk(1).indices, -1e9), asked)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(choose, "verify_greedy", second_best)
+    found = compare(nano, HarnessConfig(("toy_write",), tasks, limit=3), DecodeConfig())
+    assert [(task.documents, task.identical) for task in found.tasks] == [(3, 0)]
+    assert found.sentence.endswith("0 of 3 generated answers are the base's own.")
+
+
+def test_a_task_that_does_not_exist_is_named(nano: MultiTokenModel, tasks: Path) -> None:
+    with pytest.raises(ConfigError, match="task 'toy_wrong' does not exist; give a task of lm-evaluation-harness"):
+        compare(nano, HarnessConfig(("toy_choice", "toy_wrong"), tasks), DecodeConfig())
+    with pytest.raises(ConfigError, match="is no folder"):
+        compare(nano, HarnessConfig(("toy_choice",), tasks / "none"), DecodeConfig())
+
+
+def test_data_out_of_reach_are_named(nano: MultiTokenModel, tasks: Path) -> None:
+    (tasks / "rows.jsonl").unlink()
+    with pytest.raises(DataError, match="tasks toy_choice cannot be run"):
+        compare(nano, HarnessConfig(("toy_choice",), tasks), DecodeConfig())
+
+
+def test_the_harness_finds_our_model_by_name(nano: MultiTokenModel) -> None:
+    from lm_eval.api.registry import get_model  # noqa: PLC0415
+
+    from foresay.lm_eval_model import ForesayLM  # noqa: PLC0415
+
+    assert get_model("foresay") is ForesayLM
