@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import get_args
 
 import torch
 from safetensors import SafetensorError
@@ -36,15 +37,15 @@ def adapter_folder(name: str) -> Path:
     return EMBEDDED / NANO / "adapter" if name == NANO else Path(name)
 
 
-def own_dtype(name: str) -> torch.dtype:
-    """Dtype of the checkpoint of the base called `name`; float32 where it says none. Raises BaseNotFound."""
+def own_dtype(name: str) -> DType:
+    """Dtype of the checkpoint of the base called `name`; float32 where it says none of ours. Raises BaseNotFound."""
     folder = base_folder(name)
     _check_exists(name, folder, "config.json")
     try:
-        dtype = AutoConfig.from_pretrained(folder).dtype
+        dtype = str(AutoConfig.from_pretrained(folder).dtype).removeprefix("torch.")
     except (OSError, ValueError) as error:
         raise BaseNotFound(_not_found(name, error)) from error
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+    return next((known for known in get_args(DType) if known == dtype), "float32")
 
 
 def load_base(name: str, dtype: DType, device: str | None = None) -> PreTrainedModel:
