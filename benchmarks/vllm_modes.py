@@ -92,9 +92,8 @@ def measure(
     with ExitStack() as stack:
         llms = {}
         for name, words in chosen.items():
-            llms[name] = LLM(
-                dtype=given.dtype, max_model_len=512, max_num_seqs=given.together, enforce_eager=given.eager, **words
-            )
+            how = {"dtype": given.dtype, "max_model_len": 512, "max_num_seqs": given.together}
+            llms[name] = LLM(**words | how, enforce_eager=given.eager)
             stack.callback(llms[name].llm_engine.engine_core.shutdown)
         for repeat in range(-1, given.repeats):  # -1 is the warm-up
             for domain, prompts in domains.items():

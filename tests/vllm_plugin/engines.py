@@ -22,7 +22,7 @@ def engine(folder: Path, plugin: dict[str, Any] | None = None, **more: Any) -> I
     from vllm import LLM  # noqa: PLC0415 - the module is collected without vLLM too
 
     settings = {"dtype": "float32", "max_model_len": 512, "max_num_seqs": 16, "disable_log_stats": False}
-    llm = LLM(**engine_arguments(folder, **(plugin or {})), **settings | more)
+    llm = LLM(**engine_arguments(folder, **(plugin or {})) | settings | more)
     try:
         yield llm
     finally:

@@ -21,7 +21,7 @@ def test_a_leaking_gate_would_show(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "adapter")
     export_vllm(model, tmp_path / "adapter", tmp_path / "served", PluginConfig(busy_requests=4), overwrite=False)
     prompts = random_prompts((3, 7, 90, 12, 5, 150, 1, 33))
-    cut = {"max_num_batched_tokens": 64, "max_model_len": 256, "skip_tokenizer_init": True}
+    cut = {"max_num_batched_tokens": 64, "max_num_seqs": 8, "max_model_len": 256, "skip_tokenizer_init": True}
     with engine(tmp_path / "served", enforce_eager=True, **cut) as llm:
         assert answers(llm, prompts, detokenize=False) == reference(model, prompts)
         together = counts(llm)["drafts"]
