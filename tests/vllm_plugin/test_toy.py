@@ -27,6 +27,6 @@ def test_a_leaking_gate_would_show(tmp_path: Path) -> None:
         together = counts(llm)["drafts"]
         assert answers(llm, prompts[:4], detokenize=False) == reference(model, prompts[:4])
         alone = counts(llm)["drafts"] - together
-    # Eight requests are more than four: nothing was drafted until half of them had ended.
-    assert together == 0
+    # Four are not too many. Of eight, drafts are made while the first ones have come and when the last ones are left.
     assert alone > 4 * 40
+    assert together < alone / 4
