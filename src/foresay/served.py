@@ -14,6 +14,8 @@ SETTINGS, ADAPTER = "vllm.json", "foresay"
 PROPOSER = "foresay.vllm_plugin.proposer.MaskProposer"
 PLUGIN = "foresay"
 """Our key in vLLM's `additional_config`, where fields of `PluginConfig` may be changed for a run."""
+LEAST_BATCH_ROWS = 2048
+"""Rows of a step that vLLM allows on any machine unless told otherwise (`max_num_batched_tokens`)."""
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM 0.32 takes for `max_lora_rank`."""
 
@@ -86,6 +88,7 @@ def engine_arguments(folder: str | Path, **changes: Any) -> dict[str, Any]:
     folder = Path(folder).resolve()
     served = read(folder)
     masks = plugin_config(served, changes).masks
+    rows = 2 * masks + 1
     more = {"additional_config": {PLUGIN: changes}} if changes else {}
     return {
         "model": str(folder),
@@ -93,7 +96,9 @@ def engine_arguments(folder: str | Path, **changes: Any) -> dict[str, Any]:
         "max_loras": 1,
         "max_lora_rank": lora_rank(served.rank),
         "lora_target_modules": list(served.linears),
-        "speculative_config": {"method": "custom_class", "model": PROPOSER, "num_speculative_tokens": 2 * masks},
+        "speculative_config": {"method": "custom_class", "model": PROPOSER, "num_speculative_tokens": rows - 1},
+        # vLLM's own default lets in more requests than fit with all their drafts and masks, and then refuses to start.
+        "max_num_seqs": max(LEAST_BATCH_ROWS // rows, 1),
         **more,
     }
 

@@ -132,7 +132,7 @@ class Trial:
         answers = []
         for start, count in self._batches(RATIO * self.samples):
             answers += sampled_answers(self.model, self.prompt, self._seeded("transformers", start), count, TOKENS)
-        return _compared(answers)
+        return compared(answers)
 
     def answers(self, layout: LayoutName, planner: Planner | None = None) -> Tokens:
         """What a layout draws: (samples, TOKENS - 1)."""
@@ -150,7 +150,7 @@ class Trial:
         for start, count in self._batches(self.samples):
             said = generate(self.model.core, [self.prompt] * count, decode, how(start))
             answers += [generation.tokens for generation in said]
-        return _compared(answers)
+        return compared(answers)
 
     def _batches(self, answers: int) -> Iterator[tuple[int, int]]:
         """First answer and size of each batch."""
@@ -182,7 +182,7 @@ def power_for(layouts: Sequence[LayoutName]) -> Power:
     return Power(CLASSES, RATIO, LEVEL / len(layouts))
 
 
-def _compared(answers: Sequence[Sequence[int]]) -> Tokens:
-    """All tokens but the first, an answer a row."""
+def compared(answers: Sequence[Sequence[int]]) -> Tokens:
+    """All tokens but the first, an answer a row: what the test compares."""
     rows = [[*answer, *[ENDED] * (TOKENS - len(answer))] for answer in answers]
     return np.array(rows, dtype=np.int64)[:, 1:]

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -36,10 +36,10 @@ def adapter_folder(name: str) -> Path:
     return EMBEDDED / NANO / "adapter" if name == NANO else Path(name)
 
 
-def own_dtype(name: str) -> torch.dtype:
-    """Dtype of the checkpoint of the base called `name`; float32 where it says none. Raises BaseNotFound."""
-    dtype = _find(name).config.dtype
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+def own_dtype(name: str) -> DType:
+    """Dtype of the checkpoint of the base called `name`; float32 where it says none of ours. Raises BaseNotFound."""
+    dtype = str(_find(name).config.dtype).removeprefix("torch.")
+    return next((known for known in get_args(DType) if known == dtype), "float32")
 
 
 @dataclass(frozen=True, slots=True)

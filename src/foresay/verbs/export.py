@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from foresay import artefact
 from foresay.config import DType, PluginConfig, require
 from foresay.export import export_peft, export_vllm
@@ -53,8 +51,8 @@ class ExportCommand:
             ERR.print(f"Wrote {self.out}. In PEFT it acts on every row and spoils the text: not for generating.")
             return 0
         base = self.base or artefact.read_settings(adapter).base
-        dtype = getattr(torch, self.dtype) if self.dtype != "own" else own_dtype(base)
-        model = MultiTokenModel.from_pretrained(adapter, base, dtype=str(dtype).removeprefix("torch."))  # type: ignore[arg-type]
+        dtype = own_dtype(base) if self.dtype == "own" else self.dtype
+        model = MultiTokenModel.from_pretrained(adapter, base, dtype=dtype)
         export_vllm(model, adapter, self.out, self.plugin, self.overwrite)
         ERR.print(f"Wrote {self.out}. Start vLLM with these arguments, where foresay is installed beside it:")
         OUT.print(shlex.join(command_arguments(engine_arguments(self.out))), highlight=False, soft_wrap=True)
