@@ -225,3 +225,36 @@ class SampleConfig:
         require_at_least(self, 0, "temperature", "top_k", "min_p", "seed")
         require(0 < self.top_p <= 1, f"top_p is {self.top_p}; give a share above 0, at most 1")
         require(self.min_p <= 1, f"min_p is {self.min_p}; give a share of at most 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PenaltyConfig:
+    """What makes a repeated token less likely."""
+
+    presence_penalty: float = 0.0
+    """Taken off the logits of tokens that the answer has said."""
+    frequency_penalty: float = 0.0
+    """Taken off the logits of a token for each time that the answer has said it."""
+    repetition_penalty: float = 1.0
+    """Divides positive logits of tokens in the prompt or the answer, and multiplies negative ones."""
+
+    def __post_init__(self) -> None:
+        require(self.repetition_penalty > 0, f"repetition_penalty is {self.repetition_penalty}; give a positive one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueConfig:
+    """How requests share the model."""
+
+    sequences: int = 16
+    """Most answers that are generated at once; each has slots for `max_length` tokens."""
+    waiting: int = 256
+    """Most answers that wait for a place; those who come then are sent away."""
+    max_length: int = 0
+    """Most tokens of prompt and answer together; 0: what the base's context allows."""
+    prefill_tokens: int = 2048
+    """Most rows of a call that reads new prompts, padding included; one prompt may be longer."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "sequences", "prefill_tokens")
+        require_at_least(self, 0, "waiting", "max_length")

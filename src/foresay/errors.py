@@ -27,3 +27,7 @@ class MaskError(DataError):
 
 class PromptError(ForesayError):
     """A request that the decoder cannot serve: empty batch, prompt past the context, too many masks."""
+
+
+class BusyError(ForesayError):
+    """A request that comes when the queue is full: try again later."""

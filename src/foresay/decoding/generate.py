@@ -19,8 +19,7 @@ def generate(
     """
     check_prompts(model, prompts, config)
     how = how or How()
-    model.compile_steps(config.compile)
-    model.shortlist = min(config.shortlist, model.base.vocabulary)
+    prepare(model, config)
     done: dict[int, Generation] = {}
     for group in _groups(model, prompts, config):
         if config.layout == "planned" and how.planner is None:
@@ -32,6 +31,12 @@ def generate(
                 how.watch(index, step)
         done |= session.done
     return [done[index] for index in range(len(prompts))]
+
+
+def prepare(model: MaskModel, config: DecodeConfig) -> None:
+    """Set what sessions with these settings share. Raises ConfigError where steps cannot be compiled."""
+    model.compile_steps(config.compile)
+    model.shortlist = min(config.shortlist, model.base.vocabulary)
 
 
 def check_prompts(model: MaskModel, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> None:
