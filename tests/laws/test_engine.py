@@ -9,10 +9,11 @@ import torch
 from checks import DISTINCT, expected_output
 
 from foresay.config import DecodeConfig, LayoutName, PenaltyConfig, QueueConfig, SampleConfig
-from foresay.decoding.choose import Blocks, Drafts
+from foresay.decoding.choose import Blocks, Drafts, Greedy
 from foresay.decoding.engine import Engine, Progress, Request
 from foresay.decoding.generate import generate
 from foresay.decoding.mixed import Mixed
+from foresay.decoding.processing import CountPenalty, Processing, penalties
 from foresay.decoding.session import How
 from foresay.errors import BusyError, ConfigError, PromptError
 from foresay.inside import chooser_of
@@ -148,15 +149,22 @@ def test_sampled_answers_follow_their_seeds_beside_greedy_ones(
 def test_penalties_count_for_one_sequence_alone() -> None:
     mtp = adapted(LLAMA)
     heavy = PenaltyConfig(presence_penalty=2.0, frequency_penalty=1.0, repetition_penalty=1.3)
-    prompts = random_prompts([6, 9])
-    alone = {}
-    for number, penalties in enumerate((PenaltyConfig(), heavy)):
-        engine = engine_of(mtp, "quadratic")
-        [alone[number]] = run_all(engine, [Request(prompts[0], 24, penalties=penalties)], random.Random(9))
-    assert alone[0].tokens != alone[1].tokens
+    prompts = random_prompts([26, 9])
+    config = DecodeConfig(layout="plain", max_new_tokens=24)
+    alone = [
+        generate(mtp, prompts[:1], config, How(lambda indices, some=some: Greedy(Processing(some))))[0].tokens
+        for some in ((), penalties(heavy, len(prompts[0])), penalties(heavy, 0))
+    ]
+    assert len(set(map(tuple, alone))) == 3, "penalties matter, and so does which tokens they count"
     both = [Request(prompts[0], 24), Request(prompts[0], 24, penalties=heavy), Request(prompts[1], 24)]
     shared = run_all(engine_of(mtp, "quadratic"), both, random.Random(2))
-    assert [answer.tokens for answer in shared[:2]] == [alone[0].tokens, alone[1].tokens]
+    assert [answer.tokens for answer in shared[:2]] == alone[:2]
+
+
+def test_presence_counts_once_and_frequency_each_time() -> None:
+    ids, scores = torch.tensor([[3, 1, 2, 2]]), torch.zeros(1, 4)
+    assert CountPenalty(0.5, 0.0, 1)(ids, scores).tolist() == [[0, -0.5, -0.5, 0]]
+    assert CountPenalty(0.0, 0.25, 1)(ids, scores).tolist() == [[0, -0.25, -0.5, 0]]
 
 
 def test_a_stop_ends_its_own_answer() -> None:

@@ -5,6 +5,7 @@ from foresay.verbs.check import CheckCommand
 from foresay.verbs.data import DataCommand
 from foresay.verbs.generate import GenerateCommand
 from foresay.verbs.info import DemoCommand, InfoCommand
+from foresay.verbs.serve import ServeCommand
 from foresay.verbs.train import CompressCommand, TrainCommand
 
 VERBS: dict[str, type] = {
@@ -12,6 +13,7 @@ VERBS: dict[str, type] = {
     "train": TrainCommand,
     "data": DataCommand,
     "generate": GenerateCommand,
+    "serve": ServeCommand,
     "compress": CompressCommand,
     "check": CheckCommand,
     "bench": BenchCommand,

@@ -6,6 +6,7 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from foresay.decoding.session import Step
+from foresay.detokenizer import Detokenizer
 from foresay.preview import Preview, Shown
 
 COLOURS = ("bright_cyan", "bright_yellow", "bright_green", "bright_magenta", "bright_blue", "bright_red")
@@ -14,16 +15,17 @@ COLOURS = ("bright_cyan", "bright_yellow", "bright_green", "bright_magenta", "br
 
 def coloured(tokenizer: PreTrainedTokenizerBase, steps: Sequence[Step]) -> Text:
     """An answer with the tokens of each step in one colour."""
-    text, shown = Text(), ""
-    said: list[int] = []
+    text, detokenizer = Text(), Detokenizer(tokenizer)
     for number, step in enumerate(steps):
-        said += step.tokens
-        whole = tokenizer.decode(said, skip_special_tokens=True)
         # A token may be part of a character; it shows with the step that completes it.
-        if not whole.endswith("�") or step is steps[-1]:
-            text.append(whole[len(shown) :], style=COLOURS[number % len(COLOURS)])
-            shown = whole
+        text.append(detokenizer.add(step.tokens), style=colour_of(number))
+    text.append(detokenizer.rest(), style=colour_of(len(steps) - 1))
     return text
+
+
+def colour_of(step: int) -> str:
+    """The colour of step 0, 1, ..."""
+    return COLOURS[step % len(COLOURS)]
 
 
 def loss_text(tokenizer: PreTrainedTokenizerBase, shown: Shown) -> Text:
