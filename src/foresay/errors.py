@@ -38,3 +38,7 @@ class MissingPackage(ForesayError):
 
     def __init__(self, need: str, extra: str) -> None:
         super().__init__(f"{need}, which is not installed here; run pip install 'foresay[{extra}]'")
+
+
+class BusyError(ForesayError):
+    """A request that comes when the queue is full: try again later."""

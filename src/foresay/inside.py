@@ -22,7 +22,7 @@ from foresay.config import DecodeConfig, SampleConfig
 from foresay.decoding.choose import Chooser, Greedy, Sampled
 from foresay.decoding.dice import SeededDice
 from foresay.decoding.generate import check_prompts, generate
-from foresay.decoding.processing import Place, Processing
+from foresay.decoding.processing import Place, Processing, warpers
 from foresay.decoding.record import Record, Recorded
 from foresay.decoding.session import Generation, How, Step, Stop
 from foresay.errors import PromptError
@@ -230,14 +230,11 @@ def _chooser(
 
 
 def chooser_of(sample: SampleConfig) -> Callable[[Sequence[int]], Chooser]:
-    """Makes the chooser of some prompts, with transformers' own warpers in its own order."""
+    """Makes the chooser of some prompts, with transformers' own warpers."""
     if sample.temperature == 0:
         return lambda indices: Greedy()
-    warpers: list[known.LogitsProcessor] = [known.TemperatureLogitsWarper(sample.temperature)]
-    warpers += [known.TopKLogitsWarper(sample.top_k)] if sample.top_k else []
-    warpers += [known.TopPLogitsWarper(sample.top_p)] if sample.top_p < 1 else []
-    warpers += [known.MinPLogitsWarper(sample.min_p)] if sample.min_p else []
-    return lambda indices: Sampled(SeededDice(sample.seed, indices), Processing(tuple(warpers)))
+    processing = Processing(warpers(sample))
+    return lambda indices: Sampled(SeededDice(sample.seed, indices), processing)
 
 
 def _result(

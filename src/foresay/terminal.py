@@ -7,6 +7,7 @@ from rich.console import Console, RenderableType
 from transformers import PreTrainedTokenizerBase
 
 from foresay.decoding.session import Step
+from foresay.detokenizer import Detokenizer
 
 PIPE_WIDTH = 160
 """Columns of a table that goes into a pipe or a file."""
@@ -30,16 +31,11 @@ class AnswerStream:
     """Writes an answer to stdout as it grows, whole characters at a time."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer, self._shown = tokenizer, ""
-        self._said: list[int] = []
+        self._detokenizer = Detokenizer(tokenizer)
 
     def tell(self, index: int, step: Step) -> None:
         """Write what a step added."""
-        self._said.extend(step.tokens)
-        whole = self._tokenizer.decode(self._said, skip_special_tokens=True)
-        if not whole.endswith("�"):
-            print(whole[len(self._shown) :], end="", flush=True)
-            self._shown = whole
+        print(self._detokenizer.add(step.tokens), end="", flush=True)
 
 
 def print_table(table: RenderableType) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from foresay.decoding.session import Step
+from foresay.detokenizer import Detokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +23,7 @@ class Said:
 
 def transcript(tokenizer: PreTrainedTokenizerBase, steps: Sequence[Step]) -> Iterator[Said]:
     """The text of each step. A token may be part of a character; it shows with the step that completes it."""
-    said: list[int] = []
-    shown = ""
+    detokenizer = Detokenizer(tokenizer)
     for number, step in enumerate(steps, 1):
-        said += step.tokens
-        whole = tokenizer.decode(said, skip_special_tokens=True)
-        known = not whole.endswith("�") or step is steps[-1]
-        yield Said(number, whole[len(shown) :] if known else "", len(step.tokens), step.drafted, step.accepted)
-        shown = whole if known else shown
+        text = detokenizer.add(step.tokens) + (detokenizer.rest() if number == len(steps) else "")
+        yield Said(number, text, len(step.tokens), step.drafted, step.accepted)

@@ -3,7 +3,7 @@
 A mutant replaces one small function; each law named beside it must raise AssertionError, and passes without it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -367,8 +367,8 @@ def base_not_frozen(patch: pytest.MonkeyPatch) -> None:
 
 
 def finished_sequences_kept_in_the_cache(patch: pytest.MonkeyPatch) -> None:
-    def select(self: SlotCache, sequences: Tensor) -> None:
-        cache_select(self, torch.arange(len(sequences)))
+    def select(self: SlotCache, sequences: Sequence[int]) -> None:
+        cache_select(self, range(len(sequences)))
 
     patch.setattr(SlotCache, "select", select)
 

@@ -7,7 +7,7 @@ import os
 import platform
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -30,6 +30,8 @@ ROUNDS = 24
 """Times that every entry is measured, where there is time."""
 CONTEXTS = (128, 512, 2048, 8192)
 """Context lengths that are measured; a request takes the next larger one."""
+TYPICAL = 512
+"""Context length that stands for all where sequences of any length share steps."""
 METHOD = 2
 """Counts the ways in which steps have been measured: files made in another way are not read."""
 
@@ -85,6 +87,20 @@ def planner_for(
     costs = curve_for(model, batch_size, length, watch).costs
     usable = {entry: cost for entry, cost in costs.items() if entry.masks <= most}
     return Planner(usable, Acceptance(prior(model.acceptance, most)))
+
+
+def planners_for(model: DraftingModel, most: int, masks: int = 0, watch: Watch = unwatched) -> dict[int, Planner]:
+    """Planners for batches of 1, 2, 4, ... up to `most` sequences or the next more, which learn from each other.
+
+    What steps cost is taken behind `TYPICAL` cached tokens.
+    """
+    sizes = [1 << power for power in range((most - 1).bit_length() + 1)]
+    planners: dict[int, Planner] = {}
+    for done, size in enumerate(sizes):
+        planner = planner_for(model, size, TYPICAL, masks, lambda share, done=done: watch((done + share) / len(sizes)))  # type: ignore[misc]
+        planners[size] = replace(planner, acceptance=planners[1].acceptance if planners else planner.acceptance)
+    watch(1.0)
+    return planners
 
 
 def known_acceptance(model: DraftingModel) -> tuple[float, ...]:

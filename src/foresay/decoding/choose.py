@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from foresay.decoding.dice import Dice
 from foresay.decoding.draft import draft_greedy
@@ -33,6 +34,18 @@ class Drafts:
     """(B, N) int64."""
     q: Tensor | None = None
     """(B, N, V): the distributions they were drawn from; None: they were not drawn by chance."""
+
+    def select(self, sequences: Sequence[int]) -> "Drafts":
+        """Of these sequences, in this order."""
+        chosen = torch.tensor(sequences, dtype=torch.int64, device=self.tokens.device)
+        return Drafts(self.tokens[chosen], None if self.q is None else self.q[chosen])
+
+    def behind(self, others: "Drafts") -> "Drafts":
+        """These, and those of other sequences behind them; neither were drawn by chance. What is missing is 0."""
+        assert self.q is others.q is None, "drafts that were drawn by chance stay in their batch"
+        wide = max(self.tokens.shape[1], others.tokens.shape[1])
+        padded = [functional.pad(some.tokens, (0, wide - some.tokens.shape[1])) for some in (self, others)]
+        return Drafts(torch.cat(padded))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +86,10 @@ class Chooser(ABC):
     @abstractmethod
     def select(self, sequences: Sequence[int]) -> None:
         """Keep these sequences of the batch, in this order."""
+
+    def join(self, other: "Chooser") -> None:
+        """Take the sequences of `other`, of the same kind, behind one's own; only where sequences come and go."""
+        raise NotImplementedError(f"the sequences of a {type(self).__name__} chooser are there from the start")
 
 
 @dataclass(slots=True)

@@ -33,6 +33,23 @@ class SeededDice(Dice):
         """Seed and index in the whole request decide a sequence's draws."""
         self._generators = [torch.Generator().manual_seed(seed + index) for index in indices]
 
+    @classmethod
+    def seeded(cls, seeds: Sequence[int]) -> "SeededDice":
+        """Dice of sequences that have seeds of their own, as each would have alone."""
+        dice = cls(0, ())
+        dice._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return dice
+
+    def of(self, sequences: Sequence[int]) -> "SeededDice":
+        """The dice of these sequences alone: what they draw is drawn here too."""
+        some = SeededDice.seeded(())
+        some._generators = [self._generators[place] for place in sequences]
+        return some
+
+    def join(self, other: "SeededDice") -> None:
+        """Take the sequences of `other` behind one's own."""
+        self._generators += other._generators
+
     def accept(self, chances: Tensor, counts: Sequence[int]) -> Tensor:
         """See `Dice.accept`."""
         drawn = torch.ones(chances.shape, dtype=torch.float64)
@@ -54,7 +71,7 @@ class SeededDice(Dice):
 
     def select(self, sequences: Sequence[int]) -> None:
         """See `Dice.select`."""
-        self._generators = [self._generators[place] for place in sequences]
+        self._generators = self.of(sequences)._generators
 
 
 class LoadedDice(Dice):

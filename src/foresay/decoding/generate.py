@@ -19,8 +19,7 @@ def generate(
     """
     check_prompts(model, prompts, config)
     how = how or How()
-    model.compile_steps(config.compile)
-    model.shortlist = min(config.shortlist, model.base.vocabulary)
+    prepare(model, config)
     done: dict[int, Generation] = {}
     for group in _groups(model, prompts, config):
         if config.layout == "planned" and how.planner is None:
@@ -40,6 +39,12 @@ def in_batches(
     """As `generate`, greedy, so many prompts at once; one by one, in order."""
     for start in range(0, len(prompts), batch_size):
         yield from generate(model, prompts[start : start + batch_size], config)
+
+
+def prepare(model: DraftingModel, config: DecodeConfig) -> None:
+    """Set what sessions with these settings share. Raises ConfigError where steps cannot be compiled."""
+    model.compile_steps(config.compile)
+    model.shortlist = min(config.shortlist, model.base.vocabulary)
 
 
 def check_prompts(model: DraftingModel, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> None:

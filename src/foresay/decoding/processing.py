@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers.generation import logits_process as known
 
+from foresay.config import PenaltyConfig, SampleConfig
 from foresay.errors import PromptError
 
 BLIND = (
@@ -29,6 +30,39 @@ STATEFUL = (
     known.ClassifierFreeGuidanceLogitsProcessor,
 )
 """Processors that remember earlier calls or need rows of other sequences: they cannot judge drafts side by side."""
+
+
+class CountPenalty(known.LogitsProcessor):  # type: ignore[misc]
+    """OpenAI's presence and frequency penalties: less for what the answer has said, and the more often the less."""
+
+    def __init__(self, presence: float, frequency: float, prompt: int) -> None:
+        """`prompt`: ids in front that do not count."""
+        self.presence, self.frequency, self.prompt = presence, frequency, prompt
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores (B, V) behind `input_ids` (B, L) int64."""
+        said = input_ids[:, self.prompt :]
+        counts = torch.zeros_like(scores).scatter_add_(1, said, scores.new_ones(said.shape))
+        return scores - self.frequency * counts - self.presence * (counts > 0)
+
+
+def warpers(sample: SampleConfig) -> tuple[known.LogitsProcessor, ...]:
+    """transformers' own warpers in its own order; none where tokens are not drawn."""
+    if sample.temperature == 0:
+        return ()
+    chosen: list[known.LogitsProcessor] = [known.TemperatureLogitsWarper(sample.temperature)]
+    chosen += [known.TopKLogitsWarper(sample.top_k)] if sample.top_k else []
+    chosen += [known.TopPLogitsWarper(sample.top_p)] if sample.top_p < 1 else []
+    chosen += [known.MinPLogitsWarper(sample.min_p)] if sample.min_p else []
+    return tuple(chosen)
+
+
+def penalties(settings: PenaltyConfig, prompt: int) -> tuple[known.LogitsProcessor, ...]:
+    """What repeats is made less likely, behind a prompt of so many tokens."""
+    repeated, counted = settings.repetition_penalty != 1, settings.presence_penalty or settings.frequency_penalty
+    chosen = [known.RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)] if repeated else []
+    chosen += [CountPenalty(settings.presence_penalty, settings.frequency_penalty, prompt)] if counted else []
+    return tuple(chosen)
 
 
 @dataclass(frozen=True, slots=True)

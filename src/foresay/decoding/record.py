@@ -25,14 +25,18 @@ class Recorded(Chooser):
     """Another chooser, whose every row that gave a token is recorded."""
 
     chooser: Chooser
-    records: list[Record]
-    """One for each live sequence."""
+    records: Sequence[Record | None]
+    """One for each live sequence; None where nobody asks."""
 
     def verify(self, logits: Tensor, asked: Asked) -> Verdict:
         """See `Chooser.verify`."""
         scores = self.scores(logits, asked)
         verdict = self.judge(scores, asked)
+        if not any(self.records):
+            return verdict
         for sequence, (record, accepted) in enumerate(zip(self.records, verdict.accepted.tolist())):
+            if record is None:
+                continue
             rows = verdict.path[sequence, : accepted + 1]
             record.logits.extend(logits[sequence, rows].float())
             record.scores.extend(scores[sequence, rows].float())
@@ -54,3 +58,9 @@ class Recorded(Chooser):
         """See `Chooser.select`."""
         self.records = [self.records[place] for place in sequences]
         self.chooser.select(sequences)
+
+    def join(self, other: Chooser) -> None:
+        """See `Chooser.join`."""
+        assert isinstance(other, Recorded)
+        self.records = [*self.records, *other.records]
+        self.chooser.join(other.chooser)

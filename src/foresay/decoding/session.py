@@ -99,7 +99,7 @@ class Session:
         own = frozenset() if config.ignore_stop else frozenset(model.base.stop_tokens)
         self.stops = own if how.stop_tokens is None else how.stop_tokens
         self.done: dict[int, Generation] = {}
-        context, longest = model.base.context, max(map(len, prompts))
+        context, longest = model.base.context, max(map(len, prompts), default=0)
         rooms = [min(config.max_new_tokens, context - len(prompt)) for prompt in prompts]
         self.live = [
             Live(index, Row(0, len(prompt), 0), room, list(prompt))
@@ -110,10 +110,37 @@ class Session:
         masks = min(config.masks or model.config.drafts, self.tree.depths[-1])
         self.fixed = None if config.layout == "planned" else Entry(config.layout, masks)
         most = max(self.tree.drafts, PROBE_MASKS)
-        slots = longest + max(rooms) + (most + 1) * (masks + 1)
-        self.cache = model.cache(slots, 0 if config.layout == "plain" else masks)
+        self.spare, self.masks = (most + 1) * (masks + 1), 0 if config.layout == "plain" else masks
+        self.cache = model.cache(longest + max(rooms, default=0) + self.spare, self.masks)
         padded = [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts]
-        self.pending = Drafts(torch.tensor(padded, device=model.base.device))
+        self.pending = Drafts(torch.tensor(padded, dtype=torch.int64, device=model.base.device))
+
+    @classmethod
+    def empty(
+        cls, model: DraftingModel, config: DecodeConfig, chooser: Chooser, how: How, sequences: int, tokens: int
+    ) -> "Session":
+        """Nobody's session yet: others join it, at most so many sequences, of at most so many tokens each."""
+        session = cls(model, (), config, chooser, how)
+        session.cache = model.cache(tokens + session.spare, session.masks, sequences)
+        return session
+
+    def join(self, other: "Session") -> None:
+        """Take over the live sequences of another session, which is not to go on: they go on here, behind one's own.
+
+        Both have the same model and settings. Its cache needs no more slots than this one's.
+        """
+        if not other.live:
+            return
+        self.cache.take(other.cache, len(self.live), len(other.live))
+        self.pending = self.pending.behind(other.pending) if self.live else other.pending
+        self.chooser.join(other.chooser)
+        self.live += other.live
+
+    def drop(self, index: int) -> None:
+        """End a sequence as it is; its place is free at once."""
+        going = [place for place, live in enumerate(self.live) if live.index != index]
+        if len(going) < len(self.live):
+            self.pending = self.pending.select(self._keep_only(going))
 
     @torch.no_grad()
     def step(self) -> list[tuple[int, Step]]:
@@ -178,16 +205,24 @@ class Session:
         going = [place for place, live in enumerate(self.live) if not self._finish(live)]
         states, newest = seen.states, verdict.newest
         if len(going) < len(self.live):
-            self.live = [self.live[place] for place in going]
+            chosen = torch.tensor(self._keep_only(going), dtype=torch.int64, device=newest.device)
             if not going:
                 return
-            chosen = torch.tensor(going, device=newest.device)
             states, newest = states[chosen], newest[chosen]
-            self.cache.select(chosen)
-            self.chooser.select(going)
         self.pending = Drafts(newest[:, None])
         self._draft_behind(plan, states, newest)
         self._recompute()
+
+    def _keep_only(self, going: list[int]) -> list[int]:
+        """Drop all but these sequences; the last ones fill the gaps, which moves fewest. Returns the new order."""
+        gaps = [place for place in range(len(going)) if place not in going]
+        fillers = [place for place in going if place >= len(going)]
+        moved = dict(zip(gaps, fillers))
+        order = [moved.get(place, place) for place in range(len(going))]
+        self.live = [self.live[place] for place in order]
+        self.cache.select(order)
+        self.chooser.select(order)
+        return order
 
     def _draft_behind(self, plan: Plan, states: Tensor, newest: Tensor) -> None:
         """Draft from the blocks that hang on the anchors, where there are any."""

@@ -31,6 +31,13 @@ class Asked:
         most = self.tokens.shape[1] - 1
         return torch.tensor([most - count for count in self.counts], device=self.tokens.device)
 
+    def of(self, sequences: Sequence[int]) -> "Asked":
+        """Of these sequences alone."""
+        chosen = torch.tensor(sequences, device=self.tokens.device)
+        counts = tuple(self.counts[place] for place in sequences)
+        q = None if self.q is None else self.q[chosen]
+        return Asked(self.tokens[chosen], counts, self.tree, q, [self.texts[place] for place in sequences])
+
     def prefixes(self) -> list[list[list[int]]]:
         """Ids before each row to be judged: the text, and with the drafts on the way to the row."""
         prefixes = []
@@ -53,6 +60,10 @@ class Verdict:
     tokens: Tensor
     """(B, depth + 1) int64: the base's token behind each of them: the accepted drafts and one more."""
 
+    def select(self, sequences: Tensor) -> "Verdict":
+        """Of these sequences, (B',) int64, in this order."""
+        return Verdict(self.accepted[sequences], self.path[sequences], self.tokens[sequences])
+
     @property
     def last(self) -> Tensor:
         """(B,) int64: the last row that stays."""
@@ -62,6 +73,12 @@ class Verdict:
     def newest(self) -> Tensor:
         """(B,) int64: the last kept token, the base's own after the accepted drafts."""
         return self.tokens.gather(1, self.accepted[:, None])[:, 0]
+
+
+def together(verdicts: Sequence[Verdict]) -> Verdict:
+    """Verdicts on parts of a batch as one, in this order."""
+    parts = zip(*((some.accepted, some.path, some.tokens) for some in verdicts))
+    return Verdict(*(torch.cat(some) for some in parts))
 
 
 def follow(choices: Tensor, asked: Asked) -> Verdict:

@@ -1,5 +1,6 @@
 """Two caches behind transformers' `Cache`: slots for decoding, kept rows for the mask pass of training."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,16 +39,17 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
 
 
 class SlotLayer(_Layer):
-    """K/V of one layer, preallocated and zeroed: (B, H, S, D), one slot a row."""
+    """K/V of one layer, preallocated and zeroed: (N, H, S, D), one slot a row, the live sequences first."""
 
-    def __init__(self, slots: int, placement: Placement) -> None:
+    def __init__(self, slots: int, placement: Placement, sequences: int) -> None:
         super().__init__()
-        self.slots, self.placement = slots, placement
+        self.slots, self.placement, self.sequences = slots, placement, sequences
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate with the shapes, dtype and device of the first rows seen."""
+        """Allocate with the shapes, dtype and device of the first rows seen, for as many sequences or more."""
         self.keys, self.values = (
-            states.new_zeros(*states.shape[:2], self.slots, states.shape[3]) for states in (key_states, value_states)
+            states.new_zeros(max(self.sequences, len(states)), states.shape[1], self.slots, states.shape[3])
+            for states in (key_states, value_states)
         )
         self.is_initialized = True
 
@@ -61,19 +63,20 @@ class SlotLayer(_Layer):
         assert slots is not None, "place the rows before the call"
         for stored, states in ((self.keys, key_states), (self.values, value_states)):
             if len(slots) == 1:
-                stored.index_copy_(2, slots[0], states)
+                stored[:1].index_copy_(2, slots[0], states)
             else:
                 sequence = torch.arange(len(slots), device=slots.device)[:, None]
                 stored[sequence, :, slots] = states.transpose(1, 2)
-        return self.keys[:, :, :used], self.values[:, :, :used]
+        return self.keys[: len(slots), :, :used], self.values[: len(slots), :, :used]
 
 
 class SlotCache(Cache):  # type: ignore[misc]
     """Preallocated slots for every layer, full length in sliding-window layers too (sight does the rest)."""
 
-    def __init__(self, layers: int, slots: int) -> None:
+    def __init__(self, layers: int, slots: int, sequences: int = 0) -> None:
+        """`slots` for each of `sequences`, or of those in the first call where they are more."""
         self.placement, self.slots = Placement(), slots
-        super().__init__(layers=[SlotLayer(slots, self.placement) for _ in range(layers)])
+        super().__init__(layers=[SlotLayer(slots, self.placement, sequences) for _ in range(layers)])
 
     @property
     def begun(self) -> bool:
@@ -96,10 +99,28 @@ class SlotCache(Cache):  # type: ignore[misc]
             for stored in (layer.keys, layer.values):
                 stored[sequence, :, behind] = stored[sequence, :, slots]
 
-    def select(self, sequences: Tensor) -> None:
-        """Keep these sequences of the batch, (B',) int64, in this order."""
-        for layer in self.layers:
-            layer.keys, layer.values = layer.keys[sequences], layer.values[sequences]
+    def select(self, sequences: Sequence[int]) -> None:
+        """Keep these sequences, in this order; none may move behind another one that is yet to be moved.
+
+        What moves is copied, not the whole cache: the places of those that left stay allocated.
+        """
+        for place, sequence in enumerate(sequences):
+            assert sequence >= place, f"{sequences} cannot be moved one by one"
+            if sequence == place:
+                continue
+            for layer in self.layers:
+                for stored in (layer.keys, layer.values):
+                    stored[place, :, : self.placement.used] = stored[sequence, :, : self.placement.used]
+
+    def take(self, other: "SlotCache", first: int, count: int) -> None:
+        """Copy the first `count` sequences of `other` to the places from `first` on."""
+        used = other.placement.used
+        for own, new in zip(self.layers, other.layers):
+            if not own.is_initialized:
+                own.lazy_initialization(new.keys, new.values)
+            for stored, states in ((own.keys, new.keys), (own.values, new.values)):
+                stored[first : first + count, :, :used] = states[:count, :, :used]
+        self.placement.used = max(self.placement.used, used)
 
 
 @dataclass(slots=True)

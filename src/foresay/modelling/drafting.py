@@ -54,9 +54,9 @@ class DraftingModel(nn.Module, ABC):
     def added(self) -> nn.Module:
         """What the model has beside its base."""
 
-    def cache(self, slots: int, masks: int) -> SlotCache:
-        """An empty cache for calls with blocks of at most `masks` masks."""
-        return SlotCache(self.base.layers, slots)
+    def cache(self, slots: int, masks: int, sequences: int = 0) -> SlotCache:
+        """An empty cache for calls with blocks of at most `masks` masks; `sequences` as `SlotCache` takes them."""
+        return SlotCache(self.base.layers, slots, sequences)
 
     def see(self, ids: Tensor, call: Call, cache: SlotCache, keep: int) -> Rows:
         """One decoding call: real rows `ids` (B, R) int64 and the layout's masks, placed by `call`.

@@ -133,10 +133,10 @@ class HeadsModel(DraftingModel):
             for head, layer in enumerate(self.heads.layers, 2):
                 yield head, self._run(layer, trunk, call)
 
-    def cache(self, slots: int, masks: int) -> SlotCache:
+    def cache(self, slots: int, masks: int, sequences: int = 0) -> SlotCache:
         """An empty cache, for the base's layers and as many heads as there may be drafts."""
         own = masks if self.config.variant in ("parallel", "causal") else 0
-        return SlotCache(self.base.layers + own, slots)
+        return SlotCache(self.base.layers + own, slots, sequences)
 
     def see(self, ids: Tensor, call: Call, cache: SlotCache, keep: int) -> Rows:
         """See `DraftingModel.see`: real rows only, and heads where the layout has masks."""

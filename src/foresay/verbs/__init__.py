@@ -10,6 +10,7 @@ from foresay.verbs.generate import GenerateCommand
 from foresay.verbs.info import DemoCommand, InfoCommand
 from foresay.verbs.pretrain import PretrainCommand
 from foresay.verbs.report import ReportCommand
+from foresay.verbs.serve import ServeCommand
 from foresay.verbs.study import StudyCommand
 from foresay.verbs.train import CompressCommand, TrainCommand
 
@@ -20,6 +21,7 @@ VERBS: dict[str, type] = {
     "pretrain": PretrainCommand,
     "data": DataCommand,
     "generate": GenerateCommand,
+    "serve": ServeCommand,
     "compress": CompressCommand,
     "export": ExportCommand,
     "check": CheckCommand,

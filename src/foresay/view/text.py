@@ -17,8 +17,13 @@ def coloured(tokenizer: PreTrainedTokenizerBase, steps: Sequence[Step]) -> Text:
     """An answer with the tokens of each step in one colour."""
     text = Text()
     for said in transcript(tokenizer, steps):
-        text.append(said.text, style=COLOURS[(said.step - 1) % len(COLOURS)])
+        text.append(said.text, style=colour_of(said.step - 1))
     return text
+
+
+def colour_of(step: int) -> str:
+    """The colour of step 0, 1, ..."""
+    return COLOURS[step % len(COLOURS)]
 
 
 def loss_text(tokenizer: PreTrainedTokenizerBase, shown: Shown) -> Text:

@@ -1,0 +1,225 @@
+"""Continuous batching: requests join and leave between steps, each in slots of its own.
+
+A step is either a prefill, of those that waited longest, in a session of their own which then joins the running one, or
+a step of the running one. The two take turns, so that neither new answers nor those being written wait for long.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count, islice
+from threading import Lock
+from typing import Literal
+
+from torch import Tensor
+
+from foresay.config import DecodeConfig, PenaltyConfig, QueueConfig, SampleConfig
+from foresay.decoding.calibrate import Watch, planners_for, unwatched
+from foresay.decoding.dice import SeededDice
+from foresay.decoding.generate import check_prompts, prepare
+from foresay.decoding.mixed import Mixed, Rule
+from foresay.decoding.planner import Planner
+from foresay.decoding.record import Record, Recorded
+from foresay.decoding.session import How, Session, Step
+from foresay.errors import BusyError, ConfigError, PromptError
+from foresay.modelling.drafting import DraftingModel
+
+Ended = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One answer that somebody wants."""
+
+    prompt: tuple[int, ...]
+    max_tokens: int
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    penalties: PenaltyConfig = field(default_factory=PenaltyConfig)
+    stop: Callable[[int], bool] | None = None
+    """Told of every token that is kept; true ends the answer with that token. Stop tokens end it unasked."""
+    logits: bool = False
+    """Hand out the base's logits of each token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a step gave one request."""
+
+    ticket: int
+    step: Step
+    ended: Ended | None = None
+    logits: tuple[Tensor, ...] = ()
+    """(V,) float32 for each token of the step, before penalties and warpers, where the request asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    request: Request
+    record: Record | None
+
+
+class Engine:
+    """Answers that come and go, on one model and in one layout.
+
+    `step` is for one thread; everything else may be called from any. `planners`, by the number of sequences (powers of
+    two), choose the layout of each step where the settings say `planned`.
+    """
+
+    def __init__(
+        self,
+        model: DraftingModel,
+        config: DecodeConfig,
+        queue: QueueConfig,
+        planners: Mapping[int, Planner] | None = None,
+    ) -> None:
+        """Raises ConfigError for texts longer than the base can serve together."""
+        self.longest = queue.max_length or model.base.limits[0]
+        if self.longest > model.base.limits[0]:
+            raise ConfigError(
+                f"max_length is {queue.max_length} and texts of this base can share steps up to "
+                f"{model.base.limits[0]} tokens; give at most that, or 0"
+            )
+        prepare(model, config)
+        self.model, self.config, self.queue, self.planners = model, config, queue, planners
+        self._tickets, self._lock = count(), Lock()
+        self._waiting: deque[tuple[int, Request]] = deque()
+        self._running: dict[int, _Running] = {}
+        self._cancelled: set[int] = set()
+        self._prefilled = False
+        self.session = self._empty()
+
+    @classmethod
+    def open(cls, model: DraftingModel, config: DecodeConfig, queue: QueueConfig, watch: Watch = unwatched) -> "Engine":
+        """An engine whose steps are measured first, where its layout is `planned` and they never were."""
+        prepare(model, config)
+        planned = config.layout == "planned"
+        return cls(model, config, queue, planners_for(model, queue.sequences, config.masks, watch) if planned else None)
+
+    @property
+    def running(self) -> int:
+        """Answers being written."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """Answers that wait for a place."""
+        return len(self._waiting)
+
+    @property
+    def busy(self) -> bool:
+        """There is something to do."""
+        return bool(self._running or self._waiting)
+
+    def submit(self, requests: Sequence[Request]) -> list[int]:
+        """Line up, all or none: a ticket for each. Raises PromptError, or BusyError when the queue is full."""
+        for request in requests:
+            self._check(request)
+        places = self.queue.waiting + self.queue.sequences
+        if len(requests) > places:
+            raise PromptError(f"{len(requests)} answers were asked for and there is room for {places}; ask for fewer")
+        with self._lock:
+            if len(self._waiting) + len(self._running) + len(requests) > places:
+                raise BusyError(f"{len(self._waiting)} answers are waiting already; try again later")
+            tickets = list(islice(self._tickets, len(requests)))
+            self._waiting.extend(zip(tickets, requests))
+        return tickets
+
+    def cancel(self, tickets: Sequence[int]) -> None:
+        """Nobody wants these answers any more: their places are free before the next step."""
+        with self._lock:
+            self._waiting = deque(entry for entry in self._waiting if entry[0] not in tickets)
+            self._cancelled |= self._running.keys() & set(tickets)
+
+    def abort(self) -> list[int]:
+        """Forget every answer, waiting or being written, after a step that failed too: their tickets."""
+        with self._lock:
+            tickets = [*self._running, *(ticket for ticket, _ in self._waiting)]
+            self._running, self._waiting, self._cancelled = {}, deque(), set()
+            self.session = self._empty()
+        return tickets
+
+    def step(self) -> list[Progress]:
+        """One forward of the base, for the new or for all that are running: what it gave each of them."""
+        self._forget()
+        newcomers = self._admit()
+        session = self._begin(newcomers) if newcomers else self.session
+        if not session.live:
+            return []
+        session.planner = self._planner(len(session.live))
+        progress = [self._tell(session, ticket, step) for ticket, step in session.step()]
+        if newcomers:
+            self.session.join(session)
+        return progress
+
+    def _check(self, request: Request) -> None:
+        check_prompts(self.model, [request.prompt], self.config)
+        length = len(request.prompt)
+        if request.max_tokens < 1 or length + request.max_tokens > self.longest:
+            raise PromptError(
+                f"{request.max_tokens} tokens were asked for behind a prompt of {length}, and prompt and answer may "
+                f"have {self.longest} together; shorten the prompt, or ask for 1 to {max(self.longest - length, 1)}"
+            )
+
+    def _empty(self) -> Session:
+        chooser = Recorded(Mixed(), [])
+        return Session.empty(self.model, self.config, chooser, self._how(), self.queue.sequences, self.longest)
+
+    def _how(self) -> How:
+        return How(stop=self._stops, planner=self._planner(1))
+
+    def _planner(self, sequences: int) -> Planner | None:
+        return None if self.planners is None else self.planners[1 << (sequences - 1).bit_length()]
+
+    def _stops(self, ticket: int, ids: list[int]) -> bool:
+        stop = self._running[ticket].request.stop
+        return stop is not None and stop(ids[-1])
+
+    def _forget(self) -> None:
+        """Give up the places of the cancelled."""
+        with self._lock:
+            cancelled, self._cancelled = self._cancelled, set()
+            for ticket in cancelled & self._running.keys():
+                self.session.drop(ticket)
+                del self._running[ticket]
+
+    def _admit(self) -> list[int]:
+        """Tickets of those whose turn it is: the ones that waited longest, as many as one prefill should hold."""
+        with self._lock:
+            self._prefilled = not (self._prefilled and self.session.live)
+            free = self.queue.sequences - len(self._running) if self._prefilled else 0
+            newcomers: list[int] = []
+            longest = 0
+            for ticket, request in islice(self._waiting, free):
+                longest = max(longest, len(request.prompt))
+                if newcomers and (len(newcomers) + 1) * longest > self.queue.prefill_tokens:
+                    break
+                newcomers.append(ticket)
+            for _ in newcomers:
+                ticket, request = self._waiting.popleft()
+                self._running[ticket] = _Running(request, Record() if request.logits else None)
+            return newcomers
+
+    def _begin(self, tickets: Sequence[int]) -> Session:
+        """A session of newcomers, with no more slots than their prompts need."""
+        running = [self._running[ticket] for ticket in tickets]
+        requests = [some.request for some in running]
+        rules = [Rule.of(request.sample, request.penalties, len(request.prompt)) for request in requests]
+        dice = SeededDice.seeded([request.sample.seed for request in requests])
+        chooser = Recorded(Mixed(rules, dice), [some.record for some in running])
+        prompts = [request.prompt for request in requests]
+        config = replace(self.config, max_new_tokens=1)
+        session = Session(self.model, prompts, config, chooser, self._how(), tickets)
+        for live, request in zip(session.live, requests):
+            live.room = request.max_tokens
+        return session
+
+    def _tell(self, session: Session, ticket: int, step: Step) -> Progress:
+        record = self._running[ticket].record
+        logits = () if record is None else tuple(record.logits[: len(step.tokens)])
+        if record is not None:
+            record.logits.clear()
+            record.scores.clear()
+        done = session.done.pop(ticket, None)
+        if done is not None:
+            del self._running[ticket]
+        return Progress(ticket, step, None if done is None else done.ended, logits)

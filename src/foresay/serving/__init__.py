@@ -1,0 +1,1 @@
+"""A server of OpenAI's interface over the engine: schema, worker, replies, metrics, application."""

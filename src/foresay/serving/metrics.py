@@ -1,0 +1,86 @@
+"""What happens, counted for Prometheus under the names that dashboards of vLLM look for."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from foresay.decoding.session import Step
+
+LATENCIES = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160)
+TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000)
+PER_STEP = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+
+
+class Metrics:
+    """Counters of one server."""
+
+    def __init__(self, model: str, running: Callable[[], int], waiting: Callable[[], int], share: float) -> None:
+        """`running` and `waiting` say how many answers are, `share` what of the cache one that runs may fill."""
+        self._registry = CollectorRegistry()
+        self._labels = {"model_name": model, "engine": "0"}
+        for name, about, value in (
+            ("num_requests_running", "Answers being written.", running),
+            ("num_requests_waiting", "Answers that wait for a place.", waiting),
+            ("kv_cache_usage_perc", "Share of the cache that is given away (0 to 1).", lambda: running() * share),
+        ):
+            Gauge(f"vllm:{name}", about, list(self._labels), registry=self._registry).labels(
+                **self._labels
+            ).set_function(value)
+        self._prompt_tokens = self._count("prompt_tokens", "Tokens of prompts.")
+        self._tokens = self._count("generation_tokens", "Tokens generated.")
+        self._ended = self._counter("request_success", "Answers that ended, by reason.", "finished_reason")
+        self._drafts = self._count("spec_decode_num_drafts", "Steps that verified drafts, by answer.")
+        self._drafted = self._count("spec_decode_num_draft_tokens", "Drafts verified.")
+        self._accepted = self._count("spec_decode_num_accepted_tokens", "Drafts accepted.")
+        self._places = self._counter(
+            "spec_decode_num_accepted_tokens_per_pos", "Drafts accepted, by position.", "position"
+        )
+        self._first = self._times("time_to_first_token_seconds", "From the request to its first token.")
+        self._between = self._times("inter_token_latency_seconds", "From one step of an answer to the next.")
+        self._whole = self._times("e2e_request_latency_seconds", "From the request to the end of its answer.")
+        self._prompt_lengths = self._histogram("request_prompt_tokens", "Tokens of a prompt.", TOKENS)
+        self._lengths = self._histogram("request_generation_tokens", "Tokens of an answer.", TOKENS)
+        self._batches = self._histogram("iteration_tokens_total", "Tokens of one forward of the base.", PER_STEP)
+
+    def asked(self, tokens: int) -> None:
+        """A prompt came."""
+        self._prompt_tokens.inc(tokens)
+        self._prompt_lengths.observe(tokens)
+
+    def forward(self, tokens: int) -> None:
+        """A forward of the base gave so many tokens, of all answers together."""
+        self._batches.observe(tokens)
+
+    def step(self, step: Step, seconds: float, first: bool) -> None:
+        """One answer got a step, so long after its request (`first`) or its last step."""
+        (self._first if first else self._between).observe(seconds)
+        self._tokens.inc(len(step.tokens))
+        if step.drafted:
+            self._drafts.inc()
+            self._drafted.inc(step.drafted)
+            self._accepted.inc(step.accepted)
+            for place in range(step.accepted):
+                self._places.labels(**self._labels, position=str(place)).inc()
+
+    def ended(self, reason: str, tokens: int, seconds: float) -> None:
+        """An answer is over."""
+        self._ended.labels(**self._labels, finished_reason=reason).inc()
+        self._lengths.observe(tokens)
+        self._whole.observe(seconds)
+
+    def page(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self._registry)
+
+    def _counter(self, name: str, about: str, *labels: str) -> Counter:
+        return Counter(f"vllm:{name}", about, [*self._labels, *labels], registry=self._registry)
+
+    def _count(self, name: str, about: str) -> Counter:
+        return self._counter(name, about).labels(**self._labels)
+
+    def _histogram(self, name: str, about: str, buckets: tuple[float, ...]) -> Histogram:
+        kind = Histogram(f"vllm:{name}", about, list(self._labels), registry=self._registry, buckets=buckets)
+        return kind.labels(**self._labels)
+
+    def _times(self, name: str, about: str) -> Histogram:
+        return self._histogram(name, about, LATENCIES)

@@ -1,0 +1,167 @@
+"""OpenAI's JSON: what a request is answered with, whole or chunk by chunk."""
+
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from foresay.detokenizer import BROKEN
+from foresay.serving.worker import Event, Likely
+
+JSON = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a request took, so far."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    steps: int = 0
+    drafted: int = 0
+    accepted: int = 0
+
+    def add(self, event: Event) -> None:
+        """Count a step."""
+        self.completion_tokens += len(event.step.tokens)
+        self.steps += bool(event.step.tokens)
+        self.drafted += event.step.drafted
+        self.accepted += event.step.accepted
+
+    def json(self) -> JSON:
+        """OpenAI's usage; steps, drafted and accepted are foresay's."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "steps": self.steps,
+            "drafted": self.drafted,
+            "accepted": self.accepted,
+        }
+
+
+@dataclass(slots=True)
+class Choice:
+    """One answer of a whole reply, collected."""
+
+    text: str = ""
+    likely: list[Likely] = field(default_factory=list)
+    ended: str | None = None
+
+    def add(self, event: Event) -> None:
+        """Take in a step."""
+        self.text += event.text
+        self.likely += event.likely
+        self.ended = event.ended
+
+
+class Reply(ABC):
+    """The shape of replies to one kind of request."""
+
+    prefix: str
+    whole_object: str
+    chunk_object: str
+
+    def __init__(self, model: str, tokenizer: PreTrainedTokenizerBase, chances: bool) -> None:
+        """`chances`: the reply carries log probabilities."""
+        self.tokenizer, self.chances = tokenizer, chances
+        self._head = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+
+    def whole(self, choices: Sequence[Choice], usage: Usage) -> JSON:
+        """A reply in one piece."""
+        said = [
+            {"index": index, **self.said(choice), "logprobs": self._chances(choice.likely, 0)}
+            | {"finish_reason": choice.ended}
+            for index, choice in enumerate(choices)
+        ]
+        return {**self._head, "object": self.whole_object, "choices": said, "usage": usage.json()}
+
+    def chunk(self, event: Event, usage: Usage | None, shown: int) -> JSON:
+        """A step of one answer, behind `shown` characters; `shown` is -1 for its first."""
+        choice = {"index": event.choice, **self.says(event.text, shown < 0)}
+        choice |= {"logprobs": self._chances(event.likely, max(shown, 0)), "finish_reason": event.ended}
+        return self._chunk([choice], usage)
+
+    def last(self, usage: Usage) -> JSON:
+        """The chunk behind all answers."""
+        return self._chunk([], usage)
+
+    @abstractmethod
+    def said(self, choice: Choice) -> JSON:
+        """What a whole answer says."""
+
+    @abstractmethod
+    def says(self, text: str, first: bool) -> JSON:
+        """What a step adds."""
+
+    @abstractmethod
+    def chances_of(self, likely: Sequence[Likely], shown: int) -> JSON:
+        """Log probabilities of tokens behind `shown` characters."""
+
+    def text_of(self, token: int) -> str:
+        """A token as it would stand alone."""
+        text: str = self.tokenizer.decode([token])
+        return text
+
+    def _chances(self, likely: Sequence[Likely], shown: int) -> JSON | None:
+        return self.chances_of(likely, shown) if self.chances else None
+
+    def _chunk(self, choices: list[JSON], usage: Usage | None) -> JSON:
+        counted = {} if usage is None else {"usage": usage.json()}
+        return {**self._head, "object": self.chunk_object, "choices": choices, **counted}
+
+
+class ChatReply(Reply):
+    """Replies of `/v1/chat/completions`."""
+
+    prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    def said(self, choice: Choice) -> JSON:
+        """See `Reply.said`."""
+        return {"message": {"role": "assistant", "content": choice.text}}
+
+    def says(self, text: str, first: bool) -> JSON:
+        """See `Reply.says`."""
+        return {"delta": {"role": "assistant", "content": text} if first else {"content": text}}
+
+    def chances_of(self, likely: Sequence[Likely], shown: int) -> JSON:
+        """See `Reply.chances_of`."""
+        return {
+            "content": [
+                self._chance(some.token, some.logprob)
+                | {"top_logprobs": [self._chance(*other) for other in some.others]}
+                for some in likely
+            ]
+        }
+
+    def _chance(self, token: int, logprob: float) -> JSON:
+        text = self.text_of(token)
+        return {"token": text, "logprob": logprob, "bytes": None if BROKEN in text else list(text.encode())}
+
+
+class CompletionReply(Reply):
+    """Replies of `/v1/completions`."""
+
+    prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
+
+    def said(self, choice: Choice) -> JSON:
+        """See `Reply.said`."""
+        return {"text": choice.text}
+
+    def says(self, text: str, first: bool) -> JSON:
+        """See `Reply.says`."""
+        return {"text": text}
+
+    def chances_of(self, likely: Sequence[Likely], shown: int) -> JSON:
+        """See `Reply.chances_of`."""
+        texts = [self.text_of(some.token) for some in likely]
+        return {
+            "tokens": texts,
+            "token_logprobs": [some.logprob for some in likely],
+            "top_logprobs": [{self.text_of(token): value for token, value in some.others} for some in likely],
+            "text_offset": [shown + sum(map(len, texts[:place])) for place in range(len(texts))],
+        }

@@ -1,0 +1,86 @@
+"""A model that is served: its engines, the thread that runs them, and what requests become for them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from foresay.config import DecodeConfig, QueueConfig
+from foresay.decoding.calibrate import Watch, unwatched
+from foresay.decoding.engine import Engine, Request
+from foresay.errors import PromptError
+from foresay.model import MultiTokenModel
+from foresay.serving.metrics import Metrics
+from foresay.serving.schema import ChatRequest, CompletionRequest, Generation
+from foresay.serving.worker import Listener, Worker
+from foresay.training.data import template_ids
+
+BESIDE = 4
+"""Answers that may be decoded plainly at once, for comparison."""
+
+
+class Service:
+    """Answers requests, until it is closed."""
+
+    def __init__(
+        self, model: MultiTokenModel, name: str, decode: DecodeConfig, queue: QueueConfig, watch: Watch = unwatched
+    ) -> None:
+        """Measures first what steps cost, where the layout is `planned` and that is not known (told to `watch`)."""
+        self.name, self.tokenizer = name, model.require_tokenizer()
+        self.tokens = decode.max_new_tokens
+        self.engine = Engine.open(model.core, decode, queue, watch)
+        self.plain = self.engine
+        if decode.layout != "plain":
+            few = replace(queue, sequences=min(queue.sequences, BESIDE))
+            self.plain = Engine.open(model.core, replace(decode, layout="plain"), few)
+        self.engines = list(dict.fromkeys((self.engine, self.plain)))
+        places = sum(engine.queue.sequences for engine in self.engines)
+        self.metrics = Metrics(name, lambda: self.running, lambda: self.waiting, 1 / places)
+        self.worker = Worker(self.engines, self.tokenizer, self.metrics)
+        self.worker.start()
+
+    @property
+    def running(self) -> int:
+        """Answers being written."""
+        return sum(engine.running for engine in self.engines)
+
+    @property
+    def waiting(self) -> int:
+        """Answers that wait for a place."""
+        return sum(engine.waiting for engine in self.engines)
+
+    def prompts(self, asked: ChatRequest | CompletionRequest) -> list[list[int]]:
+        """Token ids of what is asked. Raises PromptError."""
+        if isinstance(asked, ChatRequest):
+            return [_chat_ids(self.tokenizer, asked)]
+        return [self.tokenizer(text)["input_ids"] if isinstance(text, str) else text for text in asked.prompts]
+
+    def ask(self, asked: Generation, prompts: Sequence[Sequence[int]]) -> Listener:
+        """Line up `asked.n` answers to each prompt. Raises PromptError, BusyError."""
+        engine = self.plain if asked.layout == "plain" else self.engine
+        wanted = [tuple(prompt) for prompt in prompts for _ in range(asked.n)]
+        requests = [
+            Request(prompt, asked.limit or self._room(engine, prompt), sample, asked.penalties)
+            for prompt, sample in zip(wanted, asked.samples(len(wanted)))
+        ]
+        return self.worker.ask(engine, requests, asked.stops, asked.top)
+
+    def close(self) -> None:
+        """End every answer, and the thread."""
+        self.worker.abort()
+        self.worker.close()
+
+    def _room(self, engine: Engine, prompt: Sequence[int]) -> int:
+        """Tokens of an answer for which nobody named a number."""
+        return max(min(self.tokens, engine.longest - len(prompt)), 1)
+
+
+def _chat_ids(tokenizer: PreTrainedTokenizerBase, asked: ChatRequest) -> list[int]:
+    if tokenizer.chat_template is None:
+        raise PromptError("this model has no chat template; use /v1/completions")
+    messages = [{"role": message.role, "content": message.text} for message in asked.messages]
+    try:
+        return template_ids(tokenizer, messages, prompt=True)
+    except TemplateError as error:
+        raise PromptError(f"the model's chat template does not take these messages: {error}") from error
