@@ -194,7 +194,7 @@ def names(folder: Path) -> list[str]:
 
 def test_the_last_checkpoints_are_kept(base: Path, data: Path, tmp_path: Path) -> None:
     stopped_at(13, recipe(base, data, tmp_path / "out", keep_checkpoints=3))
-    assert names(tmp_path / "out.run") == [*(f"checkpoint-{step:08d}" for step in (6, 9, 12)), "run.json"]
+    assert names(tmp_path / "out.run") == [f"checkpoint-{step:08d}" for step in (6, 9, 12)]
 
 
 @pytest.mark.parametrize("kind", ["cut", "lost", "changed", "no state"])
@@ -233,7 +233,7 @@ def tear(checkpoint: Path, kind: str) -> None:
 def test_a_run_without_a_whole_checkpoint_is_refused(base: Path, data: Path, tmp_path: Path) -> None:
     asked = recipe(base, data, tmp_path / "out")
     stopped_at(7, asked)
-    for checkpoint in (tmp_path / "out.run").glob("checkpoint-*"):
+    for checkpoint in (tmp_path / "out.run").iterdir():
         tear(checkpoint, "cut")
     with pytest.raises(ArtefactError, match=r"no checkpoint in .*out\.run is whole; give --restart to begin anew"):
         run(asked)

@@ -98,16 +98,16 @@ def test_auto_does_without_and_says_so(base: Path, data: Path, tmp_path: Path, m
 class Recorder:
     """Stands for the run object of wandb and of trackio."""
 
-    url, dir = None, "wandb/offline-run"
+    offline, dir = True, "wandb/offline-run"
 
     def __init__(self, step: int = 0) -> None:
-        self.step, self.logged, self.ended = step, list[tuple[int, dict[str, float]]](), {}
+        self.step, self.logged, self.ended = step, list[tuple[int, dict[str, float]]](), None
 
     def log(self, figures: dict[str, float], step: int) -> None:
         self.logged.append((step, figures))
 
-    def finish(self, **how: Any) -> None:
-        self.ended = how
+    def finish(self, exit_code: int | None = None) -> None:
+        self.ended = exit_code
 
 
 def logged(tmp_path: Path) -> Logged:
@@ -125,7 +125,7 @@ def test_wandb_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         tracker.log(step, {"loss/total": 1.0 / step})
     tracker.close(failed=True)
     assert recorder.logged == [(5, {"loss/total": 1 / 5}), (6, {"loss/total": 1 / 6})], "5 is its next one"
-    assert recorder.ended["exit_code"] == 1
+    assert recorder.ended == 1
     assert (asked["id"], asked["resume"], asked["project"]) == ("20260101-000000-abcdef", "allow", "mine")
     assert asked["config"] == {"rank": 4}
 
@@ -153,7 +153,7 @@ def test_trackio_goes_on_where_it_was(
         return recorder
 
     storage = SimpleNamespace(get_max_step_for_run=lambda project, name: 4)
-    module.__dict__.update(init=init, SQLiteStorage=storage)
+    module.__dict__.update(init=init, finish=lambda: print("* Run finished"), SQLiteStorage=storage)
     monkeypatch.setitem(sys.modules, "trackio", module)
     tracker = open_tracker("trackio", logged(tmp_path))
     for step in (3, 4, 5):

@@ -1,5 +1,6 @@
-"""Tables fit a terminal of 80 columns, with large figures too."""
+"""What is shown fits a terminal of 80 columns, with large figures too."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,13 @@ from rich.console import Console, RenderableType
 from foresay.benchmark import Bench, Result
 from foresay.decoding.calibrate import Curve, Forecast
 from foresay.decoding.planner import Entry
+from foresay.heldout import Measured
+from foresay.metrics import Acceptance
+from foresay.run import News
+from foresay.training.losses import Losses
+from foresay.training.progress import Progress
 from foresay.view.tables import bench_view, curve_table
+from foresay.view.training import TrainingView
 
 RESULT = Result(
     decoder="quadratic",
@@ -111,3 +118,56 @@ def test_the_curve_marks_what_is_chosen() -> None:
         ["plain", "1", "12.30", "12.30", "1.00", "81"],
         ["quadratic", "16", "<", "289", "12300.00", "1230.00", "1000.00", "123457"],
     ]
+
+
+MEASURED = Measured(
+    step=12000,
+    fingerprint="",
+    prompts=32,
+    tokens_per_step={"math": 2.25, "code": 3.5, "stories": 4.0, "chat": 2.25},
+    acceptance=tuple(Acceptance(place, 100, 50, 0.5, 0.75) for place in range(1, 9)),
+)
+NEWS = News(Progress(12000, Losses(10.5, 11.5, 2.0, 24.0, 1536.0), 1e-3, 0.25, 9000.0, 0.5), MEASURED, MEASURED)
+
+
+def told(*news: News, terminal: bool) -> list[str]:
+    console = Console(width=80, force_terminal=terminal, color_system=None)
+    with console.capture() as capture:
+        view = TrainingView(console, 24000)
+        with view.showing():
+            for one in news:
+                view.tell(one)
+    return [re.sub(r"\x1b\[[?0-9;]*\w", "", line).strip() for line in capture.get().splitlines()]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_training_is_told_whole(terminal: bool) -> None:
+    """Every figure of a step and of a decode, in lines that a live view does not cut."""
+    lines = told(NEWS, terminal=terminal)
+    for line in (
+        "held-out prompts decoded at step 12000, tokens per step:",
+        "math 2.25  code 3.50  stories 4.00  chat 2.25  mean 3.00",
+        "drafts kept, by position, %: 50 50 50 50 50 50 50 50",
+        "given the one before, %:     75 75 75 75 75 75 75 75",
+        "this is the best so far, mean 3.00: it is kept",
+    ):
+        assert line in lines
+    step, pace = "loss 24.000  (base 10.500  sampler 11.500  consistency 2.000)", "rate 1.0e-03  gradient 0.25"
+    assert [line for line in lines if step in line]
+    assert [line for line in lines if f"{pace}  3,072 mask rows/s" in line]
+
+
+def test_a_decode_is_told_once_on_a_plain_stream() -> None:
+    later = replace(NEWS, progress=replace(NEWS.progress, step=12001), best=replace(MEASURED, step=9000))
+    lines = told(NEWS, later, terminal=False)
+    assert sum(line.startswith("held-out prompts decoded") for line in lines) == 1
+    assert [
+        line for line in told(later, terminal=False) if line == "the best is that of step 9000, mean 3.00: it is kept"
+    ]
+
+
+def test_many_domains_are_not_cut() -> None:
+    many = replace(MEASURED, tokens_per_step={f"domain{place}": 1.5 for place in range(9)})
+    for terminal in (True, False):
+        text = " ".join(told(replace(NEWS, measured=many), terminal=terminal))
+        assert re.search(r"domain0 1\.50 .*domain8 1\.50\s+mean 1\.50", text)

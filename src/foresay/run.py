@@ -81,6 +81,8 @@ class Run:
     may_replace: bool
     """What lies in the folder is this run's own, or may be overwritten."""
     tracker: Tracker = field(default_factory=NoTracker)
+    id: str | None = None
+    """Known where something outlives a start: a log, or a best adapter."""
     decodes: list[Measured] = field(default_factory=list)
     best: Measured | None = None
     """Of the adapter that lies in the folder, where `keep` is best."""
@@ -95,11 +97,13 @@ class Run:
 
         A checkpoint is older than the decode of its step: killed in between, nobody knows how that adapter decoded.
         """
-        if self.ranks.leads:
-            self._track(progress)
+        train = self.recipe.train
+        if self.ranks.leads and (train.keep == "best" or train.tracker != "none"):
+            self.id = self.checkpoints.claim()
+            self._track(progress, self.id)
         if not progress.step:
             return
-        if self.recipe.train.keep == "best":
+        if train.keep == "best":
             self.best = self.ranks.agree(self._kept)
         self._decode_if_due(progress)
         if self.ranks.leads:
@@ -153,7 +157,7 @@ class Run:
             losses=asdict(recipe.losses),
             train=asdict(recipe.train),
             data=self.data,
-            run=self.checkpoints.claim(),
+            run=self.id,
             steps=progress.step,
             seconds=round(progress.seconds, 1),
             measured=self.measured and asdict(self.measured) | {"mean": self.measured.mean},
@@ -174,7 +178,7 @@ class Run:
             found = Measured.read(measured)
         except (ArtefactError, KeyError, TypeError, AttributeError):
             return None
-        own = said["run"] == self.checkpoints.claim() and said["steps"] == found.step
+        own = said["run"] == self.id and said["steps"] == found.step
         return found if own and found.fingerprint == self.heldout.fingerprint else None
 
     def _take_back(self, best: Measured) -> None:
@@ -185,14 +189,13 @@ class Run:
         self.ranks.spread(self.model.core.added.parameters())
         self.model.core.acceptance = shares_of(best)
 
-    def _track(self, progress: Progress) -> None:
+    def _track(self, progress: Progress, own: str) -> None:
         """Open the tracker, which goes on where the run does."""
         recipe = self.recipe
-        if recipe.train.tracker != "none":
-            settings = {"base": recipe.base, **asdict(recipe.mtp), **asdict(recipe.losses), **asdict(recipe.train)}
-            name, first = recipe.out.resolve().name, max(progress.step, 1)
-            run = Logged(name, self.checkpoints.claim(), recipe.log_folder, first, settings)
-            self.tracker = open_tracker(recipe.train.tracker, run)
+        settings = {"base": recipe.base, **asdict(recipe.mtp), **asdict(recipe.losses), **asdict(recipe.train)}
+        run = Logged(recipe.out.resolve().name, own, recipe.log_folder, max(progress.step, 1), settings)
+        self.tracker = open_tracker(recipe.train.tracker, run)
+        if self.tracker.sentence:
             self.audience.told(self.tracker.sentence)
 
     def _figures(self, progress: Progress) -> dict[str, float]:

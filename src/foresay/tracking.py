@@ -74,21 +74,23 @@ class WandbTracker(Tracker):
         import wandb  # noqa: PLC0415
 
         try:
-            self._run = wandb.init(
-                project=os.environ.get("WANDB_PROJECT", PROJECT),
-                name=os.environ.get("WANDB_NAME", run.name),
-                id=run.id,
-                resume="allow",
-                config=run.settings,
-                # It would redraw the live view line by line.
-                settings=wandb.Settings(console="off"),
-            )
+            with redirect_stdout(sys.stderr):  # results alone go to stdout
+                self._run = wandb.init(
+                    project=os.environ.get("WANDB_PROJECT", PROJECT),
+                    name=os.environ.get("WANDB_NAME", run.name),
+                    id=run.id,
+                    resume="allow",
+                    config=run.settings,
+                    # It would redraw the live view line by line.
+                    settings=wandb.Settings(console="off"),
+                )
         except (wandb.Error, OSError) as error:
             why = " ".join(str(error).split())
             raise ConfigError(
                 f"wandb could not begin ({why}); `wandb login`, set WANDB_MODE=offline, or give another tracker"
             ) from error
-        self.sentence = f"figures are logged by wandb, run {run.id}: {self._run.url or self._run.dir}"
+        where = self._run.dir if self._run.offline else self._run.url
+        self.sentence = f"figures are logged by wandb, run {run.id}: {where}"
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Log a step, but not one that an earlier start logged."""
@@ -97,7 +99,8 @@ class WandbTracker(Tracker):
 
     def close(self, failed: bool = False) -> None:
         """Upload what is left."""
-        self._run.finish(exit_code=int(failed), quiet=True)
+        with redirect_stdout(sys.stderr):
+            self._run.finish(exit_code=int(failed))
 
 
 class TrackioTracker(Tracker):
@@ -107,8 +110,9 @@ class TrackioTracker(Tracker):
         import trackio  # noqa: PLC0415
 
         name = f"{run.name}-{run.id}"
+        self._end = trackio.finish
         self._logged = trackio.SQLiteStorage.get_max_step_for_run(PROJECT, name) or 0
-        with redirect_stdout(sys.stderr):  # results alone go to stdout
+        with redirect_stdout(sys.stderr):
             self._run = trackio.init(PROJECT, name, resume="allow", config=run.settings, embed=False)
         self.sentence = f"figures are logged by trackio, run {name}; see them with: trackio show --project {PROJECT}"
 
@@ -120,7 +124,7 @@ class TrackioTracker(Tracker):
     def close(self, failed: bool = False) -> None:
         """Write what is left."""
         with redirect_stdout(sys.stderr):
-            self._run.finish()
+            self._end()
 
 
 class NoTracker(Tracker):

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from foresay.adapt import Recipe, adapt
-from foresay.artefact import PEFT_WEIGHTS
 from foresay.config import DecodeConfig, LayoutName, LoadConfig, LossConfig, MTPConfig, TrainConfig
 from foresay.decoding.generate import generate
 from foresay.errors import ArtefactError, BaseNotFound, ConfigError, MissingPackage, UnsupportedBase
+from foresay.families import PEFT_WEIGHTS
 from foresay.fingerprint import fingerprint
 from foresay.model import MultiTokenModel
 from foresay.modelling.base import Base

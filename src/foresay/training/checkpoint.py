@@ -50,7 +50,10 @@ class Checkpoints:
     """Checkpoints that stay; the older ones are removed."""
 
     def claim(self) -> str:
-        """The id of the run that goes on here, else of a new one, written down before the run leaves anything."""
+        """The id of the run that goes on here, else of a new one, written down.
+
+        With it the folder says that the run has begun: it may go on before its first checkpoint.
+        """
         path = self.folder / RUN
         try:
             known: str = json.loads(path.read_text(encoding="utf-8"))["id"]

@@ -87,12 +87,17 @@ def decode_lines(news: News) -> list[Text]:
     found, best = news.measured, news.best
     if found is None:
         return [Text("tokens per step: not decoded yet", style="dim")]
-    kept = "" if best is None else "  this one is kept" if best.step == found.step else _kept(best)
-    return [
-        Text(f"tokens per step at step {found.step}, held-out prompts decoded: {rates(found)}{kept}", style="bold"),
-        Text(f"drafts kept, %, by position: {shares(found, given_previous=False)}"),
-        Text(f"the same, given the one before: {shares(found, given_previous=True)}"),
+    lines = [
+        Text(f"held-out prompts decoded at step {found.step}, tokens per step:"),
+        # Wrapped where there are many domains: a live view would cut the line.
+        Text(f"  {rates(found)}", style="bold", no_wrap=False, overflow="fold"),
+        Text(f"drafts kept, by position, %: {shares(found, given_previous=False)}"),
+        Text(f"given the one before, %:     {shares(found, given_previous=True)}"),
     ]
+    if best is not None:
+        own = "this is the best so far" if best.step == found.step else f"the best is that of step {best.step}"
+        lines.append(Text(f"{own}, mean {best.mean:.2f}: it is kept"))
+    return lines
 
 
 def rates(found: Measured) -> str:
@@ -105,10 +110,6 @@ def shares(found: Measured, given_previous: bool) -> str:
     """Acceptance of each draft position, in hundredths."""
     entries = found.acceptance
     return " ".join(f"{100 * (entry.conditional if given_previous else entry.unconditional):.0f}" for entry in entries)
-
-
-def _kept(best: Measured) -> str:
-    return f"  kept: step {best.step} with {best.mean:.2f}"
 
 
 def pretraining_lines(reading: Reading) -> list[Text]:
