@@ -4,56 +4,62 @@
     python benchmarks/paper_against_default.py --data build/nano-data/public.jsonl --out build/paper-default
 
 The learning rate of each side is chosen from the same three values on the dev prompts, with the first seed; tokens per
-step (quadratic, k = 8) are those of the test prompts. A cell that is there already is not run again.
+step (quadratic, k = 8) are those of the test prompts. A grid as `foresay study` runs them: a cell that is done stays.
 """
 
 import json
-import statistics
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import tyro
 
-from foresay.adapt import Recipe, adapt, measure_acceptance
-from foresay.config import LossConfig, MTPConfig, TrainConfig
-from foresay.modelling.load import load_tokenizer
+from foresay.adapt import Recipe, open_fresh
+from foresay.config import MTPConfig, TrainConfig
+from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt, Split, embedded_prompts
-from foresay.provenance import provenance
+from foresay.study.cell import STARTS, Cell, Figure, Point, Study, Subject, Verdict
+from foresay.study.findings import lines_of
+from foresay.study.grid import check_folder, grid_of
+from foresay.study.material import Material, tokens_per_step
 
-SIDES = {
-    "paper": (MTPConfig(sampler="paper", train_masks=False), LossConfig(target="label", real_rows=True)),
-    "default": (MTPConfig(), LossConfig()),
-}
 RATES = (3e-4, 1e-3, 3e-3)
 SEEDS = (0, 1, 2)
+RANK = MTPConfig().rank
+DEV, TEST = (
+    Figure(split, f"Tokens per step, {split} prompts", "masks", "tokens per step") for split in ("dev", "test")
+)
 
 
-def cell(side: str, rate: float, seed: int, steps: int, data: Path, out: Path) -> dict[str, object]:
-    """Train one adapter and decode; or read what came out the last time."""
-    folder = out / f"{side}-{rate:g}-{seed}-{steps}"
-    path = folder.with_suffix(".json")
-    if path.is_file():
-        return json.loads(path.read_text())
-    mtp, losses = SIDES[side]
-    train = TrainConfig(steps=steps, warmup_steps=steps // 10, learning_rate=rate, seed=seed, save_every=0)
-    recipe = Recipe("nano", (data,), folder, mtp, losses, train, overwrite=True)
-    done = adapt(recipe, lambda news: None, prompts("dev"))
-    test = measure_acceptance(done.model, prompts("test"))
-    found = {"side": side, "rate": rate, "seed": seed, "loss": done.loss, "dev": done.tokens_per_step, "test": test}
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(found))
-    fresh.rename(path)
-    return found
+def cells(start: Cell) -> list[Cell]:
+    """Either side at every rate."""
+    return [
+        Cell(
+            label=f"{side} {rate:g}",
+            mtp=replace(mtp, rank=RANK),
+            losses=losses,
+            train=replace(start.train, learning_rate=rate),
+        )
+        for side, (mtp, losses) in STARTS.items()
+        for rate in RATES
+    ]
 
 
-def prompts(split: Split) -> list[Prompt]:
+def measure(subject: Subject) -> Iterator[Point]:
+    """Tokens per step with all masks, by split and domain."""
+    masks = subject.cell.mtp.num_masks
+    for named, rate in tokens_per_step(subject.model, subject.material, "quadratic", masks).items():
+        split, domain = named.split(" ", 1)
+        yield Point(split, subject.cell.label, masks, rate, domain)
+
+
+AGAINST = Study("paper against default", cells, measure, (DEV, TEST), lambda lines: Verdict(""))
+
+
+def prompts(model: MultiTokenModel, split: Split) -> list[Prompt]:
     """40 of each domain."""
-    return embedded_prompts(load_tokenizer("nano"), split, 40)
-
-
-def mean(rates: dict[str, float]) -> float:
-    """Mean over the domains."""
-    return statistics.mean(rates.values())
+    found = embedded_prompts(model.require_tokenizer(), split, 40)
+    return [replace(prompt, domain=f"{split} {prompt.domain}") for prompt in found]
 
 
 def main(data: Path, out: Path, steps: int = 240) -> None:
@@ -61,22 +67,24 @@ def main(data: Path, out: Path, steps: int = 240) -> None:
 
     Args:
         data: Training data.
-        out: Folder for adapters and cells.
+        out: Folder for the results.
         steps: Optimizer steps of each run.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    cells, chosen = [], {}
-    for side in SIDES:
-        tried = [cell(side, rate, SEEDS[0], steps, data, out) for rate in RATES]
-        best = max(tried, key=lambda found: mean(found["dev"]))
-        chosen[side] = [best] + [cell(side, best["rate"], seed, steps, data, out) for seed in SEEDS[1:]]
-        cells += tried + chosen[side][1:]
-    summary = {
-        side: {"rate": runs[0]["rate"], "test": [mean(run["test"]) for run in runs]} for side, runs in chosen.items()
-    }
-    settings = {side: {"mtp": asdict(mtp), "losses": asdict(losses)} for side, (mtp, losses) in SIDES.items()}
-    said = {"cells": cells, "summary": summary, "provenance": provenance(steps=steps, data=data.name, **settings)}
-    print(json.dumps(said, indent=1))
+    check_folder(out, AGAINST.name)
+    train = TrainConfig(steps=steps, warmup_steps=steps // 10, save_every=0)
+    start = Cell(label="start", mtp=STARTS["default"][0], losses=STARTS["default"][1], train=train)
+    recipe = Recipe("nano", (data,), out, start.mtp, start.losses, train)
+    model = open_fresh(recipe)
+    both = [prompt for split in ("dev", "test") for prompt in prompts(model, split)]
+    grid = grid_of(AGAINST, start, SEEDS, recipe, Material.read(recipe, model, both, max_new_tokens=64))
+    first = replace(grid, runs=tuple(run for run in grid.runs if run.recipe.train.seed == SEEDS[0]))
+    list(first.run(lambda run, progress: None))
+    dev = {label: next(iter(line.values())).median for label, line in lines_of(DEV, first.results).items()}
+    chosen = [max((label for label in dev if label.startswith(side)), key=dev.__getitem__) for side in STARTS]
+    list(grid.run(lambda run, progress: None, chosen))
+    test = lines_of(TEST, grid.results)
+    summary = {label: asdict(next(iter(test[label].values()))) for label in chosen}
+    print(json.dumps({"dev": dev, "test": summary, "cells": [asdict(result) for result in grid.results]}, indent=1))
 
 
 if __name__ == "__main__":
