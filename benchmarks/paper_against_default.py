@@ -56,26 +56,27 @@ def measure(subject: Subject) -> Iterator[Point]:
 AGAINST = Study("paper against default", cells, measure, (DEV, TEST), lambda lines: Verdict(""))
 
 
-def prompts(model: MultiTokenModel, split: Split) -> list[Prompt]:
-    """40 of each domain."""
-    found = embedded_prompts(model.require_tokenizer(), split, 40)
+def prompts(model: MultiTokenModel, split: Split, most: int) -> list[Prompt]:
+    """Embedded prompts that name their split where they name their domain."""
+    found = embedded_prompts(model.require_tokenizer(), split, most)
     return [replace(prompt, domain=f"{split} {prompt.domain}") for prompt in found]
 
 
-def main(data: Path, out: Path, steps: int = 240) -> None:
+def main(data: Path, out: Path, steps: int = 240, per_domain: int = 40) -> None:
     """Run what is missing, print JSON.
 
     Args:
         data: Training data.
         out: Folder for the results.
         steps: Optimizer steps of each run.
+        per_domain: Prompts of each domain and split.
     """
     check_folder(out, AGAINST.name)
     train = TrainConfig(steps=steps, warmup_steps=steps // 10, save_every=0)
     start = Cell(label="start", mtp=STARTS["default"][0], losses=STARTS["default"][1], train=train)
     recipe = Recipe("nano", (data,), out, start.mtp, start.losses, train)
     model = open_fresh(recipe)
-    both = [prompt for split in ("dev", "test") for prompt in prompts(model, split)]
+    both = [prompt for split in ("dev", "test") for prompt in prompts(model, split, per_domain)]
     grid = grid_of(AGAINST, start, SEEDS, recipe, Material.read(recipe, model, both, max_new_tokens=64))
     first = replace(grid, runs=tuple(run for run in grid.runs if run.recipe.train.seed == SEEDS[0]))
     list(first.run(lambda run, progress: None))
