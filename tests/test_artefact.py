@@ -60,7 +60,7 @@ def edit_settings(folder: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
 # Round trip.
 
 
-@pytest.mark.parametrize("sampler", ["paper", "residual"])
+@pytest.mark.parametrize("sampler", ["paper", "residual", "none"])
 @pytest.mark.parametrize("toy", [LLAMA, GPT2], ids=lambda toy: toy.name)
 def test_what_is_saved_is_loaded_to_the_bit(toy: Toy, sampler: Any, tmp_path: Path) -> None:
     core = with_adapter(toy.model(), masks=3, sampler=sampler, train_masks=False)

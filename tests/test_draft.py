@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from foresay.decoding.draft import draft_greedy
 from foresay.tree import Tree
 from strategies import drawn_trees
-from toys import LLAMA, TOYS, VOCABULARY, Toy, adapted
+from toys import LLAMA, TOYS, VOCABULARY, Toy, adapted, with_adapter
 
 
 @torch.no_grad()
@@ -30,6 +30,16 @@ def check_drafts(toy: Toy, tree: Tree, masks: int, batch: int) -> None:
 @given(drawn_trees(8), st.integers(1, 4))
 def test_behind_each_token_stand_the_best_of_the_sampler_head(tree: Tree, masks: int) -> None:
     check_drafts(LLAMA, tree, masks, batch=2)
+
+
+@torch.no_grad()
+def test_without_a_sampler_every_draft_is_the_base_heads_own() -> None:
+    mtp = with_adapter(LLAMA.model(), masks=3, sampler="none")
+    assert not list(mtp.adapter.sampler.parameters())
+    states = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0))
+    drafts = [draft_greedy(mtp, states, torch.tensor(newest), Tree.chain(3)) for newest in ([1, 2], [3, 4])]
+    for said in drafts:
+        assert torch.equal(said, mtp.base.head(states).argmax(-1))
 
 
 def test_a_chain_where_the_head_is_wider_than_the_layers() -> None:

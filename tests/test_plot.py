@@ -11,7 +11,9 @@ from foresay.benchmark import Bench
 from foresay.decoding.calibrate import Curve
 from foresay.decoding.planner import MENU, Cost
 from foresay.errors import ConfigError
-from foresay.plot import draw_costs, draw_speedups, require_matplotlib
+from foresay.plot import draw_costs, draw_speedups, draw_study, require_matplotlib
+from foresay.study.cell import Figure, Spread, Verdict
+from foresay.study.findings import Findings
 from test_view import RESULT
 
 CURVES = [
@@ -76,3 +78,26 @@ def test_a_folder_that_cannot_be_is_named(panels: list[Any], tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="give --plot a folder that can be written"):
         draw_costs(CURVES, tmp_path / "file")
+
+
+def test_a_study_shows_medians_with_their_range(panels: list[Any], tmp_path: Path) -> None:
+    def lines(*places: int | str) -> Any:
+        return {label: {x: Spread(2.0, 1.5, 3.0, 3) for x in places} for label in ("full", "bare")}
+
+    figures = (
+        (Figure("rates", "Rates", "masks", "y"), lines(1, 8)),
+        (Figure("parts", "Parts", "part", "y"), lines("a")),
+    )
+    found = Findings("ladder", 4, ("bare (seed 1)",), figures, Verdict("."), ())
+    paths = draw_study(found, tmp_path)
+    assert [path.name for path in paths] == ["ladder-rates.svg", "ladder-parts.svg"]
+    assert all("<svg" in path.read_text() for path in paths)
+    numbers, words = panels
+    assert numbers.get_title() == "Rates\nPARTIAL: 0 of 4 cells"
+    assert [
+        line.get_xdata().tolist() for line in numbers.lines if len(line.get_xdata()) and line.get_marker() == "o"
+    ] == [[1, 8]]
+    ranges = [segment.tolist() for bars in numbers.collections for segment in bars.get_segments()]
+    assert ranges == [[[1, 1.5], [1, 3]], [[8, 1.5], [8, 3]]] * 2
+    assert [label.get_text() for label in words.get_xticklabels()] == ["a"]
+    assert {line.get_linestyle() for line in words.lines} == {"None"}

@@ -102,8 +102,8 @@ def test_a_killed_study_runs_only_what_is_missing(data: Path, tmp_path: Path) ->
     before = kept.stat().st_mtime_ns
     again = grid(QUICK, data, out, steps=2)
     found = findings(again)
-    assert found.missing == ("rate 0.2, seed 0",)
-    assert found.partial == "PARTIAL: 1 of 2 cells done; missing: rate 0.2, seed 0"
+    assert found.missing == ("rate 0.2 (seed 0)",)
+    assert found.partial == "PARTIAL: 1 of 2 cells are done; missing: rate 0.2 (seed 0)"
     assert [done.label for done in run(again)] == ["rate 0.2"]
     assert kept.stat().st_mtime_ns == before, "what was done is not done again"
     assert not findings(again).partial

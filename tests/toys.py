@@ -71,7 +71,7 @@ def redraw(module: torch.nn.Module, seed: int) -> None:
 def with_adapter(
     model: PreTrainedModel,
     masks: int = MASKS,
-    sampler: Literal["paper", "residual"] = "residual",
+    sampler: Literal["paper", "residual", "none"] = "residual",
     seed: int = 1,
     train_masks: bool = True,
 ) -> MaskModel:

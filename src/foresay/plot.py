@@ -16,6 +16,8 @@ MARKERS = {"plain": "o", "linear": "D", "quadratic": "s"}
 """Of the points of a layout; others get a triangle."""
 LINES = ("-", "--", ":", "-.")
 POINTS = ("o", "s", "D", "^", "v", "P", "X")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Told apart by colour-blind eyes too (Okabe and Ito)."""
 WIDEST = 3.0
 """Speed-up at which the colours of the heat map are deepest, and its inverse."""
 
@@ -105,14 +107,21 @@ def draw_study(found: Findings, folder: Path) -> list[Path]:
 
 def _draw_lines(found: Findings, figure: Figure, lines: Lines, folder: Path) -> Path:
     pyplot = require_matplotlib()
-    drawing, panel = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    columns = list(dict.fromkeys(x for line in lines.values() for x in line))
+    words = any(isinstance(x, str) for x in columns)
+    drawing, panel = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     for number, (label, line) in enumerate(lines.items()):
-        places = list(line.values())
-        medians = [place.median for place in places]
-        below = [place.median - place.least for place in places]
-        above = [place.most - place.median for place in places]
-        style = {"marker": POINTS[number % len(POINTS)], "linestyle": LINES[number % len(LINES)], "capsize": 3}
-        panel.errorbar(list(line), medians, yerr=[below, above], label=label, **style)
+        # Words have no order to draw a line through: their points stand side by side.
+        beside = 0.7 * (number / len(lines) - 0.5)
+        across = [columns.index(x) + beside for x in line] if words else list(line)
+        middle = [place.median for place in line.values()]
+        reach = [(place.median - place.least, place.most - place.median) for place in line.values()]
+        style = "none" if words else LINES[number % len(LINES)]
+        marker, colour = POINTS[number % len(POINTS)], COLOURS[number % len(COLOURS)]
+        settings = {"marker": marker, "linestyle": style, "color": colour, "capsize": 3}
+        panel.errorbar(across, middle, yerr=list(zip(*reach)), label=label, **settings)
+    if words:
+        panel.set_xticks(range(len(columns)), columns)
     panel.set_xlabel(figure.x)
     panel.set_ylabel(figure.y)
     panel.grid(alpha=0.3)

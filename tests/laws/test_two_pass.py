@@ -135,6 +135,13 @@ def test_the_batch_is_ragged_and_some_positions_have_no_mask() -> None:
     assert standing - carrying, "some masks have no label"
 
 
+@pytest.mark.parametrize("real_rows", [False, True], ids=["masks", "real-rows"])
+def test_two_passes_are_one_without_a_sampler(real_rows: bool) -> None:
+    config = LossConfig(sampler_weight=0, real_rows=real_rows)
+    mtp = with_adapter(LLAMA.model(), masks=MASKS, sampler="none")
+    check_two_passes_are_one(two_pass_result(mtp, BATCH.batch, config, 4), one_pass_result(mtp, BATCH.batch, config))
+
+
 def test_frozen_masks_get_no_gradient() -> None:
     mtp = with_adapter(LLAMA.model(), masks=MASKS, train_masks=False)
     gradients = two_pass_result(mtp, BATCH.batch, LossConfig(), 0).gradients

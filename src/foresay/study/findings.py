@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from foresay.study.cell import Figure, Lines, Spread, Verdict
-from foresay.study.grid import Grid, Result
+from foresay.study.grid import Grid, Result, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Findings:
     asked: int
     """Cells times seeds."""
     missing: tuple[str, ...]
-    """Cells that are not done."""
+    """Cells that are not done, with their seeds."""
     figures: tuple[tuple[Figure, Lines], ...]
     verdict: Verdict
     results: tuple[Result, ...]
@@ -27,7 +27,7 @@ class Findings:
         """That cells are missing, and how many; empty when none is."""
         if not self.missing:
             return ""
-        return f"PARTIAL: {len(self.results)} of {self.asked} cells done; missing: {'; '.join(self.missing)}"
+        return f"PARTIAL: {len(self.results)} of {self.asked} cells are done; missing: {'; '.join(self.missing)}"
 
 
 def findings(grid: Grid) -> Findings:
@@ -37,11 +37,19 @@ def findings(grid: Grid) -> Findings:
     return Findings(
         study=study.name,
         asked=len(grid.runs),
-        missing=tuple(run.name for run in grid.missing),
+        missing=_named(grid.missing),
         figures=tuple((figure, lines[figure.name]) for figure in study.figures),
         verdict=study.verdict(lines) if results else Verdict("Nothing is there yet."),
         results=tuple(results),
     )
+
+
+def _named(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Each cell with its seeds."""
+    seeds: dict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        seeds[run.cell.label].append(str(run.recipe.train.seed))
+    return tuple(f"{label} (seed {', '.join(some)})" for label, some in seeds.items())
 
 
 def lines_of(figure: Figure, results: Sequence[Result]) -> Lines:
