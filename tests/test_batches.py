@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, pairwise
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from foresay.config import TrainConfig
-from foresay.training.batches import POOL, batches, collate
+from foresay.training.batches import POOL, batches, collate, collate_packed, pack
 from foresay.training.data import Example
 from foresay.training.two_pass import Batch
 
@@ -121,3 +123,64 @@ def test_sequences_of_like_length_stand_together() -> None:
     padding = sum(int((batch.ids == 0).sum()) for batch in first(POOL, TrainConfig(sequences=4), examples))
     # Lengths n, n - 1, n - 2, n - 3 in every batch: no shuffled order pads as little.
     assert padding == POOL * (1 + 2 + 3)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=40))
+def test_packing_holds_everything_once_and_nothing_too_long(lengths: list[int]) -> None:
+    groups = pack(dict(enumerate(lengths)), room=20)
+    assert sorted(place for group in groups for place in group) == list(range(len(lengths)))
+    filled = [sum(lengths[place] for place in group) for group in groups]
+    assert all(total <= 20 for total, group in zip(filled, groups) if len(group) > 1)
+    assert all(one + other > 20 for one, other in pairwise(filled) if one <= 20), "two groups fit into one"
+
+
+def test_packed_documents_stand_side_by_side() -> None:
+    batch = collate_packed([[example(3, 1), example(2, 1, first=10)], [example(4, 2)]], 0, generator(), CPU)
+    assert batch.ids.tolist() == [[1, 2, 3, 10, 11], [1, 2, 3, 4, 0]]
+    assert [carried(batch, row) for row in (0, 1)] == [[0, 1, 3], [1, 2]]
+    assert batch.anchors.tolist() == [[0, 1, 3], [-1, 1, 2]]
+    assert batch.documents.starts.tolist() == [[0, 0, 0, 3, 3], [0, 0, 0, 0, 4]]
+    assert batch.documents.positions(slice(0, 5)).tolist() == [[0, 1, 2, 0, 1], [0, 1, 2, 3, 0]]
+
+
+PACKED = TrainConfig(sequences=4, anchors=3, pack=True, max_length=40)
+
+
+def own_tokens(batch: Batch) -> list[list[int]]:
+    """Tokens of every document; padding is 0."""
+    found = []
+    for ids, starts in zip(batch.ids.tolist(), batch.documents.starts.tolist()):
+        for start in sorted(set(starts)):
+            found.append([token for token, own in zip(ids, starts) if own == start])
+    return [tokens for tokens in found if tokens != [0]]
+
+
+def test_every_packed_epoch_holds_every_example_once_in_a_new_order() -> None:
+    orders: list[list[list[int]]] = []
+    source = batches(EXAMPLES, PACKED, CPU)
+    while len(orders) < 2:
+        epoch: list[list[int]] = []
+        while len(epoch) < len(EXAMPLES):
+            batch = next(source)
+            assert batch.ids.shape[0] <= 4
+            assert batch.ids.shape[1] <= 40
+            epoch += own_tokens(batch)
+        assert sorted(epoch) == sorted(list(one.ids) for one in EXAMPLES)
+        orders.append(epoch)
+    assert orders[0] != orders[1]
+
+
+def test_packed_batches_are_a_function_of_the_seed() -> None:
+    one = first(9, PACKED, EXAMPLES)
+    torch.rand(5)
+    again = first(9, PACKED, EXAMPLES)
+    assert all(map(same, one, again))
+    assert all(torch.equal(a.documents.starts, b.documents.starts) for a, b in zip(one, again))
+
+
+def test_packed_sequences_wait_for_the_next_pool() -> None:
+    examples = [example(10, 2, first=100 * number) for number in range(3 * 4 * POOL)]
+    sizes = [len(batch.ids) for batch in first(12, PACKED, examples)]
+    assert sizes == [4] * 12, "192 examples of 10 tokens fill 48 sequences of 40"
+    many = [example(10, 2, first=100 * number) for number in range(4 * POOL + 4)]
+    assert [len(batch.ids) for batch in first(5, PACKED, many)] == [4, 4, 4, 4, 1]

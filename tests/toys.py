@@ -134,6 +134,12 @@ GEMMA3 = Toy("gemma3", "Gemma3Text", {**HEADS, **MIXED, "query_pre_attn_scalar":
 PHI3_LONGROPE = Toy("phi3-longrope", "Phi3", {"original_max_position_embeddings": SWITCH, "rope_parameters": LONGROPE})
 GPT2 = Toy("gpt2", "GPT2", {**WIDE, "n_inner": 192}, seed=1)
 OPT = Toy("opt", "OPT", {**WIDE, "ffn_dim": 192})
+FALCON = Toy(
+    "falcon",
+    "Falcon",
+    {**WIDE, "ffn_hidden_size": 192, "new_decoder_architecture": True, "num_kv_heads": 2},
+    seed=7,
+)
 TOYS = [
     LLAMA,
     Toy("qwen2", "Qwen2", seed=3),
@@ -157,12 +163,7 @@ TOYS = [
     GPT2,
     OPT,
     Toy("opt-projected", "OPT", {**WIDE, "ffn_dim": 192, "word_embed_proj_dim": 48}, seed=3),
-    Toy(
-        "falcon",
-        "Falcon",
-        {**WIDE, "ffn_hidden_size": 192, "new_decoder_architecture": True, "num_kv_heads": 2},
-        seed=7,
-    ),
+    FALCON,
     Toy("cohere2", "Cohere2", {**MIXED, "logit_scale": 0.5}),
     Toy(
         "gpt-oss",

@@ -173,8 +173,10 @@ class TrainConfig:
     """Optimizer steps."""
     sequences: int = 8
     """Sequences in a step."""
+    pack: bool = False
+    """Put several examples into a sequence, up to `max_length` tokens; none sees another, each has its own anchors."""
     anchors: int = 24
-    """Anchors sampled in each sequence (0: every token that carries loss); mask rows = sequences x anchors x k."""
+    """Anchors sampled in each example (0: every token that carries loss); mask rows = examples x anchors x k."""
     chunk_anchors: int = 0
     """Anchors of a sequence in one micro-chunk of the mask pass (0: all); changes memory, never the result."""
     curriculum_steps: int = 0

@@ -20,6 +20,15 @@ class Documents:
     starts: Tensor
     """(B, R) int64: first row of the document that a row belongs to."""
 
+    @property
+    def longest(self) -> int:
+        """Most rows of a document, padding behind it too."""
+        return int(self.positions(slice(0, self.starts.shape[1])).max()) + 1
+
+    def of(self, sequences: slice) -> "Documents":
+        """Those of these sequences."""
+        return Documents(self.starts[sequences])
+
     def positions(self, rows: slice) -> Tensor:
         """(B, T) int64: position in its document of each of these rows."""
         return torch.arange(rows.start, rows.stop, device=self.starts.device) - self.starts[:, rows]

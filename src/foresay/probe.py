@@ -48,7 +48,7 @@ def labels(model: MaskModel, prompt: Sequence[int], answer: Sequence[int]) -> li
     example = Example(text, tuple(said))
     batch = collate([example], 0, torch.Generator(), torch.device("cpu"))
     rows = mask_rows(batch, batch.anchors[:, :1], model.config.num_masks, LossConfig())
-    return batch.ids[0, rows.positions[rows.live] + 1].tolist()  # type: ignore[no-any-return]
+    return batch.ids[0, rows.places[rows.live] + 1].tolist()  # type: ignore[no-any-return]
 
 
 def _accepted(model: MaskModel, prompt: Sequence[int], shift: int) -> int:

@@ -147,7 +147,7 @@ def detached_anchor(toy: Toy) -> None:
 
 # Mutants. Originals are bound before anything is patched.
 
-call_sight, call_positions, mask_positions, mask_sight = Call.sight, Call.positions, MaskCall.positions, MaskCall.sight
+call_sight, call_positions, mask_positions, mask_reach = Call.sight, Call.positions, MaskCall.positions, MaskCall.reach
 gate_real, lora_attach, base_init, cache_select = Gate.real.__get__, GatedLora.attach, Base.__init__, SlotCache.select
 layout_draw, count, sample = Layout.draw, two_pass_module.count, MaskModel.sample
 cache_move, verdict_last = SlotCache.move, Verdict.last.__get__
@@ -231,10 +231,10 @@ def window_plus_one(patch: pytest.MonkeyPatch) -> None:
 
 
 def trained_window_plus_one(patch: pytest.MonkeyPatch) -> None:
-    def sight(self: MaskCall, kept: int, window: int | None = None) -> Tensor:
-        return mask_sight(self, kept, None if window is None else window + 1)
+    def reach(self: MaskCall, window: int | None = None) -> Tensor:
+        return mask_reach(self, None if window is None else window + 1)
 
-    patch.setattr(MaskCall, "sight", sight)
+    patch.setattr(MaskCall, "reach", reach)
 
 
 def stale_slot_visible(patch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,8 @@ from foresay.modelling.guest import linear_in
 from foresay.modelling.lora import GatedLora
 from foresay.modelling.sampler import build_sampler
 
-ROWS_AT_ONCE = 4096
-"""Real rows that the base pass of training runs at once."""
+ROWS_AT_ONCE = 2048
+"""Real rows that the base pass of training runs at once: their activations and what they see are all that it holds."""
 
 
 class Adapter(nn.Module):
@@ -106,28 +106,22 @@ class MaskModel(DraftingModel):
                 self._hooks.pop().remove()
 
     @torch.no_grad()
-    def keep(self, ids: Tensor, starts: Tensor | None = None) -> tuple[KeptCache, Tensor]:
+    def keep(self, ids: Tensor, documents: Documents | None = None) -> tuple[KeptCache, Tensor]:
         """The base pass of training, without gradient: `ids` (B, R) int64, padded behind, through the closed gate.
 
-        `starts` (B, R) int64 is the first row of each row's document (None: one document a sequence). Returns the K/V
-        for `see_masks` and the states (B, R, D).
+        Returns the K/V for `see_masks` and the states (B, R, D).
         """
         self.equip(False)
-        starts = torch.zeros_like(ids) if starts is None else starts
-        cache = KeptCache(self.base.layers, ids.shape)
-        states = [
-            torch.cat([self._keep(ids, starts, cache, sequences, rows) for rows in parts], dim=1)
-            for sequences, parts in tiles(*ids.shape)
-        ]
-        return cache, torch.cat(states)
-
-    def _keep(self, ids: Tensor, starts: Tensor, cache: KeptCache, sequences: slice, rows: slice) -> Tensor:
-        """States of these rows of these sequences; what stands before them is in the cache."""
-        cache.keep(sequences, rows)
-        documents = Documents(starts[sequences])
-        sight = self.base.masks(lambda window: documents.sight(rows, window))
-        embeds, none = self.base.embedding(ids[sequences, rows]), ids.new_zeros(1)
-        return self.base.run(embeds, documents.positions(rows), sight, cache, none).states
+        base, documents = self.base, documents or Documents(torch.zeros_like(ids))
+        cache, none = KeptCache(base.layers, ids.shape), ids.new_zeros(1)
+        states = torch.empty(*ids.shape, base.head.weight.shape[1], dtype=base.dtype, device=ids.device)
+        for sequences, rows in tiles(*ids.shape):
+            own = documents.of(sequences)
+            sight = base.masks(lambda window: own.sight(rows, window))  # noqa: B023
+            cache.keep(sequences, rows)
+            embeds = base.embedding(ids[sequences, rows])
+            states[sequences, rows] = base.run(embeds, own.positions(rows), sight, cache, none).states
+        return cache, states
 
     def see_masks(self, call: MaskCall, cache: KeptCache) -> Tensor:
         """The mask pass of training, with gradient: states (B, A * k, D) of the call's masks behind the kept rows."""
@@ -153,12 +147,12 @@ class MaskModel(DraftingModel):
         return rank(self.base.head, self.sample(previous, states), tokens)
 
 
-def tiles(batch: int, rows: int) -> Iterator[tuple[slice, list[slice]]]:
-    """Some sequences and all their rows in turns: no more than `ROWS_AT_ONCE` rows, so that activations stay small."""
+def tiles(batch: int, rows: int) -> Iterator[tuple[slice, slice]]:
+    """Sequences and rows of them in turns, at most `ROWS_AT_ONCE` rows; those of a sequence in order."""
     together, most = max(ROWS_AT_ONCE // rows, 1), min(ROWS_AT_ONCE, rows)
-    turns = [slice(start, min(start + most, rows)) for start in range(0, rows, most)]
-    for start in range(0, batch, together):
-        yield slice(start, min(start + together, batch)), turns
+    for sequence in range(0, batch, together):
+        for row in range(0, rows, most):
+            yield slice(sequence, min(sequence + together, batch)), slice(row, min(row + most, rows))
 
 
 def _shape(linear: nn.Module) -> tuple[int, int]:

@@ -60,6 +60,7 @@ class Ranks:
             ids=_more_rows(batch.ids, missing, 0),
             carries=_more_rows(batch.carries, missing, False),
             anchors=_more_rows(batch.anchors, missing, -1),
+            starts=_more_rows(batch.documents.starts, missing, 0),
             own=slice(self.rank * own, (self.rank + 1) * own),
         )
 

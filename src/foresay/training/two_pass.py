@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foresay.config import LossConfig
-from foresay.documents import MaskCall
+from foresay.documents import Documents, MaskCall
 from foresay.modelling.cache import KeptCache
 from foresay.modelling.model import MaskModel
 from foresay.training.losses import Losses, Teacher, backward_in_chunks, consistency_sum, head_loss, teach
@@ -31,6 +31,20 @@ class Batch:
     """Masks in a block, at most the model's k; 0 for all of them."""
     own: slice = field(default_factory=lambda: slice(None), hash=False)
     """Sequences that this process runs; the others are only counted."""
+    starts: Tensor | None = None
+    """(B, R) int64: first row of the document that a row belongs to; None: one document a sequence."""
+
+    @property
+    def documents(self) -> Documents:
+        """Where documents begin."""
+        return Documents(torch.zeros_like(self.ids) if self.starts is None else self.starts)
+
+    def mine(self) -> "Batch":
+        """The own sequences alone."""
+        ids, carries, anchors, starts = (
+            tensor[self.own] for tensor in (self.ids, self.carries, self.anchors, self.documents.starts)
+        )
+        return replace(self, ids=ids, carries=carries, anchors=anchors, starts=starts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +64,8 @@ class MaskRows:
     call: MaskCall
     live: Tensor
     """(B, T) bool: rows whose label exists and carries loss."""
-    positions: Tensor
-    """(B, T) int64: where the row stands; its label is the token behind."""
+    places: Tensor
+    """(B, T) int64: the real row that stands where it does; the label is the token behind that."""
     weights: Tensor
     """(B, T) float: weight of the row in the losses of the heads, 0 where it is not live."""
 
@@ -65,7 +79,7 @@ class Denominators:
     real: int
     """Real rows that carry loss: the consistency loss averages over them, those with an empty S_t too."""
     shares: Tensor
-    """(B, R) float: 1 / |S_t| for every position t, 0 where no processed mask stands."""
+    """(B, R) float: 1 / |S_t| for every real row t, 0 where no processed mask stands."""
 
     def of(self, sequences: slice) -> "Denominators":
         """The same counts, for rows of these sequences."""
@@ -82,13 +96,13 @@ def two_pass(model: MaskModel, batch: Batch, config: LossConfig, chunk_anchors: 
     Raises ValueError for sequences past the base's first limit, where longrope switches: a chunk of early rows alone
     would run at other frequencies than the rows it looks back to.
     """
-    length, limit = batch.ids.shape[1], model.base.limits[0]
+    length, limit = batch.documents.longest, model.base.limits[0]
     if length > limit:
         raise ValueError(f"sequences of {length} tokens reach past position {limit} of the base; cut them there")
     size = batch.masks or model.config.num_masks
     counts = count(batch, size, config).of(batch.own)
-    batch = replace(batch, **{name: getattr(batch, name)[batch.own] for name in ("ids", "carries", "anchors")})
-    kept = base_pass(model, batch)
+    batch = batch.mine()
+    kept = base_pass(model, batch, batch.carries if config.real_rows else counts.shares > 0)
     step = _Step(model, batch, config, kept, counts)
     losses = Losses(base=kept.teacher.cross_entropy / counts.rows if config.real_rows else 0.0)
     losses.total = config.base_weight * losses.base
@@ -99,22 +113,23 @@ def two_pass(model: MaskModel, batch: Batch, config: LossConfig, chunk_anchors: 
     return losses
 
 
-def base_pass(model: MaskModel, batch: Batch) -> Kept:
-    """Run the sequences once through the frozen base, without gradient."""
-    cache, states = model.keep(batch.ids)
+def base_pass(model: MaskModel, batch: Batch, taught: Tensor) -> Kept:
+    """Run the sequences once through the frozen base, without gradient; ask it about the rows `taught` (B, R) bool."""
+    cache, states = model.keep(batch.ids, batch.documents)
     base = model.base
-    return Kept(cache, states, teach(base.unembed, base.vocabulary, states, batch.ids, batch.carries))
+    return Kept(cache, states, teach(base.unembed, base.vocabulary, states, batch.ids, taught))
 
 
 def mask_rows(batch: Batch, anchors: Tensor, size: int, config: LossConfig) -> MaskRows:
     """The mask rows of `anchors` (B, A), and which of them have a label that carries loss, and how much."""
-    call = MaskCall(anchors.clamp(min=0), size, last=batch.ids.shape[1] - 1)
-    positions = call.positions()
-    steps = torch.arange(1, size + 1, device=anchors.device)
-    inside = (anchors[:, :, None] + steps).flatten(1) < batch.ids.shape[1]
+    starts, first = batch.documents.starts, anchors.clamp(min=0)
+    call = MaskCall(first, size, last=batch.ids.shape[1] - 1, starts=starts.gather(1, first))
+    places = call.places()
+    # Past the end, the last row stands in for a label; it carries none.
     asked = (anchors >= 0).repeat_interleave(size, dim=1)
-    live = inside & asked & batch.carries.gather(1, positions)
-    return MaskRows(call, live, positions, live * mask_weights(size, config, anchors.device)[call.offsets()])
+    own = starts.gather(1, places) == starts.gather(1, first).repeat_interleave(size, dim=1)
+    live = asked & own & batch.carries.gather(1, places)
+    return MaskRows(call, live, places, live * mask_weights(size, config, anchors.device)[call.offsets()])
 
 
 def mask_weights(size: int, config: LossConfig, device: torch.device) -> Tensor:
@@ -127,7 +142,7 @@ def count(batch: Batch, size: int, config: LossConfig) -> Denominators:
     """Count rows over the whole batch, before any chunking."""
     rows = mask_rows(batch, batch.anchors, size, config)
     standing = torch.zeros(batch.ids.shape, device=batch.ids.device)
-    standing.scatter_add_(1, rows.positions, rows.live.float())
+    standing.scatter_add_(1, rows.places, rows.live.float())
     shares = torch.where(standing > 0, 1 / standing.clamp(min=1), 0.0)
     real, masks = int(batch.carries.sum()), float(rows.weights.sum())
     return Denominators((masks + (real if config.real_rows else 0)) or 1.0, max(real, 1), shares)
@@ -140,7 +155,7 @@ class _Places:
     sequence: Tensor
     """(N,) int64."""
     position: Tensor
-    """(N,) int64."""
+    """(N,) int64: real row."""
     weights: Tensor
     """(N,) float."""
 
@@ -162,7 +177,7 @@ class _Step:
         """Forward and backward of one chunk of blocks."""
         config, losses = self.config, Losses()
         sequence, row = rows.live.nonzero().unbind(1)
-        places = _Places(sequence, rows.positions[sequence, row], rows.weights[sequence, row])
+        places = _Places(sequence, rows.places[sequence, row], rows.weights[sequence, row])
 
         def loss(some: slice, states: Tensor) -> Tensor:
             at = places[some]
