@@ -3,7 +3,7 @@
 import json
 import shlex
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +73,7 @@ def test_the_adapter_and_the_tokenizer_go_into_the_copy_as_they_are(tmp_path: Pa
     wanted = artefact.read_settings(NANO).fingerprints
     assert replace(fingerprint(copy, tokenizer), base=wanted.base) == wanted
     assert copy.dtype == torch.bfloat16, "nano's own"
+    assert served.read(tmp_path / "served").fingerprints == asdict(wanted)
     assert [path.name for path in tmp_path.iterdir()] == ["served"]
 
 

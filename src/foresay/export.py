@@ -34,7 +34,7 @@ def export_vllm(model: MultiTokenModel, adapter: Path, out: Path, config: Plugin
     served.lora_rank(mtp.rank)
     said = Served(
         base=model.base_name,
-        fingerprints=asdict(model.fingerprints()),
+        fingerprints=asdict(artefact.read_settings(adapter).fingerprints),
         first_mask=base.vocabulary,
         num_masks=mtp.num_masks,
         rank=mtp.rank,
