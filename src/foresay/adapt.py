@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from foresay.artefact import check_writable
-from foresay.config import DataConfig, DecodeConfig, LossConfig, MTPConfig, TrainConfig
+from foresay.config import DataConfig, DecodeConfig, Family, LossConfig, MTPConfig, TrainConfig
 from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.session import Generation
 from foresay.metrics import tally
 from foresay.model import MultiTokenModel
+from foresay.modelling.heads import HeadsModel
+from foresay.modelling.model import MaskModel
 from foresay.probe import PROBED, check_labels
 from foresay.prompts import Prompt, by_domain
 from foresay.provenance import provenance
@@ -19,10 +21,13 @@ from foresay.training.checkpoint import Checkpoints, run_folder
 from foresay.training.corpus import Report, read, split
 from foresay.training.data import Encoder, Example
 from foresay.training.masks import MaskObjective
+from foresay.training.objective import Objective
 from foresay.training.parallel import Ranks, joined, shard
 from foresay.training.progress import Progress
+from foresay.training.retrofit import RetrofitObjective
 from foresay.training.source import Source
 from foresay.training.train import Trainer
+from foresay.training.two_pass import Batch
 
 HELDOUT_TOKENS = 64
 """Length of the decodes while training, in tokens."""
@@ -38,7 +43,7 @@ class Recipe:
     data: tuple[str | Path, ...]
     """Files, folders or hub ids, with settings as `Source.parse` reads them."""
     out: Path
-    mtp: MTPConfig = field(default_factory=MTPConfig)
+    mtp: Family = field(default_factory=MTPConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     reading: DataConfig = field(default_factory=DataConfig)
@@ -115,7 +120,8 @@ def _adapt(
     decoded = tuple(prompts) or tuple(_as_prompts(heldout))
     if decoded:
         check_prompts(model.core, [prompt.ids for prompt in decoded], DecodeConfig())
-    check_labels(model.masks, examples[:PROBED])
+    if isinstance(model.core, MaskModel):
+        check_labels(model.core, examples[:PROBED])
     for part in parts if ranks.leads else ():
         told(part.report)
     checkpoints = Checkpoints(recipe.run_folder, _identity(recipe, model, examples), config.keep_checkpoints)
@@ -123,7 +129,7 @@ def _adapt(
         checkpoints.remove()
     described = [part.described for part in parts]
     run = _Run(recipe, model, decoded, described, watch, stop, ranks, saved=going_on)
-    objective = MaskObjective(model.masks, examples, config, recipe.losses)
+    objective = _objective(recipe, model, examples)
     last = Trainer(objective, config, run.after_step, ranks, checkpoints).run()
     run.finish(last)
     if ranks.leads:
@@ -149,6 +155,13 @@ def _open(recipe: Recipe) -> MultiTokenModel:
     if sharded:
         shard(model.masks)
     return model
+
+
+def _objective(recipe: Recipe, model: MultiTokenModel, examples: Sequence[Example]) -> Objective[Batch]:
+    """What the recipe's family trains."""
+    if isinstance(model.core, HeadsModel):
+        return RetrofitObjective(model.core, examples, recipe.train, recipe.losses)
+    return MaskObjective(model.masks, examples, recipe.train, recipe.losses)
 
 
 def _identity(recipe: Recipe, model: MultiTokenModel, examples: Sequence[Example]) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from transformers.generation.stopping_criteria import StoppingCriteriaList, Stop
 from transformers.generation.streamers import BaseStreamer
 
 from foresay import artefact
-from foresay.config import DecodeConfig, DType, MTPConfig
+from foresay.config import DecodeConfig, DType, Family, MTPConfig
 from foresay.decoding.generate import generate
 from foresay.decoding.session import Generation, How, Step
 from foresay.errors import ConfigError, PromptError
-from foresay.families import build, family_of
+from foresay.families import build, family_of, fresh
 from foresay.inside import Bridge, refuse_withheld
 from foresay.modelling.drafting import DraftingModel
 from foresay.modelling.load import EMBEDDED, NANO, load_base, load_tokenizer
@@ -45,19 +45,19 @@ class MultiTokenModel:
     def from_base(
         cls,
         base: str | PreTrainedModel,
-        config: MTPConfig | None = None,
+        config: Family | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         dtype: DType = "float32",
         seed: int = 0,
         device: str | None = None,
     ) -> "MultiTokenModel":
-        """A fresh adapter on `base`: a loaded causal LM, or a name (`nano`, a folder, a hub id).
+        """A fresh adapter, or fresh heads, on `base`: a loaded causal LM, or a name (`nano`, a folder, a hub id).
 
         The base is frozen and put in eval mode; a named one goes to `device` (None: CUDA where there is one).
-        Raises BaseNotFound or UnsupportedBase.
+        Raises BaseNotFound, UnsupportedBase or ConfigError.
         """
         model, tokenizer = _open_base(base, tokenizer, dtype, device)
-        return cls(MaskModel.from_base(model, config, seed), tokenizer, _name(base, model))
+        return cls(fresh(model, config or MTPConfig(), seed), tokenizer, _name(base, model))
 
     @classmethod
     def from_pretrained(

@@ -10,7 +10,7 @@ from foresay.config import DataConfig, HeadsConfig, LossConfig, MTPConfig, Pretr
 from foresay.errors import ConfigError
 
 KINDS: dict[str, tuple[type, ...]] = {
-    "train": (MTPConfig, LossConfig, TrainConfig, DataConfig),
+    "train": (MTPConfig, HeadsConfig, LossConfig, TrainConfig, DataConfig),
     "pretrain": (HeadsConfig, PretrainConfig, DataConfig),
 }
 """Verbs that take a file, and what it may set."""

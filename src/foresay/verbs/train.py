@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -13,6 +13,7 @@ from foresay.compress import compress
 from foresay.config import (
     DataConfig,
     DType,
+    HeadsConfig,
     LossConfig,
     MTPConfig,
     TrainConfig,
@@ -37,6 +38,7 @@ class TrainCommand:
       torchrun --nproc-per-node 4 -m foresay train nano --data chats.jsonl --out my-adapter --parallel ddp
       foresay train meta-llama/Llama-3.2-1B --data a.jsonl b.jsonl --out my-adapter --dtype bfloat16
       foresay train nano --data chats.jsonl,weight=3 web.parquet,text=body,weight=1 --out my-adapter
+      foresay train nano --family heads --heads 4 --data chats.jsonl --out my-heads
       foresay train nano --config recipes/paper.yaml --data chats.jsonl --out paper --steps 457
     """
 
@@ -58,7 +60,10 @@ class TrainCommand:
     """Begin anew: forget the checkpoints in OUT.run, where an interrupted run would go on."""
     json: bool = False
     """Print one JSON object when done."""
+    family: Literal["masks", "heads"] = "masks"
+    """What is trained: an adapter that drafts with `masks`, or further output `heads` (their number: --heads)."""
     mtp: MTPConfig = field(default_factory=MTPConfig)
+    heads: HeadsConfig = field(default_factory=HeadsConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     reading: DataConfig = field(default_factory=DataConfig)
@@ -69,7 +74,7 @@ class TrainCommand:
             self.base,
             self.data,
             self.out,
-            self.mtp,
+            self.mtp if self.family == "masks" else self.heads,
             self.losses,
             self.train,
             self.reading,
