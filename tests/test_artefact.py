@@ -289,7 +289,7 @@ def test_broken_settings_are_refused(saved: Path, content: str) -> None:
         load(saved)
 
 
-@pytest.mark.parametrize("edit", [{"family": "heads"}, {"mtp": {"sampler": "other"}}], ids=["family", "sampler"])
+@pytest.mark.parametrize("edit", [{"family": "hats"}, {"mtp": {"sampler": "other"}}], ids=["family", "sampler"])
 def test_settings_with_unknown_values_are_refused(saved: Path, edit: dict[str, Any]) -> None:
     edit_settings(saved, lambda said: said.update(edit))
     with pytest.raises(ForesayError, match=r"family|sampler"):

@@ -286,11 +286,11 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
     ),
     "config: nothing behind it": (
         lambda at: [*at.train(), "--config"],
-        "--config goes with `foresay train` and takes a YAML file",
+        "--config goes with `foresay train` and `foresay pretrain` and takes a YAML file",
     ),
     "config: another verb": (
         lambda at: ["info", at.adapter, "--config", "a.yaml"],
-        "--config goes with `foresay train` and takes a YAML file",
+        "--config goes with `foresay train` and `foresay pretrain` and takes a YAML file",
     ),
 }
 

@@ -11,6 +11,8 @@ from foresay.errors import ConfigError
 from foresay.fingerprint import Fingerprints
 from foresay.heldout import HeldOut, Measured, heldout_prompts
 from foresay.model import MultiTokenModel
+from foresay.modelling.heads import HeadsModel
+from foresay.modelling.model import MaskModel
 from foresay.modelling.quantize import quantization_of
 from foresay.probe import PROBED, check_labels
 from foresay.prompts import Prompt
@@ -18,12 +20,15 @@ from foresay.run import Audience, News, Recipe, Run
 from foresay.tracking import check_tracker
 from foresay.training.checkpoint import Checkpoints
 from foresay.training.corpus import Part, read, split
-from foresay.training.data import Encoder
+from foresay.training.data import Encoder, Example
 from foresay.training.masks import MaskObjective
+from foresay.training.objective import Objective
 from foresay.training.parallel import Ranks, joined, shard
 from foresay.training.progress import Progress
+from foresay.training.retrofit import RetrofitObjective
 from foresay.training.source import Source
 from foresay.training.train import Trainer
+from foresay.training.two_pass import Batch
 
 __all__ = ["Adapted", "News", "Recipe", "adapt"]
 MAY_CHANGE = {
@@ -86,7 +91,8 @@ def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks:
     decodes = config.keep == "last" or bool(heldout.prompts)
     require(decodes, "keep is best and nothing is held out to decode; give --prompts or --heldout, or keep last")
     heldout.check(model)
-    check_labels(model.masks, examples[:PROBED])
+    if isinstance(model.core, MaskModel):
+        check_labels(model.core, examples[:PROBED])
     for part in parts if ranks.leads else ():
         audience.told(part.report.sentence)
     what = identity(recipe, model.fingerprints(), examples.content)
@@ -95,8 +101,7 @@ def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks:
         checkpoints.remove()
     described = [part.described for part in parts]
     run = Run(recipe, model, heldout, described, audience, ranks, checkpoints, may_replace=recipe.overwrite or going_on)
-    objective = MaskObjective(model.masks, examples, config, recipe.losses)
-    trainer = Trainer(objective, config, run.after_step, ranks, checkpoints, run.begin)
+    trainer = Trainer(_objective(recipe, model, examples), config, run.after_step, ranks, checkpoints, run.begin)
     try:
         last = trainer.run()
         run.finish(last)
@@ -130,6 +135,13 @@ def open_fresh(recipe: Recipe) -> MultiTokenModel:
     if sharded:
         shard(model.masks)
     return model
+
+
+def _objective(recipe: Recipe, model: MultiTokenModel, examples: Sequence[Example]) -> Objective[Batch]:
+    """What the recipe's family trains."""
+    if isinstance(model.core, HeadsModel):
+        return RetrofitObjective(model.core, examples, recipe.train, recipe.losses)
+    return MaskObjective(model.masks, examples, recipe.train, recipe.losses)
 
 
 def read_parts(recipe: Recipe, model: MultiTokenModel) -> list[Part]:

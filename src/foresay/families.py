@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from foresay.config import Family, HeadsConfig, MTPConfig
+from foresay.errors import ConfigError
 from foresay.modelling.drafting import DraftingModel
 from foresay.modelling.guest import linear_in
 from foresay.modelling.heads import HeadsModel
@@ -34,11 +35,24 @@ def family_of(config: Family) -> str:
     return next(name for name, kind in FAMILIES.items() if isinstance(config, kind))
 
 
-def build(model: PreTrainedModel, config: Family) -> DraftingModel:
-    """A drafting model on the base `model`, with fresh weights. Raises UnsupportedBase, ConfigError."""
+def build(model: PreTrainedModel, config: Family, seed: int = 0) -> DraftingModel:
+    """A drafting model on the base `model`, with weights yet to be loaded. Raises UnsupportedBase, ConfigError."""
     if isinstance(config, HeadsConfig):
-        return HeadsModel.from_base(model, config)
-    return MaskModel.from_base(model, config)
+        return HeadsModel.from_base(model, config, seed)
+    return MaskModel.from_base(model, config, seed)
+
+
+def fresh(model: PreTrainedModel, config: Family, seed: int) -> DraftingModel:
+    """A drafting model to be trained on the frozen base `model`; heads begin as its own. Raises as `build`."""
+    made = build(model, config, seed)
+    if isinstance(made, HeadsModel):
+        if made.config.variant == "anticausal" or not made.config.drafts or made.base.dtype != torch.float32:
+            raise ConfigError(
+                f"{made.config.heads} {made.config.variant} heads in {made.base.dtype} cannot be put on a frozen base: "
+                "give --heads 2 or more and --dtype float32, and no anticausal ones, which change the base"
+            )
+        made.copy_last_layer()
+    return made
 
 
 def files_of(model: DraftingModel, base: str) -> Files:

@@ -13,11 +13,11 @@ from transformers.generation.stopping_criteria import StoppingCriteriaList, Stop
 from transformers.generation.streamers import BaseStreamer
 
 from foresay import artefact
-from foresay.config import DecodeConfig, DType, LoadConfig, MTPConfig, Quantize
+from foresay.config import DecodeConfig, DType, Family, LoadConfig, MTPConfig, Quantize
 from foresay.decoding.generate import generate
 from foresay.decoding.session import Generation, How, Step
 from foresay.errors import ConfigError, PromptError
-from foresay.families import build, family_of
+from foresay.families import build, family_of, fresh
 from foresay.fingerprint import Fingerprints, fingerprint
 from foresay.inside import Bridge, refuse_withheld
 from foresay.modelling.drafting import DraftingModel
@@ -53,20 +53,20 @@ class MultiTokenModel:
     def from_base(
         cls,
         base: "str | PreTrainedModel | PeftModel",
-        config: MTPConfig | None = None,
+        config: Family | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         dtype: DType = "float32",
         seed: int = 0,
         loading: LoadConfig | None = None,
     ) -> "MultiTokenModel":
-        """A fresh adapter on `base`: a loaded causal LM, with a PEFT LoRA or without, or a name (`nano`, folder, hub
-        id), which `dtype` and `loading` say how to load.
+        """A fresh adapter, or fresh heads, on `base`: a loaded causal LM, with a PEFT LoRA or without, or a name
+        (`nano`, folder, hub id), which `dtype` and `loading` say how to load.
 
         The base is frozen and put in eval mode. Raises BaseNotFound, UnsupportedBase, ConfigError, MissingPackage.
         """
         guest, model = open_base(base, dtype, loading or LoadConfig())
         tokenizer = tokenizer or _own_tokenizer(base, guest)
-        return cls(MaskModel.from_base(model, config, seed), tokenizer, guest.base, base_adapter=guest.adapter)
+        return cls(fresh(model, config or MTPConfig(), seed), tokenizer, guest.base, base_adapter=guest.adapter)
 
     @classmethod
     def from_pretrained(

@@ -11,7 +11,7 @@ from foresay.config import DataConfig, HeadsConfig, LoadConfig, LossConfig, MTPC
 from foresay.errors import ConfigError
 
 KINDS: dict[str, tuple[type, ...]] = {
-    "train": (MTPConfig, LossConfig, TrainConfig, DataConfig, LoadConfig),
+    "train": (MTPConfig, HeadsConfig, LossConfig, TrainConfig, DataConfig, LoadConfig),
     "pretrain": (HeadsConfig, PretrainConfig, DataConfig),
 }
 """Verbs that take a file, and what it may set; no two classes of a verb share a name."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from foresay import artefact
-from foresay.config import DataConfig, LoadConfig, LossConfig, MTPConfig, TrainConfig
+from foresay.config import DataConfig, Family, LoadConfig, LossConfig, MTPConfig, TrainConfig
 from foresay.errors import ArtefactError
 from foresay.heldout import HeldOut, Measured, shares_of
 from foresay.model import MultiTokenModel
@@ -27,7 +27,7 @@ class Recipe:
     data: tuple[str | Path, ...]
     """Files, folders or hub ids, with settings as `Source.parse` reads them."""
     out: Path
-    mtp: MTPConfig = field(default_factory=MTPConfig)
+    mtp: Family = field(default_factory=MTPConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     reading: DataConfig = field(default_factory=DataConfig)

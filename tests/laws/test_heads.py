@@ -109,6 +109,9 @@ class Spy:
             if self.session.config.layout != "linear":
                 assert_close(block, expected[: len(block)], f"behind {len(live.ids) - 1} tokens")
                 self.compared += 1
+        if tree.is_chain:
+            best = [model.logits(head, states[:, head - 2]).argmax(-1) for head in range(2, states.shape[1] + 2)]
+            assert torch.equal(draft_greedy(model, states, newest, tree), torch.stack(best, dim=1))
         # Right often enough that drafts are kept, wrong often enough that slots go stale.
         drafts = draft_greedy(model, states, newest, tree)
         right = heads_of(model, torch.tensor([self.session.live[0].ids]))[0][0, -1]

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from foresay.config import DecodeConfig, LayoutName, MTPConfig
+from foresay.config import DecodeConfig, HeadsConfig, LayoutName, MTPConfig
 from foresay.decoding import choose
 from foresay.decoding.choose import Sampled
 from foresay.decoding.dice import Dice, SeededDice
@@ -26,6 +27,8 @@ from foresay.decoding.planner import Acceptance, Cost, Entry, Planner
 from foresay.decoding.processing import Processing
 from foresay.decoding.session import Generation, How, Session
 from foresay.decoding.verify import Asked, Verdict, verify_drawn, verify_sampled
+from foresay.modelling.drafting import DraftingModel
+from foresay.modelling.heads import HeadsModel
 from foresay.modelling.model import MaskModel
 from foresay.tree import Tree
 from toys import redraw
@@ -84,13 +87,12 @@ def enumerate_outcomes(run: Callable[[Enumeration], tuple[int, ...]]) -> dict[tu
     return outcomes
 
 
-@pytest.fixture(scope="module")
-def mtp() -> MaskModel:
+def tiny_llama(layers: int = 2) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=16,
         intermediate_size=24,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=64,
@@ -100,14 +102,19 @@ def mtp() -> MaskModel:
     )
     model = LlamaForCausalLM(config).double()
     redraw(model, 3)
-    mtp = MaskModel.from_base(model, MTPConfig(num_masks=2, rank=2))
+    model.generation_config.eos_token_id = None
+    return model
+
+
+@pytest.fixture(scope="module")
+def mtp() -> MaskModel:
+    mtp = MaskModel.from_base(tiny_llama(), MTPConfig(num_masks=2, rank=2))
     redraw(mtp.adapter, 4)
     mtp.adapter.double()
-    mtp.model.generation_config.eos_token_id = None
     return mtp
 
 
-def wanted(mtp: MaskModel, processors: Sequence[LogitsProcessor], tokens: int) -> dict[tuple[int, ...], float]:
+def wanted(mtp: DraftingModel, processors: Sequence[LogitsProcessor], tokens: int) -> dict[tuple[int, ...], float]:
     """The base's own distribution over the next tokens, by its plain forward."""
     chances = {}
     for text in itertools.product(range(VOCABULARY), repeat=tokens):
@@ -123,7 +130,7 @@ def wanted(mtp: MaskModel, processors: Sequence[LogitsProcessor], tokens: int) -
 
 
 def check_exact(
-    mtp: MaskModel,
+    mtp: DraftingModel,
     layout: LayoutName,
     processors: Sequence[LogitsProcessor] = (),
     greedy_drafts: bool = False,
@@ -163,6 +170,15 @@ PROCESSORS: dict[str, list[LogitsProcessor]] = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_has_the_bases_distribution(mtp: MaskModel, layout: LayoutName, greedy_drafts: bool) -> None:
     check_exact(mtp, layout, greedy_drafts=greedy_drafts)
+
+
+@pytest.mark.parametrize("layout", ["quadratic", "tree"])
+@pytest.mark.parametrize("variant", ["parallel", "causal", "anticausal", "linear"])
+def test_heads_have_the_bases_distribution(variant: Any, layout: LayoutName) -> None:
+    config = HeadsConfig(heads=3, variant=variant, replicated=variant == "causal")
+    model = HeadsModel.from_base(tiny_llama(4 if variant == "anticausal" else 2), config)
+    redraw(model.heads, 4)
+    check_exact(model, layout, shortlist=2 if variant == "linear" else 0)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[1:])

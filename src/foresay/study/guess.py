@@ -55,7 +55,7 @@ def true_ranks(core: MaskModel, batch: Batch, cell: Cell) -> tuple[Tensor, Tenso
     cache, _ = core.keep(batch.ids)
     rows = mask_rows(batch, batch.anchors, core.config.num_masks, cell.losses)
     sequence, row = rows.live.nonzero().unbind(1)
-    position = rows.positions[sequence, row]
+    position = rows.places[sequence, row]
     labels, previous = batch.ids[sequence, position + 1], batch.ids[sequence, position]
     states = core.see_masks(rows.call, cache)[sequence, row]
     found = []

@@ -5,7 +5,7 @@ backward onto them; then the trunk runs backward once with what has gathered the
 cut likewise, and go backward from the one farthest from the trunk.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from foresay.config import PretrainConfig
-from foresay.modelling.heads import HeadsModel
+from foresay.modelling.heads import HeadsModel, Point
+from foresay.modelling.layers import Passed
 from foresay.training.losses import Losses, backward_in_chunks, cross_entropy
 from foresay.training.objective import Objective
 from foresay.training.parallel import Ranks
@@ -26,7 +27,11 @@ Pay = Callable[[int, Tensor], None]
 
 def head_by_head(model: HeadsModel, ids: Tensor, pay: Pay) -> None:
     """Add the gradients of every head's loss on the sequences `ids` (B, T) int64, in the paper's order."""
-    points, call = model.points(ids)
+    go_backward(model, *model.points(ids), pay)
+
+
+def go_backward(model: HeadsModel, points: Sequence[Point], call: Passed, pay: Pay) -> None:
+    """The backward half, from what `HeadsModel.points` gave; what is frozen gets no gradient."""
     for point in reversed(points):
         if point.head:
             pay(point.head, model.tail(point.leaf))
@@ -35,7 +40,8 @@ def head_by_head(model: HeadsModel, ids: Tensor, pay: Pay) -> None:
                 leaf = made.detach().requires_grad_()
                 pay(head, model.tail(leaf))
                 made.backward(leaf.grad)  # type: ignore[no-untyped-call]
-        point.made.backward(point.leaf.grad)  # type: ignore[no-untyped-call]
+        if point.made.requires_grad and point.leaf.grad is not None:
+            point.made.backward(point.leaf.grad)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -13,6 +13,7 @@ from foresay.compress import compress
 from foresay.config import (
     DataConfig,
     DType,
+    HeadsConfig,
     LoadConfig,
     LossConfig,
     MTPConfig,
@@ -44,6 +45,7 @@ class TrainCommand:
       foresay train meta-llama/Llama-3.2-1B --data a.jsonl b.jsonl --out my-adapter --dtype bfloat16
       foresay train nano --data chats.jsonl,weight=3 web.parquet,text=body,weight=1 --out my-adapter
       foresay train my-peft-lora --data chats.jsonl --out my-adapter --quantize nf4
+      foresay train nano --family heads --heads 4 --data chats.jsonl --out my-heads
       foresay train nano --config recipes/paper.yaml --data chats.jsonl --out paper --steps 457
       foresay train nano --data chats.jsonl --out best --prompts dev.jsonl --eval-every 100 --keep best
       foresay train nano --data chats.jsonl --out my-adapter --rank 32 --print-config > mine.yaml
@@ -69,7 +71,10 @@ class TrainCommand:
     """Print all settings as YAML for --config, and train nothing."""
     json: bool = False
     """Print one JSON object when done."""
+    family: Literal["masks", "heads"] = "masks"
+    """What is trained: an adapter that drafts with `masks`, or further output `heads` (their number: --heads)."""
     mtp: MTPConfig = field(default_factory=MTPConfig)
+    heads: HeadsConfig = field(default_factory=HeadsConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     reading: DataConfig = field(default_factory=DataConfig)
@@ -77,14 +82,15 @@ class TrainCommand:
 
     def run(self) -> int:
         """Train with a live view, save, say what came out."""
+        own = self.mtp if self.family == "masks" else self.heads
         if self.print_config:
-            print(as_yaml((self.mtp, self.losses, self.train, self.reading)), end="")
+            print(as_yaml((own, self.losses, self.train, self.reading, self.loading)), end="")
             return 0
         recipe = Recipe(
             self.base,
             self.data,
             self.out,
-            self.mtp,
+            own,
             self.losses,
             self.train,
             self.reading,

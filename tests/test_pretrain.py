@@ -1,0 +1,313 @@
+"""Models from random weights: they learn, go on exactly, and are ordinary checkpoints with heads beside them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from foresay.cli import main
+from foresay.config import HeadsConfig, PretrainConfig
+from foresay.errors import ArtefactError, ConfigError, DataError, ForesayError
+from foresay.model import MultiTokenModel
+from foresay.modelling.blank import byte_tokenizer
+from foresay.pretrain import PretrainRecipe, Reading, pretrain
+from foresay.reference import plain_answer
+from processes import start, start_together
+
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": True,
+}
+STEPS = 12
+TRAIN: dict[str, Any] = {
+    "steps": STEPS,
+    "batch_tokens": 3 * 32,
+    "length": 32,
+    "learning_rate": 1e-2,
+    "warmup_steps": 2,
+    "heldout": 2,
+    "save_every": 3,
+}
+"""An epoch is shorter than the run."""
+VARIANTS = [
+    HeadsConfig(heads=3),
+    HeadsConfig(heads=3, variant="causal"),
+    HeadsConfig(heads=3, variant="anticausal"),
+    HeadsConfig(heads=3, variant="linear"),
+    HeadsConfig(heads=3, replicated=True),
+]
+
+
+@pytest.fixture(scope="module")
+def design(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("design") / "config.json"
+    path.write_text(json.dumps(LLAMA))
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "data.jsonl"
+    rows: list[dict[str, str]] = [
+        {"text": " ".join(map(str, range(n, n + 12))), "domain": "numbers"} for n in range(10)
+    ]
+    rows += [{"prompt": f"Say {word}.", "response": f"{word}! " * 3, "domain": "chat"} for word in ("yes", "no", "so")]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def recipe(design: Path, data: Path, out: Path, heads: HeadsConfig | None = None, **changes: Any) -> PretrainRecipe:
+    return PretrainRecipe(
+        str(design), (data,), out, "bytes", heads or HeadsConfig(), PretrainConfig(**{**TRAIN, **changes})
+    )
+
+
+def run(asked: PretrainRecipe, stop: int = 0) -> dict[int, str]:
+    """The losses of every step, to the last bit; `stop` breaks the run off behind that step."""
+    losses: dict[int, str] = {}
+
+    def watch(reading: Reading) -> None:
+        losses[reading.progress.step] = repr(reading.progress.losses)
+        if reading.progress.step == stop:
+            raise KeyboardInterrupt
+
+    if stop:
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(asked, watch)
+    else:
+        pretrain(asked, watch)
+    return losses
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors") | load_file(folder / "foresay.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_bytes_are_tokens(tmp_path: Path) -> None:
+    text = "naïve <tag>\n\t日本 🙂\x00"
+    byte_tokenizer().save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer(text)["input_ids"] == list(text.encode())
+    assert tokenizer.decode(list(text.encode())) == text
+    assert len(tokenizer) == 259
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert tokenizer.apply_chat_template(chat, return_dict=False) == [257, 97, 258, 98, 256]
+
+
+def test_a_model_learns(design: Path, data: Path, tmp_path: Path) -> None:
+    asked = recipe(design, data, tmp_path / "out", steps=60, eval_every=1, save_every=0)
+    told: list[Reading] = []
+    done = pretrain(asked, told.append)
+    assert told[0].bits_per_byte.keys() <= {"numbers", "chat"}
+    for domain, bits in done.last.bits_per_byte.items():
+        assert bits < 0.7 * told[0].bits_per_byte[domain], domain
+    assert told[-1].progress.losses.total == told[-1].progress.losses.base < 0.7 * told[0].progress.losses.total
+    assert done.tokens_per_step == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"], "a finished run leaves its model alone"
+
+
+@pytest.mark.parametrize("heads", [HeadsConfig(), *VARIANTS], ids=str)
+def test_the_checkpoint_is_an_ordinary_one(heads: HeadsConfig, design: Path, data: Path, tmp_path: Path) -> None:
+    """Plain transformers loads trunk and head 1 and says what foresay says, several tokens a step."""
+    out = tmp_path / "out"
+    done = pretrain(recipe(design, data, out, heads, steps=40, save_every=0))
+    plain, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    model = MultiTokenModel.from_pretrained(out)
+    assert plain.config.num_hidden_layers == {"anticausal": 5, "linear": 5}.get(heads.variant, 6 - heads.heads)
+    assert done.parameters == sum(tensor.numel() for tensor in weights(out).values())
+    for text in ("1 2 3", "Say"):
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        own = plain.generate(ids, do_sample=False, max_new_tokens=24)[0, ids.shape[1] :].tolist()
+        assert plain_answer(model, ids[0].tolist(), 24) == own
+        for layout in ("quadratic", "planned"):
+            said = model.generate(ids, do_sample=False, max_new_tokens=24, layout=layout)
+            assert said[0, ids.shape[1] :].tolist() == own
+    assert bool(done.tokens_per_step) == (heads.heads > 1)
+
+
+def test_the_models_of_all_variants_draft(design: Path, data: Path, tmp_path: Path) -> None:
+    for heads in VARIANTS:
+        asked = recipe(design, data, tmp_path / heads.variant, heads, steps=40, save_every=0)
+        rates = pretrain(replace(asked, overwrite=True)).tokens_per_step
+        assert max(rates.values()) > 1.2, heads
+
+
+@pytest.mark.parametrize("heads", [HeadsConfig(), VARIANTS[1]], ids=["one head", "causal heads"])
+def test_a_stopped_run_goes_on_exactly(heads: HeadsConfig, design: Path, data: Path, tmp_path: Path) -> None:
+    whole = run(recipe(design, data, tmp_path / "whole", heads))
+    asked = recipe(design, data, tmp_path / "out", heads)
+    run(asked, stop=8)
+    torch.manual_seed(1)
+    told = run(asked)
+    assert list(told) == list(range(7, STEPS + 1)), "it begins behind the last checkpoint"
+    assert told == {step: whole[step] for step in told}
+    assert same(weights(tmp_path / "out"), weights(tmp_path / "whole"))
+
+
+def test_another_run_is_refused(design: Path, data: Path, tmp_path: Path) -> None:
+    asked = recipe(design, data, tmp_path / "out")
+    run(asked, stop=4)
+    with pytest.raises(ArtefactError, match="heads was 1, is 2; go on as it was begun"):
+        run(replace(asked, heads=HeadsConfig(heads=2)))
+    assert min(run(replace(asked, heads=HeadsConfig(heads=2), restart=True))) == 1
+
+
+def test_chunks_change_nothing(design: Path, data: Path, tmp_path: Path) -> None:
+    for rows in (0, 1, 2):
+        run(recipe(design, data, tmp_path / str(rows), VARIANTS[0], chunk_rows=rows))
+    whole = weights(tmp_path / "0")
+    for rows in (1, 2):
+        for name, tensor in weights(tmp_path / str(rows)).items():
+            torch.testing.assert_close(tensor, whole[name], atol=1e-4, rtol=1e-3, msg=name)
+
+
+def pretrain_logged(folder: Path, design: Path, data: Path, parallel: str) -> None:
+    with (folder / "log").open("a") as log:
+        asked = recipe(design, data, folder / "out", VARIANTS[0], parallel=parallel)
+        pretrain(asked, lambda reading: print(json.dumps(reading.progress.losses.total), file=log) and None)
+
+
+def test_two_processes_are_one(design: Path, data: Path, tmp_path: Path) -> None:
+    """Rows that two processes cannot share evenly."""
+    for name in ("none", "ddp"):
+        (tmp_path / name).mkdir()
+    arguments = (design, data)
+    processes = [
+        start(pretrain_logged, tmp_path / "none", *arguments, "none"),
+        *start_together(2, pretrain_logged, tmp_path / "ddp", *arguments, "ddp"),
+    ]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    alone, together = ([float(x) for x in (tmp_path / n / "log").read_text().split()] for n in ("none", "ddp"))
+    assert len(alone) == STEPS + 1
+    assert together == pytest.approx(alone, rel=1e-5)
+
+
+# What belongs together.
+
+
+@pytest.fixture(scope="module")
+def trained(design: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "out"
+    pretrain(recipe(design, data, out, VARIANTS[0], save_every=0))
+    return out
+
+
+def test_heads_are_saved_as_they_are(trained: Path, tmp_path: Path) -> None:
+    model = MultiTokenModel.from_pretrained(trained)
+    model.save_pretrained(tmp_path / "copy")
+    again = MultiTokenModel.from_pretrained(tmp_path / "copy")
+    assert again.core.config == VARIANTS[0]
+    assert again.core.acceptance == model.core.acceptance != ()
+    assert same(dict(model.core.added.state_dict()), dict(again.core.added.state_dict()))
+
+
+@pytest.mark.parametrize("broken", ["another trunk", "no heads", "misshapen", "unknown family"])
+def test_a_broken_folder_is_refused(broken: str, trained: Path, tmp_path: Path) -> None:
+    for path in trained.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    settings = json.loads((tmp_path / "foresay.json").read_text())
+    match broken:
+        case "another trunk":
+            tensors = load_file(tmp_path / "model.safetensors")
+            tensors["model.norm.weight"] += 1
+            save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+            message = r"was trained on \. with base \w+, and .* has \w+; give the base it was trained on"
+        case "no heads":
+            (tmp_path / "foresay.safetensors").unlink()
+            message = "foresay.safetensors is missing or damaged"
+        case "misshapen":
+            (tmp_path / "foresay.json").write_text(json.dumps(settings | {"mtp": settings["mtp"] | {"heads": 4}}))
+            message = "disagree on 9 tensors"
+        case _:
+            (tmp_path / "foresay.json").write_text(json.dumps(settings | {"family": "hats"}))
+            message = "names family 'hats'"
+    with pytest.raises(ArtefactError, match=message):
+        MultiTokenModel.from_pretrained(tmp_path)
+
+
+def test_what_works_on_adapters_only_says_so(trained: Path, tmp_path: Path) -> None:
+    assert main(["compress", str(trained), "--rank", "2", "--out", str(tmp_path / "small")]) == 2
+    assert main(["info", str(trained), "--json"]) == 0
+
+
+# Bad use.
+
+
+@pytest.mark.parametrize(
+    ("heads", "changes", "message"),
+    [
+        (HeadsConfig(heads=5), {}, "5 heads were asked for and the config has 5 layers, so no trunk would be left"),
+        (HeadsConfig(heads=5, variant="anticausal"), {}, "no trunk would be left; ask for at most 4 heads"),
+        (HeadsConfig(), {"length": 65}, "length is 65 and the config's model reads 64 tokens"),
+        (HeadsConfig(heads=4), {"length": 4, "batch_tokens": 4}, "length is 4 for 4 heads; give longer rows"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    heads: HeadsConfig, changes: dict[str, Any], message: str, design: Path, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(recipe(design, data, tmp_path / "out", heads, **changes))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"vocab_size": 100}, "the tokenizer has 259 tokens and the config's vocab_size is 100"),
+        ({"model_type": "t5"}, "no causal LM can be made from the config"),
+        ({"model_type": "mamba", "state_size": 4}, "keeps a recurrent state"),
+        ({"hidden_size": 33}, "no causal LM can be made from the config|does not take explicit rows"),
+        (None, "names no model_type"),
+    ],
+    ids=str,
+)
+def test_bad_configs_are_refused(said: dict[str, Any] | None, message: str, data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({} if said is None else LLAMA | said))
+    with pytest.raises(ForesayError, match=message):
+        run(recipe(path, data, tmp_path / "out"))
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_file_brings_no_tokenizer(design: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="brings no tokenizer; give --tokenizer"):
+        run(replace(recipe(design, data, tmp_path / "out"), tokenizer=""))
+    with pytest.raises(DataError, match="less than one row"):
+        run(short(design, tmp_path))
+
+
+def short(design: Path, folder: Path) -> PretrainRecipe:
+    path = folder / "short.jsonl"
+    path.write_text('{"text": "one"}\n{"text": "two"}\n')
+    return recipe(design, path, folder / "out", length=64, batch_tokens=64, heldout=1)
+
+
+def test_the_command(design: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "small.yaml").write_text("heads: 2\nsteps: 3\nlength: 16\nbatch_tokens: 32\nheldout: 2\n")
+    out = tmp_path / "out"
+    common = ["--data", str(data), "--out", str(out), "--tokenizer", "bytes", "--config", str(tmp_path / "small.yaml")]
+    assert main(["pretrain", str(design), *common, "--steps", "2", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["steps"] == 2
+    assert said["folder"] == str(out)
+    assert said["losses"]["total"] > said["losses"]["base"] > 0
+    assert main(["generate", str(out), "1 2", "--raw", "--max-new-tokens", "8", "--layout", "quadratic"]) == 0
+    assert main(["pretrain", str(design), *common]) == 2
+    assert "exists and is not empty" in capsys.readouterr().err
