@@ -1,6 +1,7 @@
 """The verbs of the command line: their options, and what each does with the library."""
 
 from foresay.verbs.bench import BenchCommand, CalibrateCommand
+from foresay.verbs.chat import ChatCommand
 from foresay.verbs.check import CheckCommand
 from foresay.verbs.data import DataCommand
 from foresay.verbs.generate import GenerateCommand
@@ -13,6 +14,7 @@ VERBS: dict[str, type] = {
     "train": TrainCommand,
     "data": DataCommand,
     "generate": GenerateCommand,
+    "chat": ChatCommand,
     "serve": ServeCommand,
     "compress": CompressCommand,
     "check": CheckCommand,
