@@ -301,7 +301,8 @@ def test_a_full_queue_says_when_to_come_again(model: MultiTokenModel) -> None:
         body = {**ASKED, "max_tokens": 900, "temperature": 2, "stream": True}
         http = server.http()
         with http.stream("POST", "/v1/chat/completions", json=body) as reply:
-            next(reply.iter_lines())
+            lines = reply.iter_lines()
+            next(lines)
             waiting = Thread(target=server.client.chat.completions.create, kwargs=dict(ASKED, max_tokens=2))
             waiting.start()
             assert eventually(lambda: server.service.waiting == 1)

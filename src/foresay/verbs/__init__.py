@@ -2,6 +2,7 @@
 
 from foresay.verbs.advise import AdviseCommand
 from foresay.verbs.bench import BenchCommand, CalibrateCommand
+from foresay.verbs.chat import ChatCommand
 from foresay.verbs.check import CheckCommand
 from foresay.verbs.data import DataCommand
 from foresay.verbs.evaluate import EvalCommand
@@ -21,6 +22,7 @@ VERBS: dict[str, type] = {
     "pretrain": PretrainCommand,
     "data": DataCommand,
     "generate": GenerateCommand,
+    "chat": ChatCommand,
     "serve": ServeCommand,
     "compress": CompressCommand,
     "export": ExportCommand,

@@ -21,7 +21,7 @@ from foresay.prompts import encode
 from foresay.terminal import ERR, OUT, AnswerStream, print_json
 from foresay.verbs.opening import Model, Opening
 from foresay.view.bars import calibration_watch, progress_bar
-from foresay.view.text import coloured
+from foresay.view.text import coloured, tally_line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +75,7 @@ class GenerateCommand:
         else:
             print()
         if self.stats:
-            ERR.print(
-                f"{counted.tokens} tokens in {counted.steps} steps: {counted.tokens_per_step:.2f} tokens per step; "
-                f"{counted.accepted} of {counted.drafted} drafts accepted; ended by {said.ended}"
-            )
+            ERR.print(f"{tally_line(counted)}; ended by {said.ended}")
         return 0
 
     def _planner(self, model: MultiTokenModel, ids: Sequence[int]) -> Planner | None:

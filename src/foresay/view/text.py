@@ -6,6 +6,7 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from foresay.decoding.session import Step
+from foresay.metrics import Tally
 from foresay.preview import Preview, Shown
 from foresay.transcript import transcript
 
@@ -24,6 +25,14 @@ def coloured(tokenizer: PreTrainedTokenizerBase, steps: Sequence[Step]) -> Text:
 def colour_of(step: int) -> str:
     """The colour of step 0, 1, ..."""
     return COLOURS[step % len(COLOURS)]
+
+
+def tally_line(counted: Tally) -> str:
+    """What some answers took, in a line."""
+    return (
+        f"{counted.tokens} tokens in {counted.steps} steps: {counted.tokens_per_step:.2f} tokens per step; "
+        f"{counted.accepted} of {counted.drafted} drafts accepted"
+    )
 
 
 def loss_text(tokenizer: PreTrainedTokenizerBase, shown: Shown) -> Text:
