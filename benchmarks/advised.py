@@ -23,6 +23,8 @@ from foresay.prompts import embedded_prompts
 from foresay.provenance import provenance
 from foresay.stand import BenchConfig
 
+SECONDS = 60.0
+"""Most time for the costs at one batch size."""
 MASKS = (1, 2, 3, 4)
 """Of the quadratic steps: those of the planner's menu."""
 
@@ -65,7 +67,7 @@ def main(
     fresh = MultiTokenModel.from_base(trained.base_name, trained.core.config, dtype=dtype)
     prompts = embedded_prompts(trained.require_tokenizer(), "test", per_domain)
     config = BenchConfig(("quadratic",), MASKS, batch_sizes, lookup_tokens=0, max_new_tokens=96, repeats=repeats)
-    curves = {size: calibrate(fresh.core, *rounded(fresh.core, size, 128)) for size in batch_sizes}
+    curves = {size: calibrate(fresh.core, *rounded(fresh.core, size, 128), SECONDS) for size in batch_sizes}
     measured = [result for result in bench(trained, prompts, config).results if result.decoder == "quadratic"]
     cells = []
     for result in measured:

@@ -161,6 +161,24 @@ def test_a_fault_of_batches_alone_is_a_bug(exact: MultiTokenModel, monkeypatch: 
     assert found.bugs_at_most == 1
 
 
+def test_a_fault_of_one_prompt_of_a_batch_is_its_own(exact: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    faulty = prompts()[2].ids
+
+    def of_one(logits: torch.Tensor, asked: Asked) -> Verdict:
+        sound, broken = verify_greedy(logits, asked), accept_everything(logits, asked)
+        mine = torch.tensor([text[: len(faulty)] == list(faulty) for text in asked.texts])
+        names = ("accepted", "tokens", "path")
+        pairs = {name: (getattr(broken, name), getattr(sound, name)) for name in names}
+        return replace(
+            sound, **{name: torch.where(mine.view(-1, *[1] * (a.ndim - 1)), a, b) for name, (a, b) in pairs.items()}
+        )
+
+    monkeypatch.setattr(choose, "verify_greedy", of_one)
+    found = check(exact, exact, replace(CONFIG, batch_sizes=(3,), layouts=("linear",)))
+    assert [(one.prompt, one.diverges_in_float32, one.verdict) for one in found.divergences] == [(2, True, "bug")]
+    assert (found.identical, found.bugs) == (5, 1)
+
+
 def quadratic(model: MultiTokenModel) -> list[Generation]:
     """What `check` decodes, in its batches."""
     ids, [size] = [prompt.ids for prompt in prompts()], CONFIG.batch_sizes

@@ -53,18 +53,22 @@ def test_every_benchmark_and_domain_has_a_row_for_each_number_of_masks(found: Ev
     ]
 
 
-def test_both_counts_are_what_decodes_of_their_own_would_give(nano: MultiTokenModel) -> None:
+@pytest.mark.parametrize(("most_steps", "most_tokens"), [(12, 8), (3, 24)])
+def test_both_counts_are_what_decodes_of_their_own_would_give(
+    nano: MultiTokenModel, most_steps: int, most_tokens: int
+) -> None:
     # A trained adapter: where nothing is accepted, every protocol gives one.
     prompts = embedded_prompts(nano.require_tokenizer(), "test", 1)
-    config = EvalConfig(masks=(4,), paper_steps=9, max_new_tokens=24)
+    config = EvalConfig(masks=(4,), paper_steps=most_steps, max_new_tokens=most_tokens)
     rows = evaluate(nano, prompts, config).domains
     ids = [prompt.ids for prompt in sorted(prompts, key=lambda prompt: prompt.domain)]
     long, short = (
-        generate(nano.core, ids, DecodeConfig(layout="quadratic", masks=4, max_new_tokens=most)) for most in (60, 24)
+        generate(nano.core, ids, DecodeConfig(layout="quadratic", masks=4, max_new_tokens=most))
+        for most in (70, most_tokens)
     )
-    assert len({row.paper.value for row in rows} | {row.whole.value for row in rows}) > 4
+    assert len({row.paper.value for row in rows}) > 2
     for row, steps, tokens in zip(rows, long, short):
-        assert row.paper.value == tally([replace(steps, steps=steps.steps[:9])]).tokens_per_step
+        assert row.paper.value == tally([replace(steps, steps=steps.steps[:most_steps])]).tokens_per_step
         assert row.whole.value == tally([tokens]).tokens_per_step
         assert (row.tokens, row.steps) == (len(tokens.tokens), len(tokens.steps))
         assert row.acceptance == tally([tokens]).acceptance
