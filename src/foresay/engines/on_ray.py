@@ -10,7 +10,7 @@ from typing import Any
 
 from foresay.engines.engine import Asked, Engine, Said, Task, groups
 from foresay.engines.local import LocalEngine
-from foresay.errors import MissingPackage
+from foresay.errors import ConfigError, MissingPackage
 
 RESTARTS = 2
 """How often a worker that died is started again, and its batch given to it."""
@@ -29,7 +29,7 @@ class _Worker:
 class RayEngine(Engine):
     """Answers by `workers` copies of the model that `task` names, on the cluster that Ray finds or starts.
 
-    Raises MissingPackage.
+    Raises MissingPackage, and ConfigError where there is no cluster to be had.
     """
 
     def __init__(self, task: Task, workers: int = 0) -> None:
@@ -39,8 +39,11 @@ class RayEngine(Engine):
             from ray.util import ActorPool  # noqa: PLC0415
         except ImportError as error:
             raise MissingPackage("--engine ray answers by Ray", "ray") from error
-        if not ray.is_initialized():
-            ray.init(log_to_driver=False)
+        try:
+            ray.init(log_to_driver=False, ignore_reinit_error=True)
+        except Exception as error:  # Ray has no narrower one for a node that does not start
+            why = str(error).strip().splitlines()[0]
+            raise ConfigError(f"Ray could be neither started nor reached ({why}); see `ray status`") from error
         self.task, self.tokenizer, self.context = task, task.tokenizer, task.context
         gpus = int(ray.cluster_resources().get("GPU", 0))
         settings = {"num_cpus": 1, "num_gpus": 1 if gpus else 0}

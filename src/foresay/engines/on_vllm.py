@@ -1,5 +1,6 @@
 """vLLM as an engine: many prompts at once on a GPU, by the base alone."""
 
+import os
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,9 @@ class VllmEngine(Engine):
     """
 
     def __init__(self, task: Task) -> None:
+        # Its chatter would stand between our results.
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
         try:
             import vllm  # noqa: PLC0415 (an extra)
         except ImportError as error:

@@ -95,12 +95,18 @@ ALONE = Ranks()
 
 @contextmanager
 def joined(parallel: Parallel) -> Iterator[Ranks]:
-    """The processes that `torchrun` started, as long as the block runs. Raises ConfigError."""
+    """The processes that `torchrun` started, as long as the block runs; or those that are joined already, as under Ray.
+
+    Raises ConfigError.
+    """
     started = "WORLD_SIZE" in os.environ
     if parallel == "none":
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError("several processes were started and parallel is none; give --parallel ddp or fsdp")
         yield ALONE
+        return
+    if dist.is_initialized():
+        yield Ranks(dist.get_rank(), dist.get_world_size())
         return
     if not started:
         raise ConfigError(
