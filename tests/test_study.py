@@ -20,7 +20,7 @@ from foresay.prompts import embedded_prompts
 from foresay.study import STUDIES, study_called
 from foresay.study.cell import STARTS, Cell, Point, Study, Subject, Verdict
 from foresay.study.findings import findings, lines_of, spread
-from foresay.study.gate import CHANGED, GATE, LOSS
+from foresay.study.gate import CHANGED, GATE, LOSS, TOTAL
 from foresay.study.grid import MARKER, Grid, Result, check_folder, check_labels, grid_of
 from foresay.study.guess import true_ranks
 from foresay.study.ladder import LADDER, ORDER, RUNGS, TOKENS
@@ -236,6 +236,9 @@ def test_gated_stays_and_standard_drifts(data: Path, tmp_path: Path) -> None:
     assert loss["standard"][0] == loss["gated"][0], "a fresh adapter is silent"
     assert changed["standard"] == [0.0, *[100.0] * 4]
     assert abs(loss["standard"][-1] - loss["standard"][0]) > 0.01
+    total = {label: [place.median for place in line.values()] for label, line in figures[TOTAL.name].items()}
+    assert total["standard"][0] == pytest.approx(total["gated"][0], rel=1e-5), "the same batch, and LoRA still silent"
+    assert total["standard"][1] != pytest.approx(total["gated"][1], rel=1e-4), "then it trains on every row"
     assert found.verdict.holds
     assert found.verdict.sentence.startswith("gated: next-token loss constant to the bit; standard: next-token loss ch")
 
