@@ -25,7 +25,7 @@ from foresay.provenance import provenance
 from foresay.training.two_pass import Batch, two_pass
 
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-SEQUENCES, LENGTH, ROUNDS = TrainConfig.sequences, 512, 5
+SEQUENCES, LENGTH, ROUNDS = TrainConfig().sequences, 512, 5
 """A step of `TrainConfig`'s, as long as its longest sequences."""
 
 
@@ -75,7 +75,7 @@ def main() -> None:
     """Measure and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="nano")
-    parser.add_argument("--rank", type=int, default=MTPConfig.rank)
+    parser.add_argument("--rank", type=int, default=MTPConfig().rank)
     parser.add_argument("--anchors", type=int, nargs="+", default=[8, 24, 64])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args()
@@ -100,7 +100,7 @@ def main() -> None:
                 "most": max(ratios),
             }
         )
-    settings = vars(given) | {"sequences": SEQUENCES, "length": LENGTH, "masks": MTPConfig.num_masks}
+    settings = vars(given) | {"sequences": SEQUENCES, "length": LENGTH, "masks": MTPConfig().num_masks}
     print(json.dumps({"results": results, "provenance": provenance(**settings)}, indent=1))
 
 
