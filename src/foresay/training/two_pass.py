@@ -103,7 +103,7 @@ def two_pass(model: MaskModel, batch: Batch, config: LossConfig, chunk_anchors: 
     counts = count(batch, size, config).of(batch.own)
     batch = batch.mine()
     kept = base_pass(model, batch, batch.carries if config.real_rows else counts.shares > 0)
-    step = _Step(model, batch, config, kept, counts)
+    step = Step(model, batch, config, kept, counts)
     losses = Losses(base=kept.teacher.cross_entropy / counts.rows if config.real_rows else 0.0)
     losses.total = config.base_weight * losses.base
     if config.real_rows:
@@ -164,7 +164,7 @@ class _Places:
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class Step:
     """What the losses of a step are made of."""
 
     model: MaskModel
@@ -175,6 +175,10 @@ class _Step:
 
     def mask_rows(self, rows: MaskRows) -> Losses:
         """Forward and backward of one chunk of blocks."""
+        return self.pay(rows, self.model.see_masks(rows.call, self.kept.cache))
+
+    def pay(self, rows: MaskRows, states: Tensor) -> Losses:
+        """Losses of mask rows by their states (B, T, D), backward included."""
         config, losses = self.config, Losses()
         sequence, row = rows.live.nonzero().unbind(1)
         places = _Places(sequence, rows.places[sequence, row], rows.weights[sequence, row])
@@ -190,8 +194,7 @@ class _Step:
             losses.add(Losses(base.item(), sampled.item(), apart.item(), total.item(), len(at.sequence)))
             return total
 
-        states = self.model.see_masks(rows.call, self.kept.cache)[sequence, row]
-        backward_in_chunks(states, self.model.base.vocabulary, loss)
+        backward_in_chunks(states[sequence, row], self.model.base.vocabulary, loss)
         return losses
 
     def real_rows(self) -> Losses:
