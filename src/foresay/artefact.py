@@ -160,14 +160,12 @@ def check_base(settings: Settings, found: Fingerprints, folder: Path, base: str)
     """Raise ArtefactError when base, tokenizer, chat template or the user's LoRA are not what it was trained on."""
     trained = settings.fingerprints
     _check_lora(settings, found, folder, base)
-    for what in fields(Fingerprints):
-        wanted, seen = getattr(trained, what.name), getattr(found, what.name)
-        if None not in (wanted, seen) and wanted != seen:
-            name = what.name.replace("_", " ")
-            raise ArtefactError(
-                f"the adapter in {folder} was trained on {settings.base} with {name} {wanted}, and {base} has {seen}; "
-                f"give the {name} it was trained on, or train a new adapter"
-            )
+    for what in trained.differing(found):
+        name, wanted, seen = what.replace("_", " "), getattr(trained, what), getattr(found, what)
+        raise ArtefactError(
+            f"the adapter in {folder} was trained on {settings.base} with {name} {wanted}, and {base} has {seen}; "
+            f"give the {name} it was trained on, or train a new adapter"
+        )
 
 
 def _check_lora(settings: Settings, found: Fingerprints, folder: Path, base: str) -> None:

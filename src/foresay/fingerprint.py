@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,11 @@ class Fingerprints:
     """Of the input embeddings, which stay as they are when a base is quantised."""
     base_adapter: str | None = None
     """Of the user's LoRA that the base carries; None when it carries none."""
+
+    def differing(self, other: "Fingerprints") -> list[str]:
+        """What is known of both and not the same."""
+        known = {entry.name: (getattr(self, entry.name), getattr(other, entry.name)) for entry in fields(self)}
+        return [name for name, pair in known.items() if None not in pair and pair[0] != pair[1]]
 
 
 def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Fingerprints:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
     os.environ.get("FORESAY_TEST_RAY") != "1",
     reason="Ray takes minutes: set FORESAY_TEST_RAY=1, with ray[serve,data] and jsonref installed beside vLLM",
 )
-RECIPE = Path(__file__).parents[2] / "recipes" / "ray-serve.yaml"
+RECIPE = Path(__file__).parents[2] / "recipes" / "serving" / "ray.yaml"
 PORT = 8127
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",

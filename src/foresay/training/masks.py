@@ -28,8 +28,8 @@ class MaskObjective(Objective[Batch]):
     examples: Sequence[Example]
     config: TrainConfig
     losses: LossConfig = field(default_factory=LossConfig)
-    passes: Passes = two_pass
-    """How a batch is gone through."""
+    passes: Passes | None = None
+    """How a batch is gone through; None: in two passes."""
 
     @property
     def trained(self) -> nn.Module:
@@ -48,7 +48,7 @@ class MaskObjective(Objective[Batch]):
     def step(self, batch: Batch, number: int, ranks: Ranks) -> Losses:
         """See `Objective.step`."""
         batch = ranks.share(replace(batch, masks=self.masks(number)))
-        return self.passes(self.model, batch, self.losses, self.config.chunk_anchors)
+        return (self.passes or two_pass)(self.model, batch, self.losses, self.config.chunk_anchors)
 
     def masks(self, step: int) -> int:
         """Masks in a block at `step`, counted from 1: 1, then more, all k when the curriculum is over."""

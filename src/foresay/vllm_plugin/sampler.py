@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from foresay import artefact, families
 from foresay.config import MTPConfig
 from foresay.errors import ArtefactError
+from foresay.fingerprint import Fingerprints
 from foresay.modelling.sampler import Sampler, build_sampler
 from foresay.served import Served
 
@@ -22,7 +23,7 @@ class Chain:
     def __init__(self, target: nn.Module, adapter: Path, served: Served) -> None:
         """Raises ArtefactError for an adapter that is not the one `served` was exported with."""
         settings, weights = artefact.read_settings(adapter), load_file(adapter / families.WEIGHTS)
-        if {name: getattr(settings.fingerprints, name) for name in served.fingerprints} != served.fingerprints:
+        if settings.fingerprints.differing(Fingerprints(**served.fingerprints)):
             raise ArtefactError(f"{adapter} is not the adapter that its folder was exported with; export it again")
         self.masks: Tensor = weights.pop("masks")
         self.first, self._target, self._compute_logits = served.first_mask, target, target.compute_logits
