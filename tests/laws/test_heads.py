@@ -16,11 +16,15 @@ from checks import (
 )
 from torch import Tensor
 from torch.nn import functional
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from foresay.config import DecodeConfig, HeadsConfig, LayoutName, PretrainConfig
 from foresay.decoding.choose import Greedy
 from foresay.decoding.draft import draft_greedy
+from foresay.decoding.generate import generate
 from foresay.decoding.session import Session
+from foresay.errors import ConfigError, UnsupportedBase
 from foresay.modelling.heads import HeadsModel
 from foresay.training import losses
 from foresay.training.heads import HeadsObjective
@@ -263,3 +267,45 @@ def test_logits_of_one_head_are_held_at_once(config: HeadsConfig) -> None:
         held[heads] = (naive.most, ours.most)
     assert held[3][0] == 3 * held[1][0] > 0, "the plain sum holds those of all heads"
     assert held[3][1] == held[1][1] > 0
+
+
+def test_only_matrices_decay() -> None:
+    model = HeadsModel.from_base(DEEP["llama"].model(), HeadsConfig(heads=2)).requires_grad_(True)
+    optimizer = HeadsObjective(model, torch.zeros(1, 8), PretrainConfig(weight_decay=0.3)).optimizer()
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert {p.ndim: decay[id(p)] for p in model.parameters()} == {1: 0.0, 2: 0.3}
+
+
+# What heads cannot stand on.
+
+
+class Other(LlamaDecoderLayer):
+    """A decoder layer that wants more than its config."""
+
+    def __init__(self, config: LlamaConfig, layer_idx: int, more: int) -> None:
+        super().__init__(config, layer_idx)
+
+
+def test_layers_of_unknown_making_are_refused() -> None:
+    model = DEEP["llama"].model()
+    model.model.layers[-1] = Other(model.config, LAYERS - 1, 1)
+    with pytest.raises(UnsupportedBase, match=r"Other cannot be built from the base's config .*missing 1 required"):
+        HeadsModel.from_base(model, HeadsConfig(heads=2))
+    HeadsModel.from_base(model, HeadsConfig(heads=2, variant="linear"))
+
+
+def test_tied_layers_are_refused() -> None:
+    model = DEEP["llama"].model()
+    model.model.layers[2] = model.model.layers[1]
+    with pytest.raises(UnsupportedBase, match="one decoder layer in several places"):
+        HeadsModel.from_base(model, HeadsConfig(heads=2))
+
+
+def test_more_heads_than_layers_are_refused() -> None:
+    with pytest.raises(ConfigError, match="4 anticausal heads were asked for and the base has 4 layers"):
+        HeadsModel.from_base(DEEP["llama"].model(), HeadsConfig(heads=4, variant="anticausal"))
+
+
+def test_compiled_steps_are_refused() -> None:
+    with pytest.raises(ConfigError, match="steps with heads cannot be compiled"):
+        generate(with_heads("llama", VARIANTS["parallel"]), [(1, 2)], DecodeConfig(compile=True))

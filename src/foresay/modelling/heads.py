@@ -133,6 +133,13 @@ class HeadsModel(DraftingModel):
             for head, layer in enumerate(self.heads.layers, 2):
                 yield head, self._run(layer, trunk, call)
 
+    def compile_steps(self, wanted: bool = True) -> None:
+        """Raises ConfigError when asked: what the base's layers are called with is read by a hook, step by step."""
+        if wanted:
+            raise ConfigError(
+                "compiled steps were asked for, and steps with heads cannot be compiled; leave out compile"
+            )
+
     def cache(self, slots: int, masks: int, sequences: int = 0) -> SlotCache:
         """An empty cache, for the base's layers and as many heads as there may be drafts."""
         own = masks if self.config.variant in ("parallel", "causal") else 0
