@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from foresay.decoding.session import Step
 
@@ -17,6 +17,7 @@ class Metrics:
     def __init__(self, model: str, running: Callable[[], int], waiting: Callable[[], int], share: float) -> None:
         """`running` and `waiting` say how many answers are, `share` what of the cache one that runs may fill."""
         self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
         self._labels = {"model_name": model, "engine": "0"}
         for name, about, value in (
             ("num_requests_running", "Answers being written.", running),

@@ -55,15 +55,14 @@ def listen(config: ServeConfig) -> socket.socket:
         ) from error
 
 
-def serve(service: Service, config: ServeConfig, ready: Callable[[str], None]) -> None:
-    """Serve until stopped; `ready` is told the address once requests are heard."""
-    with listen(config) as listening:
-        host, port = listening.getsockname()[:2]
-        ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-        # uvicorn raises the signal that stopped it once more, for whoever listened before: to stop was no failure.
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        with contextlib.suppress(KeyboardInterrupt):
-            Server(service, config).run([listening])
+def serve(service: Service, config: ServeConfig, listening: socket.socket, ready: Callable[[str], None]) -> None:
+    """Serve until stopped; `ready` is told the address."""
+    host, port = listening.getsockname()[:2]
+    ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    # uvicorn raises the signal that stopped it once more, for whoever listened before: to stop was no failure.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with contextlib.suppress(KeyboardInterrupt):
+        Server(service, config).run([listening])
 
 
 def _family(host: str) -> socket.AddressFamily:

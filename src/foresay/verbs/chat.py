@@ -38,7 +38,7 @@ class ChatCommand:
         chat = Conversation(self.opening.open(self.model), self.decode, self.sample)
         with progress_bar(ERR) as bar:
             chat.prepare(calibration_watch(bar))
-        ERR.print(HELP, style="dim")
+        ERR.print(HELP, style="dim", highlight=False)
         while True:
             try:
                 text = ERR.input("[bold]> [/bold]" if ERR.is_terminal else "", markup=True).strip()

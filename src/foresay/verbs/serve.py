@@ -39,15 +39,15 @@ class ServeCommand:
         missing = [name for name in EXTRA if find_spec(name) is None]
         if missing:
             raise ConfigError(f"serving needs {', '.join(missing)}; pip install 'foresay[serve]'")
-        from foresay.serving.server import serve  # noqa: PLC0415
+        from foresay.serving.server import listen, serve  # noqa: PLC0415
         from foresay.serving.service import Service  # noqa: PLC0415
 
         if self.serve.host not in LOOPBACK and not self.serve.key:
             ERR.print(f"foresay: {self.serve.host} is heard by others, and no --api-key is set", style="yellow")
-        model = self.opening.open(self.model)
-        with progress_bar(ERR) as bar:
-            service = Service(
-                model, self.serve.name or Path(self.model).name, self.decode, self.queue, calibration_watch(bar)
-            )
-        serve(service, self.serve, lambda address: ERR.print(f"serving {service.name} at {address}"))
+        with listen(self.serve) as listening:
+            model = self.opening.open(self.model)
+            with progress_bar(ERR) as bar:
+                name = self.serve.name or Path(self.model).name
+                service = Service(model, name, self.decode, self.queue, calibration_watch(bar))
+            serve(service, self.serve, listening, lambda address: ERR.print(f"serving {name} at {address}"))
         return 0

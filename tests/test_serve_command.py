@@ -1,0 +1,52 @@
+"""`foresay serve` as a process: it says where it listens, and SIGTERM ends it well."""
+
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("httpx")
+
+import httpx
+
+from foresay import cli
+from foresay.verbs import serve
+
+
+def test_it_serves_until_it_is_stopped() -> None:
+    command = [sys.executable, "-m", "foresay", "serve", "nano", "--layout", "plain", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = next(line for line in process.stderr if line.startswith("serving nano at "))
+        url = said.split()[-1]
+        with httpx.Client(base_url=url, timeout=60) as http:
+            body = {"model": "nano", "prompt": "Once upon", "max_tokens": 200, "temperature": 0, "stream": True}
+            with http.stream("POST", "/v1/completions", json=body) as reply:
+                lines = reply.iter_lines()
+                next(lines)
+                process.send_signal(signal.SIGTERM)
+                assert [line for line in lines if line][-1] == "data: [DONE]"
+        assert process.wait(60) == 0
+        assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("options", [["--port", "99999"], ["--sequences", "0"], ["--max-length", "5000"]])
+def test_impossible_settings_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", "nano", "--layout", "plain", *options]) == 2
+    assert options[1] in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        assert cli.main(["serve", "nano", "--layout", "plain", "--port", port]) == 2
+    assert f"127.0.0.1:{port} cannot be listened on" in capsys.readouterr().err
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else name)
+    assert cli.main(["serve", "nano"]) == 2
+    assert "serving needs uvicorn; pip install 'foresay[serve]'" in capsys.readouterr().err
