@@ -18,7 +18,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from foresay.cli import main
-from foresay.config import DataConfig, LossConfig, MTPConfig, TrainConfig
+from foresay.config import DataConfig, LoadConfig, LossConfig, MTPConfig, TrainConfig
 from foresay.decoding import choose
 from foresay.decoding.dice import SeededDice
 from foresay.errors import ConfigError
@@ -465,7 +465,7 @@ def test_print_config_prints_what_config_reads(at: At, run: Run) -> None:
     said = run(*at.train("--config", file, "--rank", "7", "--columns", "prompt=Q", "--print-config"))
     assert (said.status, said.err) == (0, "")
     content = yaml.safe_load(said.out)
-    kinds = (MTPConfig, LossConfig, TrainConfig, DataConfig)
+    kinds = (MTPConfig, LossConfig, TrainConfig, DataConfig, LoadConfig)
     assert content.keys() == {entry.name for kind in kinds for entry in fields(kind)}
     asked = {"rank": 7, "position_weights": [1.0, 0.5], "train_masks": False, "learning_rate": 1e-5, "steps": 2}
     assert {name: content[name] for name in asked} == asked
