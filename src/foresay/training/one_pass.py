@@ -121,8 +121,11 @@ def _hook(pair: GatedLora, acts: Tensor) -> Callable[[nn.Module, tuple[Tensor, .
 def one_pass(model: MaskModel, batch: Batch, config: LossConfig, everywhere: bool = False) -> Losses:
     """Add the gradients of the batch's own sequences to the adapter and return their loss parts, as `two_pass` does.
 
-    `everywhere`: LoRA acts on every row (standard LoRA), not on mask rows only. Sequences go one by one.
+    `everywhere`: LoRA acts on every row (standard LoRA), not on mask rows only. Sequences go one by one; each holds one
+    document. Raises ValueError for packed ones.
     """
+    if batch.starts is not None and batch.documents.starts[batch.carries].any():
+        raise ValueError("one pass takes one document a sequence; do not pack them")
     packed = packs(batch, batch.masks or model.config.num_masks)
     rows = sum(float(_weights(pack, config).sum()) for pack in packed) or 1.0
     real = sum(int(pack.carries.sum()) for pack in packed) or 1

@@ -22,8 +22,9 @@ from foresay.view.study import study_view
 
 FEW = 8
 """Prompts of each embedded domain that are decoded."""
-NOT_TAKEN = (MAY_CHANGE - {"chunk_anchors"}) | {"seed"}
-"""Settings of training that mean nothing here: cells leave no adapters, and seeds are `--seeds`."""
+NOT_TAKEN = (MAY_CHANGE - {"chunk_anchors"}) | {"seed", "pack"}
+"""Settings of training that mean nothing here: cells leave no adapters, seeds are `--seeds`, and one pass packs no
+documents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
