@@ -7,7 +7,6 @@ from functools import cache
 
 import pytest
 import torch
-from one_pass import Result
 from torch import Tensor
 
 from foresay.config import DecodeConfig, LayoutName, LossConfig
@@ -24,6 +23,7 @@ from foresay.training.batches import collate
 from foresay.training.data import Example
 from foresay.training.two_pass import Batch, two_pass
 from foresay.tree import Tree
+from one_pass import Result
 from toys import VOCABULARY, Toy, own_output, pristine, random_prompts
 
 FLOAT32 = 2e-5

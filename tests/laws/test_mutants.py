@@ -28,7 +28,6 @@ from checks import (
     sometimes_right,
     two_pass_result,
 )
-from one_pass import OnePass
 from torch import Tensor
 
 from foresay.config import DecodeConfig, LossConfig
@@ -45,6 +44,7 @@ from foresay.modelling.model import MaskModel
 from foresay.training import losses as losses_module
 from foresay.training import two_pass as two_pass_module
 from foresay.training.two_pass import Batch, Denominators
+from one_pass import OnePass
 from toys import (
     GEMMA2,
     GEMMA3,

@@ -12,12 +12,12 @@ from checks import (
     check_two_passes_are_one,
     two_pass_result,
 )
-from one_pass import OnePass, Result
 
 from foresay.config import LossConfig
 from foresay.modelling.model import MaskModel
 from foresay.training import losses
 from foresay.training.two_pass import two_pass
+from one_pass import OnePass, Result
 from toys import GEMMA2, GPT2, LLAMA, MISTRAL_WINDOW, PHI3_LONGROPE, SWITCH, VOCABULARY, Toy, with_adapter
 
 MASKS = 3
