@@ -124,6 +124,13 @@ def test_two_passes_are_one_with_every_anchor(chunk: int) -> None:
     check_two_passes_are_one(ours, reference(LLAMA, "residual", config, ALL))
 
 
+def test_two_passes_are_one_with_eight_masks() -> None:
+    ragged, config = Ragged.random((20, 13), anchors=0, seed=2), LossConfig(**WEIGHTS)
+    mtp = with_adapter(LLAMA.model(), masks=8)
+    plain = one_pass_result(mtp, ragged.batch, config)
+    check_two_passes_are_one(two_pass_result(mtp, ragged.batch, config, 5), plain)
+
+
 def test_the_batch_is_ragged_and_some_positions_have_no_mask() -> None:
     carries, anchors = BATCH.batch.carries, BATCH.batch.anchors
     assert carries.shape[1] > min(BATCH.lengths)
