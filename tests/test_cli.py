@@ -23,7 +23,7 @@ from foresay.errors import ConfigError
 from foresay.model import MultiTokenModel
 from foresay.modelling.load import load_tokenizer
 from foresay.recipe_file import with_config
-from foresay.training import train
+from foresay.training import masks
 from foresay.verbs import VERBS
 from toys import LLAMA
 
@@ -654,7 +654,7 @@ def test_overwriting_needs_the_flag(at: At, run: Run) -> None:
 
 def interrupt_at(patch: pytest.MonkeyPatch, step: int) -> None:
     """Press Ctrl-C in the middle of a step."""
-    real, calls = train.two_pass, [0]
+    real, calls = masks.two_pass, [0]
 
     def two_pass(*args: Any) -> Any:
         calls[0] += 1
@@ -662,7 +662,7 @@ def interrupt_at(patch: pytest.MonkeyPatch, step: int) -> None:
             raise KeyboardInterrupt
         return real(*args)
 
-    patch.setattr(train, "two_pass", two_pass)
+    patch.setattr(masks, "two_pass", two_pass)
 
 
 def test_interrupted_training_leaves_the_old_artefact(at: At, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
