@@ -8,7 +8,6 @@ from the trunk. The model has random weights and tokens, which cost the same.
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -98,8 +97,6 @@ def main() -> None:
             found = measure(step, model, given.repeats)
             alone = alone or float(found["median"])  # type: ignore[arg-type]
             results.append({"heads": heads, "order": name, **found, "times_one_head": found["median"] / alone})  # type: ignore[operator]
-        del model, objective, ways, summed
-        time.sleep(0)
     print(json.dumps({"results": results, "provenance": provenance(**vars(given))}, indent=1))
 
 
