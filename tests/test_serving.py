@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.util import find_spec
 from threading import Thread
 from time import monotonic, sleep
 
@@ -15,13 +16,15 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("openai")
 
-from foresay.config import QueueConfig, SampleConfig, ServeConfig
+from foresay.cli import main
+from foresay.config import PluginConfig, QueueConfig, SampleConfig, ServeConfig
 from foresay.decoding.generate import generate
 from foresay.decoding.session import How
 from foresay.inside import chooser_of
 from foresay.model import MultiTokenModel
 from foresay.modelling.model import MaskModel
 from foresay.prompts import embedded_prompts, encode
+from foresay.vllm_serving import VllmServeConfig
 from served import DECODE, Served, eventually, served
 
 QUESTION = [{"role": "user", "content": "Tom has 3 apples and buys 4 more. How many apples has he?"}]
@@ -361,3 +364,25 @@ def test_a_server_that_stops_ends_its_answers(model: MultiTokenModel, drain: flo
         sleep(0.1)
         with pytest.raises(httpx.TransportError):
             server.http().get("/health")
+
+
+def test_vllm_serves_what_it_is_handed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    class Server:
+        url = "http://127.0.0.1:9"
+        __enter__ = lambda self: self  # noqa: E731
+        __exit__ = lambda self, *_: asked.append("ended")  # noqa: E731
+        wait_until_ready = lambda self, seconds: asked.append("ready")  # noqa: E731
+        wait = lambda self: 0  # noqa: E731
+
+    monkeypatch.setattr("foresay.verbs.serve.start", lambda *given: asked.append(given) or Server())
+    assert main(["serve", "nano", "--engine", "vllm", "--port", "9", "--api-key", "k", "--masks", "3"]) == 0
+    assert asked == [("nano", VllmServeConfig(port=9, api_key="k"), PluginConfig(masks=3)), "ready", "ended"]
+
+
+def test_vllm_that_is_missing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    if find_spec("vllm") is not None:
+        pytest.skip("vllm is installed here")
+    assert main(["serve", "nano", "--engine", "vllm"]) == 2
+    assert "vllm" in capsys.readouterr().err

@@ -3,14 +3,18 @@
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
-from foresay.config import DecodeConfig, QueueConfig, ServeConfig
+from foresay.config import DecodeConfig, PluginConfig, QueueConfig, ServeConfig
 from foresay.errors import ConfigError
 from foresay.terminal import ERR
 from foresay.verbs.opening import Model, Opening
 from foresay.view.bars import calibration_watch, progress_bar
+from foresay.vllm_serving import VllmServeConfig, start
 
 EXTRA = ("fastapi", "uvicorn", "prometheus_client")
+READY_SECONDS = 600.0
+"""How long vLLM may take to load and compile."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -25,10 +29,13 @@ class ServeCommand:
       foresay serve nano
       foresay serve my-adapter --port 9000 --sequences 32 --dtype bfloat16
       FORESAY_API_KEY=secret foresay serve my-adapter --host 0.0.0.0
+      foresay serve my-adapter --engine vllm --masks 4
     """
 
     model: Model
     """Folder of a foresay model, or nano."""
+    engine: Literal["foresay", "vllm"] = "foresay"
+    """Who decodes: foresay, or vLLM's own server with the plugin, which takes host, port, api-key and masks alone."""
     decode: DecodeConfig = field(default_factory=lambda: DecodeConfig(max_new_tokens=512))
     queue: QueueConfig = field(default_factory=QueueConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
@@ -36,6 +43,16 @@ class ServeCommand:
 
     def run(self) -> int:
         """Serve until stopped."""
+        return self._serve_on_vllm() if self.engine == "vllm" else self._serve()
+
+    def _serve_on_vllm(self) -> int:
+        config = VllmServeConfig(host=self.serve.host, port=self.serve.port, api_key=self.serve.key)
+        with start(self.model, config, PluginConfig(masks=self.decode.masks)) as server:
+            server.wait_until_ready(READY_SECONDS)
+            ERR.print(f"serving {self.model} at {server.url}")
+            return server.wait()
+
+    def _serve(self) -> int:
         missing = [name for name in EXTRA if find_spec(name) is None]
         if missing:
             raise ConfigError(f"serving needs {', '.join(missing)}; pip install 'foresay[serve]'")
