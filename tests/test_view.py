@@ -15,7 +15,7 @@ from foresay.run import News
 from foresay.training.losses import Losses
 from foresay.training.progress import Progress
 from foresay.view.tables import bench_view, curve_table
-from foresay.view.training import TrainingView
+from foresay.view.training import AdapterLines, TrainingView
 
 RESULT = Result(
     decoder="quadratic",
@@ -133,7 +133,7 @@ NEWS = News(Progress(12000, Losses(10.5, 11.5, 2.0, 24.0, 1536.0), 1e-3, 0.25, 9
 def told(*news: News, terminal: bool) -> list[str]:
     console = Console(width=80, force_terminal=terminal, color_system=None)
     with console.capture() as capture:
-        view = TrainingView(console, 24000)
+        view = TrainingView(console, 24000, AdapterLines())
         with view.showing():
             for one in news:
                 view.tell(one)
