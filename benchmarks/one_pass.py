@@ -127,12 +127,14 @@ def run(cell: Cell) -> dict[str, Any]:
 
 def in_a_process(cell: Cell) -> dict[str, Any]:
     """Run the cell in a fresh process; the reason where it does not fit."""
-    print(cell, file=sys.stderr)
     command = [sys.executable, __file__, "--cell", json.dumps(asdict(cell))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        return asdict(cell) | {"failed": (done.stderr.strip().splitlines() or [f"killed ({done.returncode})"])[-1]}
-    return asdict(cell) | json.loads(done.stdout)
+        found = {"failed": (done.stderr.strip().splitlines() or [f"killed ({done.returncode})"])[-1]}
+    else:
+        found = json.loads(done.stdout)
+    print(cell, found, file=sys.stderr)
+    return asdict(cell) | found
 
 
 def together(rounds: list[dict[str, Any]]) -> dict[str, Any]:
