@@ -1,6 +1,7 @@
 """A base that carries its user's own PEFT LoRA: base and LoRA together are what stays as it is."""
 
 import json
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from checks import BATCHES, NEW, prompt_batches, require_distinct
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+import foresay.adapt
 from foresay.adapt import Recipe, adapt
 from foresay.config import DecodeConfig, LayoutName, LoadConfig, LossConfig, MTPConfig, TrainConfig
 from foresay.decoding.generate import generate
@@ -112,14 +114,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(home: Path, out: Path, base: str, adapter: str = "") -> MultiTokenModel:
+def train(home: Path, out: Path, base: str, adapter: str = "", **more: Any) -> MultiTokenModel:
     recipe = Recipe(
         str(home / base),
         (home / "data.jsonl",),
         out,
         MTPConfig(num_masks=2, rank=2),
         LossConfig(),
-        TrainConfig(steps=2, sequences=2, warmup_steps=0, heldout=1, learning_rate=0.05),
+        TrainConfig(steps=2, sequences=2, warmup_steps=0, heldout=1, learning_rate=0.05, **more),
         loading=LoadConfig(base_adapter=str(home / adapter) if adapter else ""),
     )
     return adapt(recipe, lambda news: None).model
@@ -163,6 +165,24 @@ def test_the_artefact_finds_its_lora_again(home: Path, saved: Path) -> None:
     assert model.generate(ids, max_new_tokens=NEW, layout="quadratic")[0, 4:].tolist() == expected
     given = MultiTokenModel.from_pretrained(saved, theirs, load_tokenizer("nano"))
     assert given.generate(ids, max_new_tokens=NEW, layout="quadratic")[0, 4:].tolist() == expected
+
+
+def test_shards_of_two_dtypes_train_alike(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FSDP takes a base in bfloat16 and a LoRA that PEFT keeps in float32."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in place.items():
+        monkeypatch.setenv(name, str(value))
+    for parallel in ("none", "fsdp"):
+        train(home, tmp_path / parallel, "mine", parallel=parallel, dtype="bfloat16")
+    weights = [load_file(tmp_path / parallel / PEFT_WEIGHTS) for parallel in ("none", "fsdp")]
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name
+    monkeypatch.setattr(foresay.adapt, "quantization_of", lambda config: "int8")
+    with pytest.raises(ConfigError, match="parallel is fsdp, which shards no quantised weights; give --parallel ddp"):
+        train(home, tmp_path / "never", "mine", parallel="fsdp")
 
 
 def test_another_lora_or_none_is_refused(home: Path, saved: Path, tmp_path: Path) -> None:
