@@ -179,7 +179,7 @@ def test_call_that_breaks_is_forgotten(model: MultiTokenModel, monkeypatch: pyte
         # Inside a forward, while the gate stands open.
         patch.setattr(type(model.core.adapter.pairs[-1]), "_add", broken)
         with pytest.raises(KeyboardInterrupt):
-            model.generate(ids, attention_mask=mask, max_new_tokens=NEW)
+            model.generate(ids, attention_mask=mask, max_new_tokens=NEW, layout="linear")
     check_still_works(model)
 
 
