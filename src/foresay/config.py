@@ -165,6 +165,14 @@ class LossConfig:
         return self.kl_weight > 0 or self.variation_weight > 0
 
 
+def require_pace(config: "TrainConfig | PretrainConfig") -> None:
+    """Raise `ConfigError` unless the settings that every training loop has make sense."""
+    require_at_least(config, 0, "warmup_steps", "eval_every", "save_every", "weight_decay", "final_rate")
+    require(0 <= config.seed < 2**63, f"seed is {config.seed}; give a number from 0 to 2**63 - 1")
+    require(config.learning_rate > 0, f"learning_rate is {config.learning_rate}; give a positive one")
+    require(config.clip > 0, f"clip is {config.clip}; give a positive gradient norm")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """How an adapter is trained."""
@@ -230,13 +238,9 @@ class TrainConfig:
         require(
             often, "keep is best and eval_every is 0; give the steps between decodes with --eval-every, or keep last"
         )
-        require_at_least(
-            self, 0, "anchors", "chunk_anchors", "curriculum_steps", "warmup_steps", "eval_every", "save_every"
-        )
-        require_at_least(self, 0, "heldout", "weight_decay", "final_rate")
-        require(0 <= self.seed < 2**63, f"seed is {self.seed}; give a number from 0 to 2**63 - 1")
-        require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; give a positive one")
-        require(self.clip > 0, f"clip is {self.clip}; give a positive gradient norm")
+        require_at_least(self, 0, "anchors", "chunk_anchors", "curriculum_steps")
+        require_at_least(self, 0, "heldout")
+        require_pace(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,17 +289,13 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         require_choices(self)
         require_at_least(self, 1, "steps", "batch_tokens", "keep_checkpoints", "heldout")
-        require_at_least(
-            self, 0, "chunk_rows", "warmup_steps", "eval_every", "save_every", "weight_decay", "final_rate"
-        )
+        require_at_least(self, 0, "chunk_rows")
         require(self.length >= 2, f"length is {self.length}; a row needs at least 2 tokens")
         require(
             self.batch_tokens >= self.length,
             f"batch_tokens is {self.batch_tokens} for rows of {self.length} tokens; give at least one row",
         )
-        require(0 <= self.seed < 2**63, f"seed is {self.seed}; give a number from 0 to 2**63 - 1")
-        require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; give a positive one")
-        require(self.clip > 0, f"clip is {self.clip}; give a positive gradient norm")
+        require_pace(self)
 
     @property
     def rows(self) -> int:

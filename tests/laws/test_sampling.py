@@ -44,9 +44,10 @@ class Enumeration(Dice):
     """Takes the decisions of a script, then the first possible one, and remembers what else could have been."""
 
     def __init__(self, script: Sequence[int]) -> None:
-        self.script, self.options, self.chance = list(script), [], 1.0
+        self.script, self.options, self.chance, self.ended = list(script), [], 1.0, False
 
     def decide(self, chances: Sequence[float]) -> int:
+        assert not self.ended, "its only sequence has ended"
         possible = [choice for choice, chance in enumerate(chances) if chance > 0]
         place = len(self.options)
         self.options.append(possible)
@@ -70,6 +71,7 @@ class Enumeration(Dice):
 
     def select(self, sequences: Sequence[int]) -> None:
         assert list(sequences) in ([], [0])
+        self.ended = not sequences
 
 
 def enumerate_outcomes(run: Callable[[Enumeration], tuple[int, ...]]) -> dict[tuple[int, ...], float]:
