@@ -1,6 +1,7 @@
 """Figures of a run, where they are logged: nothing missing and nothing twice, through a stop too."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -65,6 +66,20 @@ def test_a_resumed_run_goes_on_in_the_same_log(step: int, base: Path, data: Path
     for found in (one, other):
         del found["rows_per_second"]
     assert other == one
+
+
+def test_a_start_within_the_same_second_is_read_behind_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of event files order them: by the second, then by what need not rise."""
+    run = Logged(name="run", id="id", folder=tmp_path, first_step=1, settings={})
+    for start, step in enumerate((1, 2)):
+        monkeypatch.setattr("os.getpid", lambda start=start: 9 + start)  # "10" sorts before "9"
+        tracker = open_tracker("tensorboard", replace(run, first_step=step))
+        for later in range(step, 4):
+            tracker.log(later, {"loss": 10 * start + later})
+        tracker.close()
+    assert events(tmp_path / "id") == {"loss": [(1, 1), (2, 12), (3, 13)]}
 
 
 def test_another_run_has_a_log_of_its_own(base: Path, data: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
@@ -52,8 +53,10 @@ class TensorBoardTracker(Tracker):
     def __init__(self, run: Logged) -> None:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
+        own = run.folder / run.id
+        _outwait(own)
         # Readers forget what an earlier start wrote from `purge_step` on: no step stands twice.
-        self._writer = SummaryWriter(str(run.folder / run.id), purge_step=run.first_step)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(own), purge_step=run.first_step)  # type: ignore[no-untyped-call]
         self.sentence = f"figures are logged; see them with: tensorboard --logdir {run.folder}"
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
@@ -65,6 +68,16 @@ class TensorBoardTracker(Tracker):
     def close(self, failed: bool = False) -> None:
         """Close the file."""
         self._writer.close()  # type: ignore[no-untyped-call]
+
+
+def _outwait(folder: Path) -> None:
+    """Wait until a new event file sorts behind those of this second in `folder`: readers go by their names.
+
+    The names begin with the second of their making, then comes what does not rise (process, count as text).
+    """
+    now = f"events.out.tfevents.{int(time.time())}."
+    if any(path.name.startswith(now) for path in folder.glob("events.*")):
+        time.sleep(1)
 
 
 class WandbTracker(Tracker):
