@@ -147,10 +147,13 @@ def test_the_models_of_all_variants_draft(design: Path, data: Path, tmp_path: Pa
         assert max(rates.values()) > 1.2, heads
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("heads", [HeadsConfig(), VARIANTS[1]], ids=["one head", "causal heads"])
-def test_a_stopped_run_goes_on_exactly(heads: HeadsConfig, design: Path, data: Path, tmp_path: Path) -> None:
-    whole = run(recipe(design, data, tmp_path / "whole", heads))
-    asked = recipe(design, data, tmp_path / "out", heads)
+def test_a_stopped_run_goes_on_exactly(
+    heads: HeadsConfig, optimizer: str, design: Path, data: Path, tmp_path: Path
+) -> None:
+    whole = run(recipe(design, data, tmp_path / "whole", heads, optimizer=optimizer))
+    asked = recipe(design, data, tmp_path / "out", heads, optimizer=optimizer)
     run(asked, stop=8)
     torch.manual_seed(1)
     told = run(asked)

@@ -171,6 +171,15 @@ def test_a_stopped_run_goes_on_exactly(
     assert same(weights(tmp_path / "out"), weights(whole[1]))
 
 
+def test_a_run_with_muon_goes_on_exactly(base: Path, data: Path, tmp_path: Path) -> None:
+    alike = [recipe(base, data, tmp_path / name, optimizer="muon") for name in ("whole", "out")]
+    whole = run(alike[0])
+    stopped_at(10, alike[1])
+    told = run(alike[1])
+    assert told == {number: whole[number] for number in range(10, STEPS + 1)}
+    assert same(weights(tmp_path / "out"), weights(tmp_path / "whole"))
+
+
 def test_a_run_killed_while_it_finished_only_finishes(
     base: Path, data: Path, whole: tuple[dict[int, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

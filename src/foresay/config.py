@@ -10,6 +10,7 @@ DType = Literal["float32", "bfloat16", "float16"]
 FixedLayout = Literal["plain", "linear", "quadratic", "tree"]
 LayoutName = Literal["plain", "linear", "quadratic", "tree", "planned"]
 Parallel = Literal["none", "ddp", "fsdp"]
+OptimizerName = Literal["adamw", "muon"]
 TrackerName = Literal["auto", "tensorboard", "wandb", "trackio", "none"]
 Quantize = Literal["auto", "none", "int8", "int4", "nf4"]
 
@@ -191,8 +192,10 @@ class TrainConfig:
     """Steps over which blocks grow from 1 mask to all k; 0: all from the start."""
     max_length: int = 512
     """Longest training sequence in tokens; longer ones are cut."""
+    optimizer: OptimizerName = "adamw"
+    """What moves the weights: `adamw`, or `muon` for matrices between states, with AdamW for the rest."""
     learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate after warm-up: falls as a `cosine`, or stays `constant` (paper A)."""
     final_rate: float = 0.01
@@ -200,7 +203,7 @@ class TrainConfig:
     warmup_steps: int = 50
     """Steps of linear warm-up."""
     weight_decay: float = 0.0
-    """Decoupled weight decay of AdamW."""
+    """Decoupled weight decay, of matrices only."""
     clip: float = 1.0
     """Largest gradient norm."""
     eval_every: int = 0
@@ -257,8 +260,10 @@ class PretrainConfig:
     """Rows that run at once (0: all of a step); changes memory, never the result."""
     added_layers: bool = False
     """Put heads 2..n on top of the layers that the config has; else the trunk gives up a layer for each."""
+    optimizer: OptimizerName = "adamw"
+    """What moves the weights: `adamw`, or `muon` for matrices between states, with AdamW for the rest."""
     learning_rate: float = 3e-4
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate after warm-up: falls as a `cosine`, or stays `constant`."""
     final_rate: float = 0.03
@@ -266,7 +271,7 @@ class PretrainConfig:
     warmup_steps: int = 100
     """Steps of linear warm-up."""
     weight_decay: float = 0.1
-    """Decoupled weight decay of AdamW, of matrices only."""
+    """Decoupled weight decay, of matrices only."""
     clip: float = 1.0
     """Largest gradient norm."""
     eval_every: int = 0

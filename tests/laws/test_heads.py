@@ -271,7 +271,7 @@ def test_logits_of_one_head_are_held_at_once(config: HeadsConfig) -> None:
 
 def test_only_matrices_decay() -> None:
     model = HeadsModel.from_base(DEEP["llama"].model(), HeadsConfig(heads=2)).requires_grad_(True)
-    optimizer = HeadsObjective(model, torch.zeros(1, 8), PretrainConfig(weight_decay=0.3)).optimizer()
+    [optimizer] = HeadsObjective(model, torch.zeros(1, 8), PretrainConfig(weight_decay=0.3)).optimizers()
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert {p.ndim: decay[id(p)] for p in model.parameters()} == {1: 0.0, 2: 0.3}
 

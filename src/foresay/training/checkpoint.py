@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -70,7 +70,7 @@ class Checkpoints:
             raise ArtefactError(f"{path} could not be written ({error}); nothing was begun") from error
         return made
 
-    def save(self, progress: Progress, adapter: nn.Module, optimizer: Optimizer) -> None:
+    def save(self, progress: Progress, adapter: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         """Write one, whole or not at all. Raises ArtefactError."""
         final = self.folder / f"{PREFIX}{progress.step:08d}"
         fresh = self.folder / f".{final.name}"
@@ -79,7 +79,7 @@ class Checkpoints:
                 shutil.rmtree(old, ignore_errors=True)
             fresh.mkdir(parents=True)
             with _quiet():
-                save(_tensors(adapter, optimizer), checkpoint_id=fresh, no_dist=True)
+                save(_tensors(adapter, optimizers), checkpoint_id=fresh, no_dist=True)
             said = {"run": self.run, "progress": asdict(progress), "files": _hashes(fresh)}
             _write(fresh / STATE, json.dumps(said, indent=2))
             _settle(fresh)
@@ -108,15 +108,15 @@ class Checkpoints:
             raise ArtefactError(f"no checkpoint in {self.folder} is whole; give --restart to begin anew")
         return None
 
-    def load(self, path: Path, adapter: nn.Module, optimizer: Optimizer) -> Progress:
-        """Fill adapter and optimizer from a checkpoint and say how far it was."""
+    def load(self, path: Path, adapter: nn.Module, optimizers: Sequence[Optimizer]) -> Progress:
+        """Fill adapter and optimizers from a checkpoint and say how far it was."""
         state = _read(path)
         if state is None:
             raise ArtefactError(f"checkpoint {path} cannot be read; every process needs the folder {self.folder}")
-        tensors = _tensors(adapter, optimizer)
+        tensors = _tensors(adapter, optimizers)
         with _quiet():
             load(tensors, checkpoint_id=path, no_dist=True)
-        set_state_dict(adapter, optimizer, model_state_dict=tensors["adapter"], optim_state_dict=tensors["optimizer"])
+        set_state_dict(adapter, optimizers, model_state_dict=tensors["adapter"], optim_state_dict=tensors["optimizer"])
         return Progress.read(state["progress"])
 
     def remove(self) -> None:
@@ -149,8 +149,8 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _tensors(adapter: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    model, optim = get_state_dict(adapter, optimizer)
+def _tensors(adapter: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Any]:
+    model, optim = get_state_dict(adapter, optimizers)
     return {"adapter": model, "optimizer": optim}
 
 

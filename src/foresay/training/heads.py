@@ -18,6 +18,7 @@ from foresay.modelling.heads import HeadsModel, Point
 from foresay.modelling.layers import Passed
 from foresay.training.losses import Losses, backward_in_chunks, cross_entropy
 from foresay.training.objective import Objective
+from foresay.training.optimizer import optimizers
 from foresay.training.parallel import Ranks
 from foresay.training.token_rows import row_batches
 
@@ -58,14 +59,10 @@ class HeadsObjective(Objective[Tensor]):
         """Trunk and heads."""
         return self.model
 
-    def optimizer(self) -> Optimizer:
-        """AdamW; only matrices decay (paper B, table S13: betas 0.9 and 0.95)."""
-        parameters = list(self.model.parameters())
-        groups = [
-            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.config.weight_decay},
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.95))
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """AdamW with paper B's betas 0.9 and 0.95 (table S13), or Muon beside it."""
+        config, vocabulary = self.config, self.model.base.vocabulary
+        return optimizers(self.model.parameters(), config.optimizer, config.weight_decay, vocabulary, beta=0.95)
 
     def batches(self) -> Iterator[Tensor]:
         """See `row_batches`."""

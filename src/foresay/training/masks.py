@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -13,6 +12,7 @@ from foresay.training.batches import batches
 from foresay.training.data import Example
 from foresay.training.losses import Losses
 from foresay.training.objective import Objective
+from foresay.training.optimizer import optimizers
 from foresay.training.parallel import Ranks
 from foresay.training.two_pass import Batch, two_pass
 
@@ -36,10 +36,10 @@ class MaskObjective(Objective[Batch]):
         """The adapter."""
         return self.model.adapter
 
-    def optimizer(self) -> Optimizer:
-        """AdamW."""
-        trained = [p for p in self.trained.parameters() if p.requires_grad]
-        return torch.optim.AdamW(trained, weight_decay=self.config.weight_decay)
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """AdamW, or Muon beside it."""
+        trained = (p for p in self.trained.parameters() if p.requires_grad)
+        return optimizers(trained, self.config.optimizer, self.config.weight_decay, self.model.base.vocabulary)
 
     def batches(self) -> Iterator[Batch]:
         """Sequences of like length together, with anchors drawn for each."""

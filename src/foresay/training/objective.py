@@ -23,8 +23,8 @@ class Objective(ABC, Generic[B]):
         """Its parameters that require gradients are trained; its whole state is kept in checkpoints."""
 
     @abstractmethod
-    def optimizer(self) -> Optimizer:
-        """A fresh optimizer of these parameters; the loop sets its learning rate."""
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """Fresh optimizers, each of some of these parameters; the loop sets their learning rate."""
 
     @abstractmethod
     def batches(self) -> Iterator[B]:

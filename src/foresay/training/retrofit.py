@@ -14,6 +14,7 @@ from foresay.training.data import Example
 from foresay.training.heads import go_backward
 from foresay.training.losses import Losses, backward_in_chunks, head_loss, teach
 from foresay.training.objective import Objective
+from foresay.training.optimizer import optimizers
 from foresay.training.parallel import Ranks
 from foresay.training.two_pass import Batch
 
@@ -35,9 +36,10 @@ class RetrofitObjective(Objective[Batch]):
         """Heads 2..n."""
         return self.model.heads
 
-    def optimizer(self) -> Optimizer:
-        """AdamW."""
-        return torch.optim.AdamW(self.model.heads.parameters(), weight_decay=self.config.weight_decay)
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """AdamW, or Muon beside it."""
+        config, vocabulary = self.config, self.model.base.vocabulary
+        return optimizers(self.model.heads.parameters(), config.optimizer, config.weight_decay, vocabulary)
 
     def batches(self) -> Iterator[Batch]:
         """Sequences of like length together; anchors are not read."""

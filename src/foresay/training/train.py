@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, Protocol
@@ -60,50 +60,51 @@ class Trainer:
 
     def run(self) -> Progress:
         """Train up to step `config.steps`, from the newest checkpoint on."""
-        optimizer = self.objective.optimizer()
-        progress = self._resume(optimizer)
+        optimizers = self.objective.optimizers()
+        progress = self._resume(optimizers)
         started = time.perf_counter() - progress.seconds
         source = self.objective.batches()
         self.begin(progress)
         for step, batch in enumerate(islice(source, progress.step, self.config.steps), progress.step + 1):
             rate = self.config.learning_rate * self.rate(step - 1)
             began = time.perf_counter()
-            losses, norm = self._step(batch, step, optimizer, rate)
+            losses, norm = self._step(batch, step, optimizers, rate)
             now = time.perf_counter()
             progress = Progress(step, losses, rate, norm, now - started, now - began)
             # State first: whatever the watcher leaves behind, the run that left it can go on.
-            self._save(progress, optimizer)
+            self._save(progress, optimizers)
             wanted = self.watch(progress)
             if self.ranks.agree(lambda: wanted):  # noqa: B023
                 break
         return progress
 
-    def _step(self, batch: Any, step: int, optimizer: Optimizer, rate: float) -> tuple[Losses, float]:
+    def _step(self, batch: Any, step: int, optimizers: Sequence[Optimizer], rate: float) -> tuple[Losses, float]:
         """One optimizer step; loss parts and gradient norm of the whole batch."""
         losses = self.objective.step(batch, step, self.ranks)
         trained = [p for p in self.objective.trained.parameters() if p.requires_grad]
         self.ranks.sum_gradients(trained)
         norm = nn.utils.clip_grad_norm_(trained, self.config.clip).item()
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad()
         return self.ranks.sum_losses(losses, trained[0].device), norm
 
-    def _resume(self, optimizer: Optimizer) -> Progress:
+    def _resume(self, optimizers: Sequence[Optimizer]) -> Progress:
         """Where the newest checkpoint stands, or the beginning."""
         path = self.ranks.agree(self.checkpoints.newest) if self.checkpoints else None
         if self.checkpoints is None or path is None:
             return Progress()
-        progress = self.checkpoints.load(path, self.objective.trained, optimizer)
+        progress = self.checkpoints.load(path, self.objective.trained, optimizers)
         if self.ranks.leads:
             log.warning("going on behind step %d of %d, from %s", progress.step, self.config.steps, path)
         return progress
 
-    def _save(self, progress: Progress, optimizer: Optimizer) -> None:
+    def _save(self, progress: Progress, optimizers: Sequence[Optimizer]) -> None:
         every = self.config.save_every
         if self.checkpoints and self.ranks.leads and every and progress.step % every == 0:
-            self.checkpoints.save(progress, self.objective.trained, optimizer)
+            self.checkpoints.save(progress, self.objective.trained, optimizers)
 
     def rate(self, step: int) -> float:
         """Factor on the peak learning rate at `step`, counted from 0."""

@@ -1,0 +1,35 @@
+"""What moves the weights: AdamW for all of them, or Muon for the matrices that it is made for."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from foresay.config import OptimizerName
+
+
+def optimizers(
+    parameters: Iterable[nn.Parameter], name: OptimizerName, weight_decay: float, vocabulary: int, beta: float = 0.999
+) -> tuple[Optimizer, ...]:
+    """Fresh optimizers, every parameter in one of them; only matrices decay.
+
+    `muon` takes the matrices that map states to states, with updates of AdamW's size (arXiv 2502.16982), so that one
+    learning rate serves both; AdamW (second beta: `beta`) keeps vectors, whatever is stacked, and the matrices with a
+    row for each of `vocabulary` tokens.
+    """
+    rest: list[nn.Parameter] = []
+    hidden: list[nn.Parameter] = []
+    for parameter in parameters:
+        maps = parameter.ndim == 2 and vocabulary not in parameter.shape
+        (hidden if name == "muon" and maps else rest).append(parameter)
+    groups = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    made: list[Optimizer] = []
+    if any(group["params"] for group in groups):
+        made.append(torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, beta)))
+    if hidden:
+        made.append(torch.optim.Muon(hidden, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+    return tuple(made)
