@@ -4,6 +4,7 @@
 mask embeddings and sampler, `foresay.json` the settings, fingerprints and provenance; `README.md` is the card.
 """
 
+import copy
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from foresay.config import Family
 from foresay.errors import ArtefactError, ConfigError
@@ -73,6 +75,16 @@ def write(folder: Path, model: DraftingModel, settings: Settings, dtype: torch.d
     for name, content in (files.settings | {SETTINGS: asdict(settings)}).items():
         _write_json(folder / name, content)
     (folder / "README.md").write_text(card(settings.mtp, settings.base), encoding="utf-8")
+
+
+def write_with_base(
+    folder: Path, model: DraftingModel, tokenizer: PreTrainedTokenizerBase, settings: Settings, dtype: torch.dtype
+) -> None:
+    """Write the artefact's files into `folder`, and the ordinary checkpoint of its base beside them."""
+    base = model.model if dtype == model.base.dtype else copy.deepcopy(model.model).to(dtype)
+    base.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write(folder, model, settings, dtype)
 
 
 def check_writable(folder: Path, overwrite: bool) -> None:

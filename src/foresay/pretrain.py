@@ -1,6 +1,5 @@
 """The verb `pretrain`: a whole model from random weights, with one head or several (paper B)."""
 
-import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -237,8 +236,4 @@ class _Run:
             family=family_of(recipe.heads),
         )
         with artefact.replacing(recipe.out, recipe.overwrite) as fresh:
-            base = self.model.model
-            ordinary = base if dtype == base.dtype else copy.deepcopy(base).to(dtype)
-            ordinary.save_pretrained(fresh)
-            self.tokenizer.save_pretrained(fresh)
-            artefact.write(fresh, self.model, settings, dtype)
+            artefact.write_with_base(fresh, self.model, self.tokenizer, settings, dtype)

@@ -4,6 +4,7 @@ from foresay.verbs.advise import AdviseCommand
 from foresay.verbs.bench import BenchCommand, CalibrateCommand
 from foresay.verbs.chat import ChatCommand
 from foresay.verbs.check import CheckCommand
+from foresay.verbs.convert import ConvertCommand
 from foresay.verbs.data import DataCommand
 from foresay.verbs.evaluate import EvalCommand
 from foresay.verbs.export import ExportCommand
@@ -26,6 +27,7 @@ VERBS: dict[str, type] = {
     "serve": ServeCommand,
     "compress": CompressCommand,
     "export": ExportCommand,
+    "convert": ConvertCommand,
     "check": CheckCommand,
     "eval": EvalCommand,
     "bench": BenchCommand,
