@@ -1,0 +1,71 @@
+"""Bytes for tokens (paper B, 3.3): heads that say up to 8 bytes at once.
+
+    python recipes/heads/byte_level.py --data build/nano/rows.jsonl --out build/bytes
+
+What is measured: bits per byte of held-out text by head 1, and bytes per forward when heads draft (linear, greedy) on
+held-out prompts. Scaled down: sizes of 1M and 3M.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+from grid import Experiment, Values, cells, plot, run, summary
+
+from foresay.config import DecodeConfig, PretrainConfig
+from foresay.decoding.generate import generate
+from foresay.model import MultiTokenModel
+from foresay.prompts import by_domain, embedded_prompts
+
+MOST = 128
+"""Bytes that are generated for a prompt."""
+
+
+def bytes_per_forward(model: MultiTokenModel, prompts: int) -> Values:
+    """By number of heads used, mean of the domains; one head says one."""
+    own = embedded_prompts(model.require_tokenizer(), "test", prompts)
+    found = {"1": 1.0}
+    drafts = model.core.config.drafts
+    for masks in [m for m in (1, 3, 7) if m <= drafts]:
+        config = DecodeConfig(layout="linear", masks=masks, max_new_tokens=MOST)
+        rates = []
+        for group in by_domain(own).values():
+            answers = generate(model.core, [prompt.ids for prompt in group], config)
+            rates.append(sum(len(a.tokens) for a in answers) / sum(len(a.steps) for a in answers))
+        found[str(masks + 1)] = sum(rates) / len(rates)
+    return {"bytes per forward": found}
+
+
+def main(
+    data: Path,
+    out: Path,
+    *,
+    sizes: Sequence[str] = ("1M-deep", "3M-deep"),
+    heads: Sequence[int] = (1, 4, 8),
+    seeds: Sequence[int] = (0, 1),
+    steps: int = 1000,
+    prompts: int = 8,
+) -> None:
+    """Run what is missing, print JSON, draw `bytes.png`.
+
+    Args:
+        data: Training texts (`python recipes/nano/data.py base`).
+        out: Folder for models and cells.
+        sizes: Sizes of models.
+        heads: Numbers of heads, n.
+        seeds: Seeds.
+        steps: Optimizer steps of 8,192 bytes.
+        prompts: Held-out prompts of each domain.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    train = PretrainConfig(steps=steps, length=1024, optimizer="muon", learning_rate=2e-3, dtype="bfloat16")
+    experiment = Experiment(data, out, "bytes", train, lambda model: bytes_per_forward(model, prompts), replicated=True)
+    asked = cells(sizes, heads, seeds)
+    said = summary([run(experiment, cell) for cell in asked], len(asked), steps=steps)
+    plot(said, out / "bytes.png", "Byte-level models", "heads used", "bytes per forward")
+    print(json.dumps(said, indent=1))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

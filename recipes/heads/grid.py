@@ -1,0 +1,142 @@
+"""Small models with one head or several, trained alike: a grid whose cells are kept on disk, and its picture."""
+
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from foresay.config import HeadsConfig, PretrainConfig
+from foresay.model import MultiTokenModel
+from foresay.plot import require_matplotlib
+from foresay.pretrain import PretrainRecipe, Reading, pretrain
+from foresay.provenance import provenance
+from foresay.whole_file import write_json
+
+SIZES = {"1M": (128, 5, 4), "3M": (256, 4, 8), "1M-deep": (96, 10, 4), "3M-deep": (160, 10, 4)}
+"""Width, layers with those of the heads, attention heads: the paper's two smallest (table S14), and two as deep as its
+30M, so that a trunk is left below 8 heads."""
+Values = Mapping[str, Mapping[str, float]]
+"""By line, then by place along the bottom."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One training."""
+
+    size: str
+    heads: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """For people, and of its file."""
+        return f"{self.size}-n{self.heads}-seed{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """What all cells share."""
+
+    data: Path
+    out: Path
+    tokenizer: str
+    train: PretrainConfig
+    measure: Callable[[MultiTokenModel], Values]
+    replicated: bool = False
+
+
+def cells(sizes: Sequence[str], heads: Sequence[int], seeds: Sequence[int]) -> list[Cell]:
+    """The first seed of all, then the next."""
+    return [Cell(size, n, seed) for seed in seeds for size in sizes for n in heads]
+
+
+def design(cell: Cell, folder: Path, context: int) -> Path:
+    """The config of a cell's model: a Llama whose tables of tokens are not tied (paper B, 4.1)."""
+    width, layers, heads = SIZES[cell.size]
+    said = {
+        "model_type": "llama",
+        "hidden_size": width,
+        "intermediate_size": 8 * width // 3 // 16 * 16,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "max_position_embeddings": context,
+        "tie_word_embeddings": False,
+    }
+    path = folder / f"{cell.size}.json"
+    write_json(path, said)
+    return path
+
+
+def run(experiment: Experiment, cell: Cell) -> dict[str, Any]:
+    """Train and measure a cell; or read what came out the last time."""
+    path = experiment.out / f"{cell.name}.json"
+    if path.is_file():
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+    heads = HeadsConfig(heads=cell.heads, replicated=experiment.replicated and cell.heads > 1)
+    train = PretrainConfig(**asdict(experiment.train) | {"seed": cell.seed})
+    folder = experiment.out / cell.name
+    config = design(cell, experiment.out, train.length)
+    recipe = PretrainRecipe(str(config), (experiment.data,), folder, experiment.tokenizer, heads, train, overwrite=True)
+    print(f"{cell.name} ...", flush=True)
+    done = pretrain(recipe, told)
+    found = {
+        **asdict(cell),
+        "parameters": done.parameters,
+        "seconds": round(done.last.progress.seconds, 1),
+        "loss": done.last.progress.losses.base,
+        "bits_per_byte": done.last.bits_per_byte,
+        "values": experiment.measure(MultiTokenModel.from_pretrained(folder)),
+    }
+    write_json(path, found)
+    return found
+
+
+def told(reading: Reading) -> None:
+    """A line now and then."""
+    progress = reading.progress
+    if progress.step % 200 == 0:
+        print(
+            f"  step {progress.step}: loss {progress.losses.base:.3f}, {reading.tokens_per_second:,.0f} tokens/s",
+            flush=True,
+        )
+
+
+def summary(found: Sequence[dict[str, Any]], asked: int, **settings: Any) -> dict[str, Any]:
+    """Every cell, and medians over seeds with their range, ready for JSON; a partial grid says so."""
+    lines: dict[str, dict[str, list[float]]] = {}
+    for cell in found:
+        for line, places in cell["values"].items():
+            own = lines.setdefault(f"{line}, {cell['size']}, n = {cell['heads']}", {})
+            for place, value in places.items():
+                own.setdefault(place, []).append(value)
+    medians = {
+        line: {place: [statistics.median(v), min(v), max(v)] for place, v in places.items()}
+        for line, places in lines.items()
+    }
+    partial = "" if len(found) == asked else f"PARTIAL: {len(found)} of {asked} cells"
+    return {
+        "partial": partial,
+        "median_least_most": medians,
+        "cells": list(found),
+        "provenance": provenance(**settings),
+    }
+
+
+def plot(said: Mapping[str, Any], path: Path, title: str, x: str, y: str) -> None:
+    """A line for each size and number of heads, with the range over seeds."""
+    pyplot = require_matplotlib()
+    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    for place, (line, values) in enumerate(said["median_least_most"].items()):
+        middle, least, most = zip(*values.values())
+        style = {"color": f"C{place % 10}", "marker": "osD^v"[place % 5], "label": line}
+        axes.plot(list(values), middle, linestyle="--" if "1M" in line else "-", **style)
+        axes.fill_between(list(values), least, most, color=style["color"], alpha=0.15)
+    axes.set(title=f"{title}\n{said['partial']}".strip(), xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

@@ -1,0 +1,128 @@
+"""Polynomial arithmetic in F_7[X]/(X^5) (paper B, 4.2): does predicting several tokens help to compute?
+
+    python recipes/heads/polynomials.py --out build/polynomials
+
+Trees of negation, sum, product and composition; 1 to 5 operations in training, more are out of domain. A polynomial is
+its five coefficients, constant first. Scaled down from the paper: sizes of 1M and 3M, fewer and shorter trainings.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import tyro
+from grid import Experiment, Values, cells, plot, run, summary
+
+from foresay.config import DecodeConfig, PretrainConfig
+from foresay.decoding.generate import generate
+from foresay.model import MultiTokenModel
+
+FIELD, DEGREE, MOST = 7, 5, 5
+"""F_7, X^5 = 0, most operations in training."""
+Polynomial = tuple[int, ...]
+
+
+def add(one: Polynomial, other: Polynomial) -> Polynomial:
+    """Sum."""
+    return tuple((a + b) % FIELD for a, b in zip(one, other))
+
+
+def multiply(one: Polynomial, other: Polynomial) -> Polynomial:
+    """Product, without what X^5 = 0 takes away."""
+    out = [0] * DEGREE
+    for i, a in enumerate(one):
+        for j, b in enumerate(other[: DEGREE - i]):
+            out[i + j] = (out[i + j] + a * b) % FIELD
+    return tuple(out)
+
+
+def compose(one: Polynomial, other: Polynomial) -> Polynomial:
+    """`one` of `other`, by Horner's rule."""
+    out: Polynomial = (0,) * DEGREE
+    for a in reversed(one):
+        out = add(multiply(out, other), (a,) + (0,) * (DEGREE - 1))
+    return out
+
+
+BINARY: dict[str, Callable[[Polynomial, Polynomial], Polynomial]] = {"+": add, "*": multiply, "@": compose}
+
+
+def expression(operations: int, dice: random.Random) -> tuple[str, Polynomial]:
+    """A random tree with that many operations, written down, and its value."""
+    if not operations:
+        value = tuple(dice.randrange(FIELD) for _ in range(DEGREE))
+        return "".join(map(str, value)), value
+    sign = dice.choice("-+*@")
+    if sign == "-":
+        text, value = expression(operations - 1, dice)
+        return f"-{text}", tuple(-a % FIELD for a in value)
+    left = dice.randrange(operations)
+    one, other = expression(left, dice), expression(operations - 1 - left, dice)
+    return f"({one[0]}{sign}{other[0]})", BINARY[sign](one[1], other[1])
+
+
+def questions(operations: int, count: int, dice: random.Random) -> Iterator[tuple[str, str]]:
+    """(question, answer)."""
+    for _ in range(count):
+        text, value = expression(operations, dice)
+        yield f"{text}=", "".join(map(str, value))
+
+
+def write_data(path: Path, count: int) -> None:
+    """Training expressions, the same for every cell."""
+    dice = random.Random(0)
+    with path.open("w") as file:
+        for _ in range(count):
+            [(question, answer)] = questions(dice.randint(1, MOST), 1, dice)
+            file.write(json.dumps({"text": question + answer}) + "\n")
+
+
+def accuracy(model: MultiTokenModel, most: int, count: int) -> Values:
+    """Share of right answers by number of operations, greedy, on expressions drawn with another seed."""
+    tokenizer, dice = model.require_tokenizer(), random.Random(1)
+    config = DecodeConfig(layout="plain", max_new_tokens=DEGREE)
+    right = {}
+    for operations in range(1, most + 1):
+        asked = list(questions(operations, count, dice))
+        answers = generate(model.core, [tokenizer(question)["input_ids"] for question, _ in asked], config)
+        said = [tokenizer.decode(answer.tokens) for answer in answers]
+        right[str(operations)] = sum(one == answer for one, (_, answer) in zip(said, asked)) / count
+    return {"right": right}
+
+
+def main(
+    out: Path,
+    *,
+    sizes: Sequence[str] = ("1M-deep", "3M-deep"),
+    heads: Sequence[int] = (1, 2, 4),
+    seeds: Sequence[int] = (0, 1),
+    steps: int = 1500,
+    expressions: int = 300_000,
+    test: int = 200,
+) -> None:
+    """Run what is missing, print JSON, draw `polynomials.png`.
+
+    Args:
+        out: Folder for data, models and cells.
+        sizes: Sizes of models.
+        heads: Numbers of heads, n.
+        seeds: Seeds.
+        steps: Optimizer steps of 8,192 tokens.
+        expressions: Training expressions.
+        test: Test expressions for each number of operations.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    data = out / "expressions.jsonl"
+    if not data.is_file():
+        write_data(data, expressions)
+    train = PretrainConfig(steps=steps, length=256, optimizer="muon", learning_rate=2e-3, dtype="bfloat16")
+    experiment = Experiment(data, out, "bytes", train, lambda model: accuracy(model, MOST + 3, test))
+    asked = cells(sizes, heads, seeds)
+    said = summary([run(experiment, cell) for cell in asked], len(asked), steps=steps, expressions=expressions)
+    plot(said, out / "polynomials.png", "Polynomial arithmetic: 1 to 5 in training", "operations", "share right")
+    print(json.dumps(said, indent=1))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
