@@ -3,8 +3,8 @@
     python benchmarks/masks_against_heads.py --data build/nano/mix.jsonl --out build/masks-heads > masks-heads.json
 
 Heads are layers of the base's own kind, so their number sets the weights; masks get the rank that comes nearest. The
-learning rate of each side is the better one of `--rates` on the dev prompts; tokens per step and per second are those of
-the test prompts, in one interleaved run with plain decoding.
+learning rate of each side is the better one of `--rates` on the dev prompts; tokens per step and per second are those
+of the test prompts, in one interleaved run with plain decoding.
 """
 
 import json
@@ -54,9 +54,7 @@ def trained(config: Family, recipe: Recipe, rates: Sequence[float]) -> tuple[flo
         if not said.is_file():
             train = TrainConfig(**asdict(recipe.train) | {"learning_rate": rate})
             own = Recipe(recipe.base, recipe.data, folder, config, LossConfig(), train, overwrite=True)
-            dev = embedded_prompts(
-                MultiTokenModel.from_base(recipe.base, MTPConfig(rank=1)).require_tokenizer(), "dev", 40
-            )
+            dev = embedded_prompts(load_tokenizer(recipe.base), "dev", 40)
             write_json(said, {"dev": adapt(own, lambda news: None, dev).tokens_per_step})
         scores[folder] = (statistics.mean(json.loads(said.read_text())["dev"].values()), rate)
     best = max(scores, key=lambda folder: scores[folder])
