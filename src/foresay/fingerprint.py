@@ -44,9 +44,9 @@ def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
     quantised = bool(quantization_of(model.config))
     lora = adapter_weights(model)
     found = Fingerprints(
-        base=None if quantised else _weights_hash(base_weights(model)),
-        embeddings=_weights_hash({"": model.get_input_embeddings().weight}),
-        base_adapter=_weights_hash(lora) if lora else None,
+        base=None if quantised else weights_hash(base_weights(model)),
+        embeddings=weights_hash({"": model.get_input_embeddings().weight}),
+        base_adapter=weights_hash(lora) if lora else None,
     )
     if tokenizer is None:
         return found
@@ -64,7 +64,8 @@ def tokenizer_fingerprints(tokenizer: PreTrainedTokenizerBase) -> Fingerprints:
     )
 
 
-def _weights_hash(weights: Mapping[str, Tensor | float]) -> str:
+def weights_hash(weights: Mapping[str, Tensor | float]) -> str:
+    """Of names, shapes and sampled values, as bfloat16."""
     content = hashlib.sha256()
     for name, value in sorted(weights.items()):
         tensor = torch.as_tensor(value).detach()

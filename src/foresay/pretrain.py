@@ -10,9 +10,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from foresay import artefact
-from foresay.config import DataConfig, HeadsConfig, PretrainConfig
+from foresay.config import DataConfig, HeadsConfig, PretrainConfig, require
+from foresay.continued import continued
 from foresay.errors import ConfigError
 from foresay.families import family_of
+from foresay.fingerprint import fingerprint, weights_hash
 from foresay.heldout import HeldOut, heldout_prompts
 from foresay.model import MultiTokenModel
 from foresay.modelling.blank import blank_model, named_tokenizer, read_config
@@ -41,7 +43,7 @@ class PretrainRecipe:
     """What to make, from what, where to."""
 
     config: str
-    """A folder with a Hugging Face config.json and a tokenizer, or such a JSON file."""
+    """A folder with a Hugging Face config.json and a tokenizer, or such a JSON file; continued, the name of a model."""
     data: tuple[str | Path, ...]
     """Files, folders or hub ids, with settings as `Source.parse` reads them."""
     out: Path
@@ -113,11 +115,12 @@ def _pretrain(
     examples, heldout = split(parts, config.heldout, config.seed)
     rows = token_rows(examples, config.length)
     objective = HeadsObjective(model, rows, config)
-    identity = _identity(recipe, rows, tokenizer)
+    start = _start(recipe, model)
+    identity = _identity(recipe, start, rows, tokenizer)
     checkpoints = Checkpoints(place, identity, config.keep_checkpoints)
     if recipe.restart and ranks.leads:
         checkpoints.remove()
-    run = _Run(recipe, model, tokenizer, heldout, watch, stop, ranks)
+    run = _Run(recipe, start, model, tokenizer, heldout, watch, stop, ranks)
     last = Trainer(objective, config, run.after_step, ranks, checkpoints).run()
     pretrained = run.finish(last, rows.numel(), [part.described for part in parts])
     if ranks.leads:
@@ -126,11 +129,19 @@ def _pretrain(
 
 
 def _blank(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> HeadsModel:
-    """Trunk and heads with random weights, all of them to be trained."""
+    """Trunk and heads with random weights, or those to go on from; all of them to be trained."""
     config = recipe.train
-    base = blank_model(read_config(recipe.config), tokenizer, recipe.heads, config.added_layers, config.seed)
-    base = base.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
-    model = HeadsModel.from_base(base, recipe.heads, config.seed)
+    if config.continued:
+        model = continued(recipe.config, recipe.heads, config.seed)
+        require(
+            len(tokenizer) <= model.base.vocabulary,
+            f"the tokenizer has {len(tokenizer)} tokens and {recipe.config} has weights for {model.base.vocabulary}; "
+            "give the tokenizer that it was trained with",
+        )
+    else:
+        base = blank_model(read_config(recipe.config), tokenizer, recipe.heads, config.added_layers, config.seed)
+        base = base.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+        model = HeadsModel.from_base(base, recipe.heads, config.seed)
     if config.length > model.base.limits[0]:
         raise ConfigError(
             f"length is {config.length} and the config's model reads {model.base.limits[0]} tokens; shorten the rows, "
@@ -147,10 +158,19 @@ def _read(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase, model: Hea
     return [read(source, encoder, recipe.reading.strict) for source in sources]
 
 
-def _identity(recipe: PretrainRecipe, rows: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def _start(recipe: PretrainRecipe, model: HeadsModel) -> dict[str, Any]:
+    """What the model is, ready for JSON: its config, or the weights that it goes on from."""
+    if not recipe.train.continued:
+        return read_config(recipe.config)
+    return {"base": fingerprint(model.model, None).base, "heads": weights_hash(model.heads.state_dict())}
+
+
+def _identity(
+    recipe: PretrainRecipe, start: dict[str, Any], rows: torch.Tensor, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Any]:
     """What a run is: whatever could change a weight, and nothing that cannot."""
     return {
-        "model": read_config(recipe.config),
+        "model": start,
         "data": {"rows": len(rows), "sha256": hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:16]},
         "tokenizer": hashlib.sha256(repr(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16],
         **asdict(recipe.heads),
@@ -163,6 +183,7 @@ class _Run:
     """What happens beside the steps: measurements, news, the folder."""
 
     recipe: PretrainRecipe
+    start: dict[str, Any]
     model: HeadsModel
     tokenizer: PreTrainedTokenizerBase
     heldout: Sequence[Example]
@@ -218,7 +239,7 @@ class _Run:
         """Write the ordinary checkpoint, its card, and the other heads beside it."""
         recipe, dtype = self.recipe, getattr(torch, self.recipe.train.save_dtype)
         made = provenance(
-            config=read_config(recipe.config),
+            config=self.start,
             heads=asdict(recipe.heads),
             train=asdict(recipe.train),
             data=data,

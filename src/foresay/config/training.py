@@ -149,6 +149,9 @@ class PretrainConfig:
     """Rows that run at once (0: all of a step); changes memory, never the result."""
     added_layers: bool = False
     """Put heads 2..n on top of the layers that the config has; else the trunk gives up a layer for each."""
+    continued: bool = False
+    """Go on from the weights in CONFIG, a model with heads or an ordinary one; fewer heads drop the farthest, more
+    begin as copies of head 1 on top."""
     optimizer: OptimizerName = "adamw"
     """What moves the weights: `adamw`, or `muon` for matrices between states, with AdamW for the rest."""
     learning_rate: float = 3e-4
@@ -190,6 +193,7 @@ class PretrainConfig:
             f"batch_tokens is {self.batch_tokens} for rows of {self.length} tokens; give at least one row",
         )
         require_pace(self)
+        require(not (self.continued and self.added_layers), "more heads always come on top when continued; give one")
 
     @property
     def rows(self) -> int:

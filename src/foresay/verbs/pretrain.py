@@ -14,7 +14,7 @@ from foresay.view.training import TrainingView, pretraining_lines
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainCommand:
-    """Train a whole model from random weights, with one output head or several.
+    """Train a whole model, with one output head or several: from random weights, or on from where another stands.
 
     What comes out is an ordinary Hugging Face checkpoint (trunk and head 1) that every tool loads; heads 2 and on lie
     beside it and draft for it. Every token carries loss. A run that was interrupted goes on, exactly, when it is
@@ -24,11 +24,12 @@ class PretrainCommand:
       foresay pretrain config.json --tokenizer bytes --data stories.jsonl --out my-model --heads 8 --replicated
       foresay pretrain my-config --data web.parquet,weight=1 code,weight=2 --out my-model --steps 20000
       torchrun --nproc-per-node 4 -m foresay pretrain my-config --data web --out my-model --heads 4 --parallel ddp
+      foresay pretrain my-model --continued --heads 1 --data contests.jsonl --out tuned      # heads 2 and on dropped
     """
 
     design: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")]
-    """A folder with a Hugging Face config.json and a tokenizer, or such a JSON file. Its layers are those of trunk and
-    heads together."""
+    """A folder with a Hugging Face config.json and a tokenizer, or such a JSON file, whose layers are those of trunk
+    and heads together; with --continued a model, whose layers stay."""
     data: tuple[str, ...]
     """What to train on: files (JSON, JSONL, CSV, Parquet, text), folders of them, or hub ids, holding text or chats,
     with settings as for `foresay train`."""

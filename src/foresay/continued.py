@@ -1,0 +1,55 @@
+"""Where training goes on: a model with heads, or an ordinary one, with as many heads as are wanted now."""
+
+from pathlib import Path
+
+import torch
+
+from foresay.artefact import SETTINGS
+from foresay.config import HeadsConfig
+from foresay.errors import ConfigError
+from foresay.model import MultiTokenModel
+from foresay.modelling.heads import HeadsModel
+from foresay.modelling.load import load_base
+
+
+def continued(name: str, wanted: HeadsConfig, seed: int) -> HeadsModel:
+    """The model called `name` in float32, all of it to be trained, with the heads that are `wanted`.
+
+    The farthest heads are dropped (paper B, section 4.3: n' < n), or more begin as copies of head 1 on top of what is
+    there (table S6, "+layers"). Raises ConfigError where the wanted heads are of another kind, ArtefactError,
+    BaseNotFound, UnsupportedBase.
+    """
+    held = _held(name)
+    model = held.model if held else load_base(name, "float32")
+    if held:
+        _check_kind(name, held.config, wanted)
+        if held.config.heads == wanted.heads:
+            return held
+    made = HeadsModel.from_base(model, wanted, seed)
+    made.copy_last_layer()
+    if held:
+        kept = held.heads.state_dict()
+        with torch.no_grad():
+            for key, tensor in made.heads.state_dict().items():
+                tensor.copy_(kept.get(key, tensor))
+    return made
+
+
+def _held(name: str) -> HeadsModel | None:
+    """A model with heads; None where there is an ordinary checkpoint only."""
+    if not (Path(name) / SETTINGS).is_file():
+        return None
+    core = MultiTokenModel.from_pretrained(name).core
+    if not isinstance(core, HeadsModel):
+        raise ConfigError(f"{name} is an adapter with masks, which has no whole model to go on from; give its base")
+    return core
+
+
+def _check_kind(name: str, held: HeadsConfig, wanted: HeadsConfig) -> None:
+    alike = (held.variant, held.replicated) == (wanted.variant, wanted.replicated) or 1 in (held.heads, wanted.heads)
+    if not alike or (held.variant == "anticausal" and held.heads != wanted.heads):
+        raise ConfigError(
+            f"{name} has {held.heads} {held.variant} heads{' with unembeddings of their own' * held.replicated}, and "
+            f"{wanted.heads} {wanted.variant} ones were asked for; go on with heads of that kind, and, of anticausal "
+            "ones, with as many, since each builds on the next"
+        )
