@@ -449,8 +449,10 @@ def test_train_prints_one_object(at: At, run: Run) -> None:
     content = one_object(said)
     assert said.status == 0
     decoded = {"kept_step", "tokens_per_step", "mean_tokens_per_step", "acceptance", "decodes"}
-    assert content.keys() == {"folder", "examples", "steps", "seconds", "loss", *decoded}
+    assert content.keys() == {"folder", "examples", "steps", "seconds", "loss", "losses", *decoded}
     assert [decode["step"] for decode in content["decodes"]] == [content["kept_step"]] == [2]
+    assert [point["step"] for point in content["losses"]] == [1, 2]
+    assert content["losses"][-1]["total"] == content["loss"]
     assert [entry["position"] for entry in content["acceptance"]] == [1, 2, 3]
     assert (content["folder"], content["examples"], content["steps"]) == (str(at.out), 10, 2)
     assert set(content["tokens_per_step"]) == {"heldout"}

@@ -1,13 +1,13 @@
 """`foresay train` and `foresay compress`: making an adapter."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from foresay.adapt import Adapted, Recipe, adapt
+from foresay.adapt import Adapted, News, Recipe, adapt
 from foresay.artefact import check_writable
 from foresay.compress import compress
 from foresay.config import (
@@ -27,6 +27,15 @@ from foresay.terminal import ERR, OUT, print_json
 from foresay.verbs.opening import Chosen, Model, Opening
 from foresay.view.bars import progress_bar
 from foresay.view.training import AdapterLines, TrainingView, rates
+
+POINTS = 500
+"""Most steps whose loss is printed."""
+
+
+def thinned(curve: Mapping[int, float]) -> list[dict[str, float]]:
+    """Loss by step, at most `POINTS` of them, evenly; the last one is among them."""
+    steps, every = sorted(curve, reverse=True), max(1, -(-len(curve) // POINTS))
+    return [{"step": step, "total": curve[step]} for step in reversed(steps[::every])]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,14 +111,19 @@ class TrainCommand:
         if self.prompts is not None:
             guest = Guest.find(self.base, self.loading.base_adapter)
             prompts = file_prompts(self.prompts, load_tokenizer(guest.base, guest.adapter))
-        view = TrainingView(ERR, self.train.steps, AdapterLines())
+        view, curve = TrainingView(ERR, self.train.steps, AdapterLines()), dict[int, float]()
+
+        def watch(news: News) -> None:
+            curve[news.progress.step] = news.progress.losses.total
+            view.tell(news)
+
         with view.showing():
-            done = adapt(recipe, view.tell, prompts, told=lambda said: ERR.print(said, highlight=False))
+            done = adapt(recipe, watch, prompts, told=lambda said: ERR.print(said, highlight=False))
         if done.leads:
-            self._tell(done)
+            self._tell(done, curve)
         return 0
 
-    def _tell(self, done: Adapted) -> None:
+    def _tell(self, done: Adapted, curve: Mapping[int, float]) -> None:
         """What came out, on stdout."""
         found = done.measured
         if self.json:
@@ -120,6 +134,7 @@ class TrainCommand:
                     "steps": done.steps,
                     "seconds": done.seconds,
                     "loss": done.loss,
+                    "losses": thinned(curve),
                     "kept_step": found.step if found else done.steps,
                     "tokens_per_step": done.tokens_per_step,
                     "mean_tokens_per_step": found and found.mean,
