@@ -1,7 +1,7 @@
 """The paper's losses, masks and sampler against the defaults: equal base, data, rank, steps and warm-up; three seeds.
 
-    python benchmarks/nano_data.py --out build/nano-data --own 0 --modules 0
-    python benchmarks/paper_against_default.py --data build/nano-data/public.jsonl --out build/paper-default
+    python recipes/nano/data.py base --out build/nano
+    python benchmarks/paper_against_default.py --data build/nano/rows.jsonl --out build/paper-default
 
 The learning rate of each side is chosen from the same three values on the dev prompts, with the first seed; tokens per
 step (quadratic, k = 8) are those of the test prompts. A cell that is there already is not run again.

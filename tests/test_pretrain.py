@@ -141,6 +141,8 @@ def test_the_checkpoint_is_an_ordinary_one(heads: HeadsConfig, design: Path, dat
             said = model.generate(ids, do_sample=False, max_new_tokens=24, layout=layout)
             assert said[0, ids.shape[1] :].tolist() == own
     assert bool(done.tokens_per_step) == (heads.heads > 1)
+    said = "with 3 output heads" if heads.heads > 1 else "with one output head"
+    assert said in " ".join((out / "README.md").read_text().split())
 
 
 def test_the_models_of_all_variants_draft(design: Path, data: Path, tmp_path: Path) -> None:

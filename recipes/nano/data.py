@@ -4,7 +4,8 @@
     FORESAY_DATA=... python recipes/nano/data.py adapter --base build/nano-base --out build/nano
 
 `base` writes `rows.jsonl` and the folder `blank` (config and a tokenizer trained on the rows); `adapter` writes
-`mix.jsonl`. Sources and their licences are listed in README.md beside; held-out prompts are in none of them.
+`mix.jsonl`, and from its beginning `demo.jsonl`, which `foresay demo` trains on. Sources and their licences are listed
+in README.md beside; held-out prompts are in none of them.
 """
 
 import ast
@@ -13,7 +14,7 @@ import os
 import random
 import re
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ FUNCTION_LINES = range(3, 25)
 SUMS, MEANINGS, OPENINGS = 6000, 6000, 500
 """Rows of arithmetic, of dictionary entries, and of stories that are asked for."""
 BATCH = 64
+DEMO = 1300
+"""Rows of the mixture that the demo trains on, doubles left out."""
 MIX = {"math": 0.42, "stories": 0.36, "chat": 0.13, "code": 0.09}
 """Shares of the adapter's mixture; chosen on the dev prompts."""
 CONFIG = LlamaConfig(
@@ -241,9 +244,9 @@ def mixed(rows: list[Row], size: int) -> list[Row]:
     return random.Random(4).sample(chosen, len(chosen))
 
 
-def write(path: Path, rows: list[Row]) -> None:
+def write(path: Path, rows: Iterable[Row]) -> None:
     """As JSON lines."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows))
 
 
 def for_base(out: Path, wordnet: Path = Path("/usr/share/wordnet")) -> None:
@@ -263,7 +266,7 @@ def for_base(out: Path, wordnet: Path = Path("/usr/share/wordnet")) -> None:
 
 
 def for_adapter(out: Path, base: str = "nano", most: int = 4000, tokens: int = 160, size: int = 15376) -> None:
-    """Write `mix.jsonl`: what the adapter is trained on, the base's own answers to the prompts of `rows.jsonl`.
+    """Write `mix.jsonl` and `demo.jsonl`: the base's own answers to the prompts of `rows.jsonl`.
 
     Args:
         out: Folder with `rows.jsonl`, to write to.
@@ -274,7 +277,9 @@ def for_adapter(out: Path, base: str = "nano", most: int = 4000, tokens: int = 1
     """
     torch.set_num_threads(2)
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
-    write(out / "mix.jsonl", mixed(list(own_rows(base, rows, most, tokens)), size))
+    mix = mixed(list(own_rows(base, rows, most, tokens)), size)
+    write(out / "mix.jsonl", mix)
+    write(out / "demo.jsonl", {tuple(row["ids"]): row for row in mix[:DEMO]}.values())
 
 
 if __name__ == "__main__":

@@ -94,6 +94,17 @@ acts on every row and spoils the base. Here it acts on mask rows only, so the ba
 def _heads_card(config: HeadsConfig, base: str) -> str:
     where = "The checkpoint in this folder" if base == "." else base
     own = ", each with an unembedding of its own" if config.replicated else ""
+    if not config.drafts:
+        return f"""---
+library_name: foresay
+---
+# A language model
+
+Made with foresay. {where} is an ordinary causal language model with one output head, which any tool loads and serves.
+It drafts nothing: `foresay train` teaches it to, `foresay pretrain --continued --heads 4` gives it more heads.
+
+`foresay.json` holds settings, fingerprints of tokenizer and chat template, and how it was trained.
+"""
     return f"""---
 library_name: foresay
 tags: [multi-token-prediction, speculative-decoding]
