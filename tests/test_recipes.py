@@ -46,6 +46,17 @@ def test_a_recipe_is_read_as_it_stands(recipe: Path) -> None:
         assert effective[name] == (tuple(value) if isinstance(value, list) else value), name
 
 
+PRETRAINING = [ROOT / "recipes" / place for place in ("nano/pretrain.yaml", "heads/nano-4.yaml")]
+
+
+@pytest.mark.parametrize("recipe", PRETRAINING, ids=lambda file: file.stem)
+def test_a_recipe_of_pretraining_is_read_as_it_stands(recipe: Path) -> None:
+    command = parsed(["pretrain", "design", "--data", "d.jsonl", "--out", "o", "--config", str(recipe)])
+    effective = asdict(command.heads) | asdict(command.train) | asdict(command.reading)
+    content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    assert content == {name: effective[name] for name in content}
+
+
 def test_there_are_recipes_of_training() -> None:
     assert {"default", "paper", *LARGE} <= {file.stem for file in RECIPES if is_training(file)}
 
