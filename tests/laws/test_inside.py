@@ -246,7 +246,7 @@ def test_time_ends_a_text_where_it_ends_transformers(
 
 
 STORY = "Once upon a time there was a little dog named"
-STOPS: list[str | list[str]] = [[" mom", "turn ("], ["wanted to pl", "Return a"], " a", "e"]
+STOPS: list[str | list[str]] = [[" mom", "instance("], ["loved to pl", "return b"], " b", "e"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -35,7 +35,7 @@ def nano() -> MultiTokenModel:
 
 
 def trial(setting: str) -> Trial:
-    prompt = encode(nano().require_tokenizer(), "Write a function.")
+    prompt = encode(nano().require_tokenizer(), "Tom has 3 boxes with 4 pens each. How many pens does he have?")
     return Trial(nano(), tuple(prompt), SETTINGS[setting], SAMPLES, masks=2)
 
 
