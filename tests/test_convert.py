@@ -230,6 +230,22 @@ def test_another_vocabulary_is_refused(theirs: Path, tmp_path: Path) -> None:
         from_meta(theirs, "nano", tmp_path / "out", 128, overwrite=False)
 
 
+@pytest.mark.parametrize("odd", [{"head_dim": 16}, {"hidden_act": "gelu"}])
+def test_a_llama_that_their_files_cannot_describe_is_refused(odd: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="and this base"):
+        to_meta(MultiTokenModel.from_base(LLAMA.model(**odd), HeadsConfig(heads=2)), tmp_path / "out", overwrite=False)
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(ArtefactError, match=r"could not be written .*No space left"):
+        to_meta(MultiTokenModel.from_base(LLAMA.model(), HeadsConfig(heads=2)), tmp_path / "out", overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_their_files_cannot_hold_is_refused(tmp_path: Path) -> None:
     for base, heads, message in (
         (LLAMA, HeadsConfig(heads=2, variant="causal"), "parallel heads that share one unembedding"),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tyro
-from grid import Experiment, Values, cells, plot, run, summary
+from grid import Experiment, Values, cells, plot, run_all, summary
 
 from foresay.config import DecodeConfig, PretrainConfig
 from foresay.decoding.generate import generate
@@ -61,8 +61,8 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     train = PretrainConfig(steps=steps, length=1024, optimizer="muon", learning_rate=2e-3, dtype="bfloat16")
     experiment = Experiment(data, out, "bytes", train, lambda model: bytes_per_forward(model, prompts), replicated=True)
-    asked = cells(sizes, heads, seeds)
-    said = summary([run(experiment, cell) for cell in asked], len(asked), steps=steps)
+    asked = [(experiment, cell) for cell in cells(sizes, heads, seeds)]
+    said = summary(run_all(asked), len(asked), steps=steps)
     plot(said, out / "bytes.png", "Byte-level models", "heads used", "bytes per forward")
     print(json.dumps(said, indent=1))
 

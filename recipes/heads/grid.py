@@ -1,7 +1,9 @@
 """Small models with one head or several, trained alike: a grid whose cells are kept on disk, and its picture."""
 
+import hashlib
 import json
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,6 +48,12 @@ class Experiment:
     measure: Callable[[MultiTokenModel], Values]
     replicated: bool = False
 
+    @property
+    def key(self) -> str:
+        """Hash of what the cells depend on, beside their own names."""
+        said = json.dumps({**asdict(self.train), "tokenizer": self.tokenizer, "replicated": self.replicated})
+        return hashlib.sha256(said.encode() + self.data.read_bytes()).hexdigest()[:12]
+
 
 def cells(sizes: Sequence[str], heads: Sequence[int], seeds: Sequence[int]) -> list[Cell]:
     """The first seed of all, then the next."""
@@ -70,18 +78,29 @@ def design(cell: Cell, folder: Path, context: int) -> Path:
     return path
 
 
+def run_all(wanted: Sequence[tuple[Experiment, Cell]]) -> list[dict[str, Any]]:
+    """What came out of each cell; interrupted, of those that are done."""
+    found = []
+    try:
+        for experiment, cell in wanted:
+            found.append(run(experiment, cell))
+    except KeyboardInterrupt:
+        print(f"stopped; {len(found)} of {len(wanted)} cells are kept", file=sys.stderr)
+    return found
+
+
 def run(experiment: Experiment, cell: Cell) -> dict[str, Any]:
-    """Train and measure a cell; or read what came out the last time."""
-    path = experiment.out / f"{cell.name}.json"
+    """Train and measure a cell; or read what came out the last time with the same settings and data."""
+    path = experiment.out / f"{cell.name}-{experiment.key}.json"
     if path.is_file():
         found: dict[str, Any] = json.loads(path.read_text())
         return found
     heads = HeadsConfig(heads=cell.heads, replicated=experiment.replicated and cell.heads > 1)
     train = PretrainConfig(**asdict(experiment.train) | {"seed": cell.seed})
-    folder = experiment.out / cell.name
+    folder = experiment.out / path.stem
     config = design(cell, experiment.out, train.length)
     recipe = PretrainRecipe(str(config), (experiment.data,), folder, experiment.tokenizer, heads, train, overwrite=True)
-    print(f"{cell.name} ...", flush=True)
+    print(f"{cell.name} ...", file=sys.stderr, flush=True)
     done = pretrain(recipe, told)
     found = {
         **asdict(cell),
@@ -101,6 +120,7 @@ def told(reading: Reading) -> None:
     if progress.step % 200 == 0:
         print(
             f"  step {progress.step}: loss {progress.losses.base:.3f}, {reading.tokens_per_second:,.0f} tokens/s",
+            file=sys.stderr,
             flush=True,
         )
 

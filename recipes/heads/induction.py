@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 import tyro
-from grid import Experiment, Values, cells, plot, run, summary
+from grid import Experiment, cells, plot, run_all, summary
 from transformers import PreTrainedTokenizerBase
 
 from foresay.config import PretrainConfig
@@ -76,7 +76,7 @@ def halves_of(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]
 
 
 @torch.no_grad()
-def accuracy(model: MultiTokenModel, tests: Sequence[tuple[list[int], list[int]]], context: int) -> Values:
+def accuracy(model: MultiTokenModel, tests: Sequence[tuple[list[int], list[int]]], context: int) -> float:
     """Share of second halves that head 1 puts first."""
     right = total = 0
     for ids, places in tests:
@@ -85,7 +85,7 @@ def accuracy(model: MultiTokenModel, tests: Sequence[tuple[list[int], list[int]]
             said = model.core.model(torch.tensor([ids[:context]])).logits[0].argmax(-1)
             right += sum(int(said[place - 1]) == ids[place] for place in seen)
             total += len(seen)
-    return {"second half right": {"all": right / total}}
+    return right / total
 
 
 def main(
@@ -116,19 +116,21 @@ def main(
     halves = halves_of(tokenizer)
     names, dice = names_in(texts), random.Random(1)
     tests = [renamed(text, names, halves, tokenizer, dice) for text in texts[:HELD_OUT]]
-    found, asked = [], []
+    asked = []
     for many in epochs:
         steps = many * tokens // 8192
         train = PretrainConfig(steps=steps, length=length, optimizer="muon", learning_rate=2e-3, dtype="bfloat16")
+        folder = out / f"{many}-epochs"
+        folder.mkdir(exist_ok=True)
         experiment = Experiment(
-            data, out / f"{many}-epochs", "nano", train, lambda model: accuracy(model, tests, length)
+            data,
+            folder,
+            "nano",
+            train,
+            lambda model, many=many: {"head 1": {str(many): accuracy(model, tests, length)}},
         )
-        experiment.out.mkdir(exist_ok=True)
-        asked += cells(sizes, heads, seeds)
-        for cell in cells(sizes, heads, seeds):
-            own = run(experiment, cell)
-            found.append({**own, "values": {"head 1": {str(many): own["values"]["second half right"]["all"]}}})
-    said = summary(found, len(asked), epochs=list(epochs), names=len(names))
+        asked += [(experiment, cell) for cell in cells(sizes, heads, seeds)]
+    said = summary(run_all(asked), len(asked), epochs=list(epochs), names=len(names))
     plot(said, out / "induction.png", "Induction: second half of a name seen before", "epochs", "share right")
     print(json.dumps(said, indent=1))
 

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import tyro
-from grid import Experiment, Values, cells, plot, run, summary
+from grid import Experiment, Values, cells, plot, run_all, summary
 
 from foresay.config import DecodeConfig, PretrainConfig
 from foresay.decoding.generate import generate
 from foresay.model import MultiTokenModel
+from foresay.whole_file import write_whole
 
 FIELD, DEGREE, MOST = 7, 5, 5
 """F_7, X^5 = 0, most operations in training."""
@@ -72,10 +73,8 @@ def questions(operations: int, count: int, dice: random.Random) -> Iterator[tupl
 def write_data(path: Path, count: int) -> None:
     """Training expressions, the same for every cell."""
     dice = random.Random(0)
-    with path.open("w") as file:
-        for _ in range(count):
-            [(question, answer)] = questions(dice.randint(1, MOST), 1, dice)
-            file.write(json.dumps({"text": question + answer}) + "\n")
+    pairs = [pair for _ in range(count) for pair in questions(dice.randint(1, MOST), 1, dice)]
+    write_whole(path, "".join(json.dumps({"text": question + answer}) + "\n" for question, answer in pairs))
 
 
 def accuracy(model: MultiTokenModel, most: int, count: int) -> Values:
@@ -113,13 +112,13 @@ def main(
         test: Test expressions for each number of operations.
     """
     out.mkdir(parents=True, exist_ok=True)
-    data = out / "expressions.jsonl"
+    data = out / f"expressions-{expressions}.jsonl"
     if not data.is_file():
         write_data(data, expressions)
     train = PretrainConfig(steps=steps, length=256, optimizer="muon", learning_rate=2e-3, dtype="bfloat16")
     experiment = Experiment(data, out, "bytes", train, lambda model: accuracy(model, MOST + 3, test))
-    asked = cells(sizes, heads, seeds)
-    said = summary([run(experiment, cell) for cell in asked], len(asked), steps=steps, expressions=expressions)
+    asked = [(experiment, cell) for cell in cells(sizes, heads, seeds)]
+    said = summary(run_all(asked), len(asked), steps=steps, expressions=expressions)
     plot(said, out / "polynomials.png", "Polynomial arithmetic: 1 to 5 in training", "operations", "share right")
     print(json.dumps(said, indent=1))
 

@@ -102,9 +102,12 @@ def to_meta(model: MultiTokenModel, out: Path, overwrite: bool) -> None:
         )
     if config.model_type != "llama" or config.attention_bias or config.mlp_bias:
         raise ConfigError(f"Meta's files hold a Llama without biases, and this base is {config.model_type}")
-    rope = config.rope_parameters
-    if rope["rope_type"] != "default":
-        raise ConfigError(f"Meta's files know plain rotary positions, and this base has {rope['rope_type']} ones")
+    rope, size = config.rope_parameters, config.hidden_size // config.num_attention_heads
+    if rope["rope_type"] != "default" or config.head_dim != size or config.hidden_act != "silu":
+        raise ConfigError(
+            f"Meta's files know silu, plain rotary positions and (here) attention heads of width {size}, and this base "
+            f"has {config.hidden_act}, {rope['rope_type']} ones and {config.head_dim}"
+        )
     shape = Shape(
         config.num_hidden_layers + core.config.drafts,
         core.config.heads,
@@ -127,7 +130,8 @@ def to_meta(model: MultiTokenModel, out: Path, overwrite: bool) -> None:
     }
     with artefact.replacing(out, overwrite) as fresh:
         write_json(fresh / PARAMS, params)
-        torch.save(weights, fresh / WEIGHTS[0])
+        with (fresh / WEIGHTS[0]).open("wb") as file:  # so that a full disk is an OSError
+            torch.save(weights, file)
 
 
 def _read_params(path: Path) -> dict[str, Any]:

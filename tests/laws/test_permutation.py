@@ -23,8 +23,8 @@ SETTINGS = {
     "temperature 1.5": SampleConfig(temperature=1.5),
     "top-p 0.9": SampleConfig(temperature=1.0, top_p=0.9),
 }
-SAMPLES = 256
-"""Finds a total variation of 0.23 between the classes in one of the nine tests, with 80 % chance."""
+SAMPLES = 512
+"""Finds a total variation of 0.16 between the classes in one of the nine tests, with 80 % chance."""
 COSTS = {Entry("plain"): Cost(1, 1), Entry("linear", 2): Cost(1.4, 1.1), Entry("quadratic", 1): Cost(1.5, 1.5)}
 """So close that what is accepted changes the layout from step to step."""
 
@@ -35,7 +35,7 @@ def nano() -> MultiTokenModel:
 
 
 def trial(setting: str) -> Trial:
-    prompt = encode(nano().require_tokenizer(), "Tom has 3 boxes with 4 pens each. How many pens does he have?")
+    prompt = encode(nano().require_tokenizer(), "Write a function.")
     return Trial(nano(), tuple(prompt), SETTINGS[setting], SAMPLES, masks=2)
 
 

@@ -137,7 +137,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainConfig:
-    """How a whole model is trained from random weights."""
+    """How a whole model is trained."""
 
     steps: int = 1000
     """Optimizer steps."""
@@ -193,7 +193,11 @@ class PretrainConfig:
             f"batch_tokens is {self.batch_tokens} for rows of {self.length} tokens; give at least one row",
         )
         require_pace(self)
-        require(not (self.continued and self.added_layers), "more heads always come on top when continued; give one")
+        require(
+            not (self.continued and self.added_layers),
+            "continued and added_layers were both given, and heads always come on top of a model that is there; "
+            "leave out added_layers",
+        )
 
     @property
     def rows(self) -> int:
