@@ -2,15 +2,19 @@
 
 import multiprocessing
 import os
+import random
+import signal
 import socket
+import time
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 from typing import Any
 
 import torch
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["foresay.adapt", "toys"])
+CONTEXT.set_forkserver_preload(["foresay.adapt", "foresay.pretrain", "toys"])
 
 
 def start(work: Callable[..., None], *arguments: Any) -> ForkServerProcess:
@@ -26,6 +30,44 @@ def start_together(count: int, work: Callable[..., None], *arguments: Any) -> li
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     return [start(_as_rank, rank, count, port, work, *arguments) for rank in range(count)]
+
+
+def killed_until_done(log: Path, chance: random.Random, work: Callable[..., None], *arguments: Any) -> int:
+    """Kill -9 `work`, which writes a line to `log` for each step, at random moments, and start it again until one try
+    comes to the end; how many were killed.
+
+    A moment is some steps later than the last one, then anywhere in the step or what follows it.
+    """
+    kills = 0
+    while True:
+        process, wanted = start(work, *arguments), lines(log) + chance.randint(1, 9)
+        while lines(log) < wanted and process.is_alive():
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0.0, 0.08))
+        process.kill()
+        process.join()
+        if process.exitcode != -signal.SIGKILL:
+            assert process.exitcode == 0
+            return kills
+        kills += 1
+
+
+def killed_often(folder: Path, begin: Callable[[Path, random.Random], int]) -> list[Path]:
+    """Runs that `begin` (folder, chance) had killed, until there were as many kills as FORESAY_KILLS says (3): their
+    folders.
+    """
+    chance, kills, folders = random.Random(1), 0, list[Path]()
+    while kills < int(os.environ.get("FORESAY_KILLS", "3")):
+        folders.append(folder / str(kills))
+        folders[-1].mkdir()
+        kills += begin(folders[-1], chance)
+    print(f"{kills} killed")
+    return folders
+
+
+def lines(log: Path) -> int:
+    """Lines of a file that may not be there yet."""
+    return log.read_text().count("\n") if log.exists() else 0
 
 
 def _on_one_thread(work: Callable[..., None], *arguments: Any) -> None:

@@ -1,6 +1,7 @@
 """Models from random weights: they learn, go on exactly, and are ordinary checkpoints with heads beside them."""
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from foresay.modelling.heads import HeadsModel
 from foresay.modelling.load import EMBEDDED
 from foresay.pretrain import PretrainRecipe, Reading, pretrain
 from foresay.reference import plain_answer
-from processes import start, start_together
+from foresay.training.checkpoint import Checkpoints
+from logged import events
+from processes import killed_often, killed_until_done, start, start_together
 
 LLAMA = {
     "model_type": "llama",
@@ -41,6 +44,7 @@ TRAIN: dict[str, Any] = {
     "warmup_steps": 2,
     "heldout": 2,
     "save_every": 3,
+    "tracker": "none",
 }
 """An epoch is shorter than the run."""
 VARIANTS = [
@@ -165,6 +169,69 @@ def test_a_stopped_run_goes_on_exactly(
     assert list(told) == list(range(7, STEPS + 1)), "it begins behind the last checkpoint"
     assert told == {step: whole[step] for step in told}
     assert same(weights(tmp_path / "out"), weights(tmp_path / "whole"))
+
+
+def killed(asked: PretrainRecipe, log: Path) -> None:
+    """The run that is killed."""
+
+    def watch(reading: Reading) -> None:
+        with log.open("a") as file:
+            file.write(f"{reading.progress.step} {reading.progress.losses!r}\n")
+
+    pretrain(asked, watch)
+
+
+def test_killed_runs_lose_nothing(design: Path, data: Path, tmp_path: Path) -> None:
+    whole = run(recipe(design, data, tmp_path / "whole" / "out", VARIANTS[0]))
+
+    def begin(folder: Path, chance: random.Random) -> int:
+        asked = recipe(design, data, folder / "out", VARIANTS[0])
+        return killed_until_done(folder / "log", chance, killed, asked, folder / "log")
+
+    for folder in killed_often(tmp_path, begin):
+        for step, said in (line.split(" ", 1) for line in (folder / "log").read_text().splitlines()):
+            assert said == whole[int(step)]
+        assert same(weights(folder / "out"), weights(tmp_path / "whole" / "out"))
+        assert not (folder / "out.run").exists()
+
+
+def test_a_run_killed_behind_its_last_act_only_finishes(
+    design: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model is there, and so is the state."""
+    asked = recipe(design, data, tmp_path / "out")
+
+    def stopped(checkpoints: Checkpoints) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "remove", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(asked)
+    before = weights(tmp_path / "out")
+    pretrain(asked)
+    assert same(weights(tmp_path / "out"), before)
+    with pytest.raises(ArtefactError, match="--overwrite"):
+        pretrain(asked)
+
+
+@pytest.mark.parametrize("stop", [0, 8])
+def test_figures_are_logged(stop: int, design: Path, data: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    asked = recipe(design, data, tmp_path / "out", VARIANTS[0], tracker="tensorboard", eval_every=5)
+    if stop:
+        run(asked, stop)
+    done = pretrain(asked, told=told.append)
+    assert told[-1] == f"figures are logged; see them with: tensorboard --logdir {tmp_path / 'out.tensorboard'}"
+    [own] = (tmp_path / "out.tensorboard").iterdir()
+    found = events(own)
+    steps = list(range(1, STEPS + 1))
+    for name in ("loss/head_1", "loss/total", "learning_rate", "gradient_norm", "tokens_per_second"):
+        assert [step for step, _ in found[name]] == steps, name
+    assert found["loss/total"][-1][1] == pytest.approx(done.last.progress.losses.total)
+    for domain, value in done.last.bits_per_byte.items():
+        assert [step for step, _ in found[f"bits_per_byte/{domain}"]] == [5, 10, 12]
+        assert found[f"bits_per_byte/{domain}"][-1][1] == pytest.approx(value)
 
 
 def test_another_run_is_refused(design: Path, data: Path, tmp_path: Path) -> None:

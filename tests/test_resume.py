@@ -1,11 +1,8 @@
 """A run that is killed goes on exactly: the losses and the weights of a run that nobody disturbed, bit for bit."""
 
 import json
-import os
 import random
 import shutil
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ from foresay.errors import ArtefactError
 from foresay.modelling.load import load_tokenizer
 from foresay.training import checkpoint as checkpoint_module
 from foresay.training import masks as masks_module
-from processes import start
+from processes import killed_often, killed_until_done
 from toys import LLAMA
 
 STEPS = 24
@@ -106,53 +103,45 @@ def whole(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> t
 # Killed, in a process of its own.
 
 
-def train_logged(base: Path, data: Path, out: Path, log: Path) -> None:
+KILLED: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "packed": {"pack": True},
+    "keep best": {"keep": "best", "eval_every": 4, "eval_tokens": 8, "heldout": 2},
+}
+
+
+def train_logged(asked: Recipe, log: Path) -> None:
     """The run that is killed."""
 
     def watch(news: News) -> None:
         with log.open("a") as file:
             file.write(f"{news.progress.step} {news.progress.losses!r}\n")
 
-    adapt(recipe(base, data, out), watch)
+    adapt(asked, watch)
 
 
-def kill_at_random(base: Path, data: Path, folder: Path, chance: random.Random) -> int:
-    """Kill -9 a run at random moments and start it again until one try comes to the end; how many were killed.
+@pytest.mark.parametrize("kind", KILLED)
+def test_killed_runs_lose_nothing(kind: str, base: Path, data: Path, tmp_path: Path) -> None:
+    undisturbed = tmp_path / "whole" / "out"
+    losses = run(recipe(base, data, undisturbed, **KILLED[kind]))
 
-    A moment is some steps later than the last one, then anywhere in the step or what follows it.
-    """
-    out, log, kills = folder / "out", folder / "log", 0
-    while True:
-        process, wanted = start(train_logged, base, data, out, log), lines(log) + chance.randint(1, 9)
-        while lines(log) < wanted and process.is_alive():
-            time.sleep(0.001)
-        time.sleep(chance.uniform(0.0, 0.08))
-        process.kill()
-        process.join()
-        if process.exitcode != -signal.SIGKILL:
-            assert process.exitcode == 0
-            return kills
-        kills += 1
+    def begin(folder: Path, chance: random.Random) -> int:
+        asked, log = recipe(base, data, folder / "out", **KILLED[kind]), folder / "log"
+        return killed_until_done(log, chance, train_logged, asked, log)
 
-
-def lines(log: Path) -> int:
-    return log.read_text().count("\n") if log.exists() else 0
-
-
-def test_killed_runs_lose_nothing(base: Path, data: Path, whole: tuple[dict[int, str], Path], tmp_path: Path) -> None:
-    (losses, undisturbed), chance = whole, random.Random(1)
-    kills, wanted = 0, int(os.environ.get("FORESAY_KILLS", "3"))
-    while kills < wanted:
-        folder = tmp_path / str(kills)
-        folder.mkdir()
-        kills += kill_at_random(base, data, folder, chance)
+    for folder in killed_often(tmp_path, begin):
         told = [line.split(" ", 1) for line in (folder / "log").read_text().splitlines()]
         assert told[-1][0] == str(STEPS)
         for step, said in told:
             assert said == losses[int(step)], f"step {step} says {said}, undisturbed {losses[int(step)]}"
         assert same(weights(folder / "out"), weights(undisturbed))
+        assert measured(folder / "out") == measured(undisturbed)
         assert not (folder / "out.run").exists()
-    print(f"{kills} killed, none lost")
+
+
+def measured(out: Path) -> Any:
+    """What the artefact says that it decoded."""
+    return json.loads((out / "foresay.json").read_text())["provenance"]["settings"]["measured"]
 
 
 # Stopped at a known step.

@@ -7,11 +7,11 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from foresay.adapt import Adapted, adapt
 from foresay.errors import ConfigError
 from foresay.tracking import Logged, check_tracker, open_tracker
+from logged import events
 from test_resume import STEPS, base, data, recipe, stopped_at
 
 __all__ = ["base", "data"]
@@ -23,14 +23,6 @@ def run(base: Path, data: Path, out: Path, tracker: str) -> tuple[Adapted, list[
     told: list[str] = []
     done = adapt(recipe(base, data, out, **EVERY, tracker=tracker), lambda news: None, told=told.append)
     return done, told
-
-
-def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard's own reader finds: every figure with its steps."""
-    reader = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    reader.Reload()
-    tags = reader.Tags()["scalars"]
-    return {tag: [(event.step, event.value) for event in reader.Scalars(tag)] for tag in tags}
 
 
 def test_tensorboard_holds_every_figure(base: Path, data: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from foresay.modelling.quantize import quantization_of
 from foresay.probe import PROBED, check_labels
 from foresay.prompts import Prompt
 from foresay.run import Audience, News, Recipe, Run
-from foresay.tracking import check_tracker
+from foresay.tracking import check_tracker, closing
 from foresay.training.checkpoint import Checkpoints
 from foresay.training.corpus import Part, read, split
 from foresay.training.data import Encoder, Example
@@ -102,13 +102,9 @@ def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks:
     described = [part.described for part in parts]
     run = Run(recipe, model, heldout, described, audience, ranks, checkpoints, may_replace=recipe.overwrite or going_on)
     trainer = Trainer(_objective(recipe, model, examples), config, run.after_step, ranks, checkpoints, run.begin)
-    try:
+    with closing(lambda: run.tracker):
         last = trainer.run()
         run.finish(last)
-    except BaseException:
-        run.tracker.close(failed=True)
-        raise
-    run.tracker.close()
     if ranks.leads:
         checkpoints.remove()
     return Adapted(

@@ -21,8 +21,9 @@ from foresay.modelling.blank import blank_model, named_tokenizer, read_config
 from foresay.modelling.heads import HeadsModel
 from foresay.prompts import Prompt
 from foresay.provenance import provenance
+from foresay.tracking import NoTracker, Tracker, check_tracker, closing, track
 from foresay.training.checkpoint import Checkpoints, run_folder
-from foresay.training.corpus import Part, Report, read, split
+from foresay.training.corpus import Part, read, split
 from foresay.training.data import Encoder, Example
 from foresay.training.heads import HeadsObjective
 from foresay.training.held_out import bits_per_byte
@@ -32,7 +33,7 @@ from foresay.training.source import Source
 from foresay.training.token_rows import token_rows
 from foresay.training.train import Trainer
 
-MAY_CHANGE = {"chunk_rows", "eval_every", "save_every", "keep_checkpoints", "save_dtype", "parallel"}
+MAY_CHANGE = {"chunk_rows", "eval_every", "save_every", "keep_checkpoints", "save_dtype", "parallel", "tracker"}
 """Settings that a run may go on with otherwise than it was begun: they do not change what is learnt."""
 DECODED, DECODED_TOKENS = 4, 64
 """Held-out examples of each domain that are decoded at the end, and most tokens of each."""
@@ -67,6 +68,13 @@ class Reading:
     bits_per_byte: dict[str, float]
     """By domain, of held-out examples, by head 1; empty before the first measurement."""
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """What a step is logged with, beside what was measured at it."""
+        losses = self.progress.losses
+        paid = {"loss/head_1": losses.base, "loss/total": losses.total}
+        return {**paid, **self.progress.figures, "tokens_per_second": self.tokens_per_second}
+
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
@@ -86,32 +94,39 @@ def pretrain(
     recipe: PretrainRecipe,
     watch: Callable[[Reading], None] = lambda reading: None,
     stop: Callable[[Progress], bool] = lambda progress: False,
-    told: Callable[[Report], None] = lambda report: None,
+    told: Callable[[str], None] = lambda sentence: None,
 ) -> Pretrained:
     """Train a model and save it as an ordinary checkpoint, with its other heads beside it.
 
-    `watch` is told of every step, `stop` may end the run early, `told` hears what became of the rows of each source.
+    `watch` is told of every step, `stop` may end the run early, `told` hears, in sentences, what became of
+    the rows of each source and where figures are logged.
     A run that was killed goes on at its last checkpoint, exactly, when it is started again with the same recipe.
     Raises DataError, ArtefactError, ConfigError, BaseNotFound, UnsupportedBase; then nothing is written.
     """
+    check_tracker(recipe.train.tracker)
     with joined(recipe.train.parallel) as ranks:
-        return _pretrain(recipe, watch, stop, told, ranks)
+        return _pretrain(recipe, _Audience(watch, stop, told), ranks)
 
 
-def _pretrain(
-    recipe: PretrainRecipe,
-    watch: Callable[[Reading], None],
-    stop: Callable[[Progress], bool],
-    told: Callable[[Report], None],
-    ranks: Ranks,
-) -> Pretrained:
+@dataclass(frozen=True, slots=True)
+class _Audience:
+    """Who is told what; see `pretrain`."""
+
+    watch: Callable[[Reading], None]
+    stop: Callable[[Progress], bool]
+    told: Callable[[str], None]
+
+
+def _pretrain(recipe: PretrainRecipe, audience: _Audience, ranks: Ranks) -> Pretrained:
     place, config = run_folder(recipe.out), recipe.train
-    artefact.check_writable(recipe.out, recipe.overwrite)
+    # Killed between its last two acts, a run has left its model and still has its state.
+    may_replace = recipe.overwrite or (place.exists() and not recipe.restart)
+    artefact.check_writable(recipe.out, may_replace)
     tokenizer = named_tokenizer(recipe.config, recipe.tokenizer)
     model = _blank(recipe, tokenizer)
     parts = _read(recipe, tokenizer, model)
     for part in parts if ranks.leads else ():
-        told(part.report)
+        audience.told(part.report.sentence)
     examples, heldout = split(parts, config.heldout, config.seed)
     rows = token_rows(examples, config.length)
     objective = HeadsObjective(model, rows, config)
@@ -120,9 +135,11 @@ def _pretrain(
     checkpoints = Checkpoints(place, identity, config.keep_checkpoints)
     if recipe.restart and ranks.leads:
         checkpoints.remove()
-    run = _Run(recipe, start, model, tokenizer, heldout, watch, stop, ranks)
-    last = Trainer(objective, config, run.after_step, ranks, checkpoints).run()
-    pretrained = run.finish(last, rows.numel(), [part.described for part in parts])
+    described = [part.described for part in parts]
+    run = _Run(recipe, start, model, tokenizer, heldout, described, audience, ranks, checkpoints, may_replace)
+    with closing(lambda: run.tracker):
+        last = Trainer(objective, config, run.after_step, ranks, checkpoints, run.begin).run()
+        pretrained = run.finish(last, rows.numel())
     if ranks.leads:
         checkpoints.remove()
     return pretrained
@@ -187,43 +204,77 @@ class _Run:
     model: HeadsModel
     tokenizer: PreTrainedTokenizerBase
     heldout: Sequence[Example]
-    watch: Callable[[Reading], None]
-    stop: Callable[[Progress], bool]
+    data: list[dict[str, Any]]
+    audience: _Audience
     ranks: Ranks
+    checkpoints: Checkpoints
+    may_replace: bool
+    """What lies in the folder is this run's own, or may be overwritten."""
     bits: dict[str, float] = field(default_factory=dict)
+    measured_at: int = -1
+    """Step that `bits` are of."""
+    tracker: Tracker = field(default_factory=NoTracker)
+
+    def begin(self, progress: Progress) -> None:
+        """Take up the log where an earlier start left it."""
+        recipe = self.recipe
+        if self.ranks.leads and recipe.train.tracker != "none":
+            settings = {"config": recipe.config, **asdict(recipe.heads), **asdict(recipe.train)}
+            own = self.checkpoints.claim()
+            self.tracker = track(recipe.train.tracker, recipe.out, own, progress, settings)
+            if self.tracker.sentence:
+                self.audience.told(self.tracker.sentence)
+        if progress.step:
+            self.follow(progress)
 
     def after_step(self, progress: Progress) -> bool:
+        """Measure where it is time to, log and tell; true ends the run."""
+        self.follow(progress)
+        self.tell(progress)
+        return self.audience.stop(progress)
+
+    def follow(self, progress: Progress) -> None:
+        """Measure where it is time to, and log."""
         every = self.recipe.train.eval_every
         if every and progress.step % every == 0:
-            self.measure()
-        self.tell(progress)
-        return self.stop(progress)
+            self.measure(progress)
+        bits = self.bit_figures if self.measured_at == progress.step else {}
+        self.tracker.log(progress.step, {**self.reading(progress).figures, **bits})
 
-    def measure(self) -> None:
+    def measure(self, progress: Progress) -> None:
         """Bits per byte as the model is now: only the leading process speaks of them."""
         if self.ranks.leads:
-            self.bits = bits_per_byte(self.model.base, self.tokenizer, self.heldout)
+            self.bits, self.measured_at = bits_per_byte(self.model.base, self.tokenizer, self.heldout), progress.step
 
-    def tell(self, progress: Progress) -> Reading:
+    @property
+    def bit_figures(self) -> dict[str, float]:
+        """The last measurement by name, for a tracker."""
+        return {f"bits_per_byte/{domain}": value for domain, value in self.bits.items()}
+
+    def reading(self, progress: Progress) -> Reading:
+        """What there is to tell of a step."""
+        trained = progress.step * self.recipe.train.rows * self.recipe.train.length
+        return Reading(progress, trained / max(progress.seconds, 1e-9), self.bits)
+
+    def tell(self, progress: Progress) -> None:
         """Tell the watcher, once for all processes."""
-        config = self.recipe.train
-        trained = progress.step * config.rows * config.length
-        reading = Reading(progress, trained / max(progress.seconds, 1e-9), self.bits)
         if self.ranks.leads:
-            self.watch(reading)
-        return reading
+            self.audience.watch(self.reading(progress))
 
-    def finish(self, last: Progress, tokens: int, data: list[dict[str, Any]]) -> Pretrained:
+    def finish(self, last: Progress, tokens: int) -> Pretrained:
         """Measure, decode and save what was trained."""
         self.model.requires_grad_(False)
-        self.measure()
-        reading, rates = self.tell(last), dict[str, float]()
+        if self.measured_at != last.step:
+            self.measure(last)
+            self.tracker.log(last.step, self.bit_figures)
+        self.tell(last)
+        rates = dict[str, float]()
         whole = MultiTokenModel(self.model, self.tokenizer, artefact.HERE)
         if self.ranks.leads:
             rates = self._decode(whole) if self.model.config.drafts else {}
-            self._save(whole, last, rates, data)
+            self._save(whole, last, rates)
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        return Pretrained(self.recipe.out, parameters, tokens, reading, rates, self.ranks.leads)
+        return Pretrained(self.recipe.out, parameters, tokens, self.reading(last), rates, self.ranks.leads)
 
     def _decode(self, whole: MultiTokenModel) -> dict[str, float]:
         """Tokens per step by domain, on the first held-out examples of each."""
@@ -233,16 +284,14 @@ class _Run:
         prompts = tuple(prompt for some in taken.values() for prompt in some[:DECODED])
         return HeldOut(prompts, DECODED_TOKENS, len(prompts)).measure(whole).tokens_per_step
 
-    def _save(
-        self, whole: MultiTokenModel, last: Progress, rates: dict[str, float], data: list[dict[str, Any]]
-    ) -> None:
+    def _save(self, whole: MultiTokenModel, last: Progress, rates: dict[str, float]) -> None:
         """Write the ordinary checkpoint, its card, and the other heads beside it."""
         recipe, dtype = self.recipe, getattr(torch, self.recipe.train.save_dtype)
         made = provenance(
             config=self.start,
             heads=asdict(recipe.heads),
             train=asdict(recipe.train),
-            data=data,
+            data=self.data,
             steps=last.step,
             seconds=round(last.seconds, 1),
             bits_per_byte={name: round(value, 4) for name, value in self.bits.items()},
@@ -256,5 +305,5 @@ class _Run:
             provenance=made,
             family=family_of(recipe.heads),
         )
-        with artefact.replacing(recipe.out, recipe.overwrite) as fresh:
+        with artefact.replacing(recipe.out, self.may_replace) as fresh:
             artefact.write_with_base(fresh, self.model, self.tokenizer, settings, dtype)

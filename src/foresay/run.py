@@ -13,7 +13,7 @@ from foresay.errors import ArtefactError
 from foresay.heldout import HeldOut, Measured, shares_of
 from foresay.model import MultiTokenModel
 from foresay.provenance import provenance
-from foresay.tracking import Logged, NoTracker, Tracker, open_tracker
+from foresay.tracking import NoTracker, Tracker, track
 from foresay.training.checkpoint import Checkpoints, run_folder
 from foresay.training.parallel import Ranks
 from foresay.training.progress import Progress
@@ -40,11 +40,6 @@ class Recipe:
     def run_folder(self) -> Path:
         """Where the state of the run is kept until it is over: beside `out`."""
         return run_folder(self.out)
-
-    @property
-    def log_folder(self) -> Path:
-        """Where TensorBoard's files go: beside `out`."""
-        return self.out.with_name(f"{self.out.name}.tensorboard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +188,7 @@ class Run:
         """Open the tracker, which goes on where the run does."""
         recipe = self.recipe
         settings = {"base": recipe.base, **asdict(recipe.mtp), **asdict(recipe.losses), **asdict(recipe.train)}
-        run = Logged(recipe.out.resolve().name, own, recipe.log_folder, max(progress.step, 1), settings)
-        self.tracker = open_tracker(recipe.train.tracker, run)
+        self.tracker = track(recipe.train.tracker, recipe.out, own, progress, settings)
         if self.tracker.sentence:
             self.audience.told(self.tracker.sentence)
 
@@ -204,8 +198,7 @@ class Run:
         decoded = self.measured.figures if self.measured and self.measured.step == progress.step else {}
         return {
             **losses,
-            "learning_rate": progress.learning_rate,
-            "gradient_norm": progress.gradient_norm,
+            **progress.figures,
             "rows_per_second": progress.rows_per_second,
             **decoded,
         }

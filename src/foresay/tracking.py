@@ -4,8 +4,8 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from foresay.config import TrackerName
 from foresay.errors import ConfigError
+from foresay.training.progress import Progress
 
 PROJECT = "foresay"
 """Project of wandb and trackio, unless WANDB_PROJECT names another."""
@@ -167,6 +168,23 @@ def check_tracker(name: TrackerName) -> None:
             f"tracker {name} was asked for and is not installed here; pip install 'foresay[{name}]', or give "
             "--tracker none"
         )
+
+
+def track(name: TrackerName, out: Path, own: str, progress: Progress, settings: dict[str, Any]) -> Tracker:
+    """The tracker of the run `own` that writes `out`, TensorBoard's files beside it; it goes on where the run does."""
+    folder = out.with_name(f"{out.name}.tensorboard")
+    return open_tracker(name, Logged(out.resolve().name, own, folder, max(progress.step, 1), settings))
+
+
+@contextmanager
+def closing(tracker: Callable[[], Tracker]) -> Iterator[None]:
+    """Close whichever tracker there is at the end of the block, failed or not."""
+    try:
+        yield
+    except BaseException:
+        tracker().close(failed=True)
+        raise
+    tracker().close()
 
 
 def open_tracker(name: TrackerName, run: Logged) -> Tracker:

@@ -174,6 +174,9 @@ class PretrainConfig:
     """Checkpoints that are kept while it runs."""
     parallel: Literal["none", "ddp"] = "none"
     """Processes under torchrun: `none` or `ddp` (rows divided)."""
+    tracker: TrackerName = "auto"
+    """Where figures are logged: `tensorboard` (to OUT.tensorboard), `wandb`, `trackio` or `none`; `auto` is tensorboard
+    where it is installed."""
     heldout: int = 64
     """Examples kept out of training for the bits per byte."""
     seed: int = 0

@@ -24,6 +24,11 @@ class Progress:
         """Mask rows that this step trained on, over its time."""
         return self.losses.rows / self.step_seconds if self.step_seconds else 0.0
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """What every trainer is logged with, by name."""
+        return {"learning_rate": self.learning_rate, "gradient_norm": self.gradient_norm}
+
     @classmethod
     def read(cls, said: dict[str, Any]) -> "Progress":
         """From `asdict` through JSON, which keeps every digit."""

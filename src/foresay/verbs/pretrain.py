@@ -65,7 +65,7 @@ class PretrainCommand:
         )
         view = TrainingView(ERR, self.train.steps, pretraining_lines)
         with view.showing():
-            done = pretrain(recipe, view.tell, told=lambda report: ERR.print(report.sentence, highlight=False))
+            done = pretrain(recipe, view.tell, told=lambda sentence: ERR.print(sentence, highlight=False))
         if done.leads:
             self._say(done)
         return 0
