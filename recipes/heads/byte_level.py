@@ -59,7 +59,7 @@ def main(
         prompts: Held-out prompts of each domain.
     """
     out.mkdir(parents=True, exist_ok=True)
-    train = PretrainConfig(steps=steps, length=1024, optimizer="muon", learning_rate=2e-3, dtype="bfloat16")
+    train = PretrainConfig(steps=steps, length=1024, optimizer="muon", learning_rate=2e-3)
     experiment = Experiment(data, out, "bytes", train, lambda model: bytes_per_forward(model, prompts), replicated=True)
     asked = [(experiment, cell) for cell in cells(sizes, heads, seeds)]
     said = summary(run_all(asked), len(asked), steps=steps)

@@ -119,7 +119,7 @@ def main(
     asked = []
     for many in epochs:
         steps = many * tokens // 8192
-        train = PretrainConfig(steps=steps, length=length, optimizer="muon", learning_rate=2e-3, dtype="bfloat16")
+        train = PretrainConfig(steps=steps, length=length, optimizer="muon", learning_rate=2e-3)
         folder = out / f"{many}-epochs"
         folder.mkdir(exist_ok=True)
         experiment = Experiment(

@@ -115,7 +115,7 @@ def main(
     data = out / f"expressions-{expressions}.jsonl"
     if not data.is_file():
         write_data(data, expressions)
-    train = PretrainConfig(steps=steps, length=256, optimizer="muon", learning_rate=2e-3, dtype="bfloat16")
+    train = PretrainConfig(steps=steps, length=256, optimizer="muon", learning_rate=2e-3)
     experiment = Experiment(data, out, "bytes", train, lambda model: accuracy(model, MOST + 3, test))
     asked = [(experiment, cell) for cell in cells(sizes, heads, seeds)]
     said = summary(run_all(asked), len(asked), steps=steps, expressions=expressions)

@@ -13,6 +13,7 @@ from foresay.heldout import HeldOut, Measured, heldout_prompts
 from foresay.model import MultiTokenModel
 from foresay.modelling.heads import HeadsModel
 from foresay.modelling.model import MaskModel
+from foresay.modelling.native import in_software
 from foresay.modelling.quantize import quantization_of
 from foresay.probe import PROBED, check_labels
 from foresay.prompts import Prompt
@@ -95,6 +96,8 @@ def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks:
         check_labels(model.core, examples[:PROBED])
     for part in parts if ranks.leads else ():
         audience.told(part.report.sentence)
+    if ranks.leads and (slow := in_software(config.dtype, model.core.base.device)):
+        audience.told(slow)
     what = identity(recipe, model.fingerprints(), examples.content)
     checkpoints = Checkpoints(recipe.run_folder, what, config.keep_checkpoints)
     if recipe.restart and ranks.leads:
