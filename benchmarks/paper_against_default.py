@@ -7,57 +7,78 @@ The learning rate of each side is chosen from the same three values on the dev p
 step (quadratic, k = 8) are those of the test prompts. A cell that is there already is not run again.
 """
 
+import hashlib
 import json
 import statistics
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
 from foresay.adapt import Recipe, adapt
 from foresay.config import LossConfig, MTPConfig, TrainConfig
 from foresay.heldout import HeldOut
+from foresay.model import MultiTokenModel
 from foresay.modelling.load import load_tokenizer
 from foresay.prompts import Prompt, Split, embedded_prompts
 from foresay.provenance import provenance
+from foresay.whole_file import write_json
 
 SIDES = {
     "paper": (MTPConfig(sampler="paper", train_masks=False), LossConfig(target="label", real_rows=True)),
     "default": (MTPConfig(), LossConfig()),
 }
-RATES = (3e-4, 1e-3, 3e-3)
-SEEDS = (0, 1, 2)
 
 
-def cell(side: str, rate: float, seed: int, steps: int, data: Path, out: Path) -> dict[str, object]:
-    """Train one adapter and decode; or read what came out the last time."""
-    name = f"{side}-{rate:g}-{seed}-{steps}"
-    folder, path = out / name, out / f"{name}.json"
-    if path.is_file():
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What all cells share."""
+
+    data: Path
+    out: Path
+    steps: int
+    per_domain: int
+
+    def cell(self, side: str, rate: float, seed: int) -> dict[str, Any]:
+        """Train one adapter and decode the dev prompts; or read what came out the last time."""
+        mtp, losses = SIDES[side]
+        train = TrainConfig(
+            steps=self.steps,
+            warmup_steps=self.steps // 10,
+            learning_rate=rate,
+            seed=seed,
+            save_every=0,
+            eval_batch=40,
+            tracker="none",
+        )
+        recipe = Recipe("nano", (self.data,), self.folder(side, rate, seed), mtp, losses, train, overwrite=True)
+        path = recipe.out.with_suffix(".json")
+        if not path.is_file():
+            done = adapt(recipe, lambda news: None, self.prompts("dev"))
+            said = {"side": side, "rate": rate, "seed": seed, "loss": done.loss, "dev": done.tokens_per_step}
+            write_json(path, said | {"mean": mean(done.tokens_per_step)})
         return json.loads(path.read_text())
-    mtp, losses = SIDES[side]
-    train = TrainConfig(
-        steps=steps,
-        warmup_steps=steps // 10,
-        learning_rate=rate,
-        seed=seed,
-        save_every=0,
-        eval_batch=40,
-        tracker="none",
-    )
-    recipe = Recipe("nano", (data,), folder, mtp, losses, train, overwrite=True)
-    done = adapt(recipe, lambda news: None, prompts("dev"))
-    test = HeldOut(tuple(prompts("test")), train.eval_tokens, 40).measure(done.model).tokens_per_step
-    found = {"side": side, "rate": rate, "seed": seed, "loss": done.loss, "dev": done.tokens_per_step, "test": test}
-    fresh = out / f"{name}.new"
-    fresh.write_text(json.dumps(found))
-    fresh.rename(path)
-    return found
 
+    def tested(self, cell: dict[str, Any]) -> dict[str, Any]:
+        """The same cell with the test prompts decoded."""
+        folder = self.folder(cell["side"], cell["rate"], cell["seed"])
+        path = folder.with_suffix(".test.json")
+        if not path.is_file():
+            found = HeldOut(tuple(self.prompts("test")), TrainConfig().eval_tokens, 40)
+            write_json(path, found.measure(MultiTokenModel.from_pretrained(folder)).tokens_per_step)
+        return cell | {"test": json.loads(path.read_text())}
 
-def prompts(split: Split) -> list[Prompt]:
-    """40 of each domain."""
-    return embedded_prompts(load_tokenizer("nano"), split, 40)
+    def folder(self, side: str, rate: float, seed: int) -> Path:
+        """Where an adapter lies: named after all that it depends on."""
+        mtp, losses = SIDES[side]
+        said = f"{asdict(mtp)} {asdict(losses)} {self.per_domain} {self.data.stat().st_size}"
+        return self.out / f"{side}-{rate:g}-{seed}-{self.steps}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
+
+    def prompts(self, split: Split) -> list[Prompt]:
+        """As many of each domain as asked for."""
+        return embedded_prompts(load_tokenizer("nano"), split, self.per_domain)
 
 
 def mean(rates: dict[str, float]) -> float:
@@ -65,27 +86,36 @@ def mean(rates: dict[str, float]) -> float:
     return statistics.mean(rates.values())
 
 
-def main(data: Path, out: Path, steps: int = 240) -> None:
+def main(
+    data: Path,
+    out: Path,
+    steps: int = 240,
+    per_domain: int = 40,
+    rates: Sequence[float] = (3e-4, 1e-3, 3e-3),
+    seeds: Sequence[int] = (0, 1, 2),
+) -> None:
     """Run what is missing, print JSON.
 
     Args:
         data: Training data.
         out: Folder for adapters and cells.
         steps: Optimizer steps of each run.
+        per_domain: Prompts of each domain, dev and test; at most 40.
+        rates: Learning rates that each side chooses from, on the dev prompts, with the first seed.
+        seeds: Seeds of the chosen runs.
     """
     out.mkdir(parents=True, exist_ok=True)
-    cells, chosen = [], {}
+    own = Comparison(data, out, steps, per_domain)
+    cells, summary = [], {}
     for side in SIDES:
-        tried = [cell(side, rate, SEEDS[0], steps, data, out) for rate in RATES]
-        best = max(tried, key=lambda found: mean(found["dev"]))
-        chosen[side] = [best] + [cell(side, best["rate"], seed, steps, data, out) for seed in SEEDS[1:]]
-        cells += tried + chosen[side][1:]
-    summary = {
-        side: {"rate": runs[0]["rate"], "test": [mean(run["test"]) for run in runs]} for side, runs in chosen.items()
-    }
+        tried = [own.cell(side, rate, seeds[0]) for rate in rates]
+        best = max(tried, key=lambda found: found["mean"])
+        chosen = [own.tested(cell) for cell in (best, *(own.cell(side, best["rate"], seed) for seed in seeds[1:]))]
+        cells += [cell for cell in tried if cell is not best] + chosen
+        summary[side] = {"rate": best["rate"], "test": [mean(run["test"]) for run in chosen]}
     settings = {side: {"mtp": asdict(mtp), "losses": asdict(losses)} for side, (mtp, losses) in SIDES.items()}
-    said = {"cells": cells, "summary": summary, "provenance": provenance(steps=steps, data=data.name, **settings)}
-    print(json.dumps(said, indent=1))
+    made = provenance(steps=steps, data=data.name, per_domain=per_domain, rates=rates, **settings)
+    print(json.dumps({"cells": cells, "summary": summary, "provenance": made}, indent=1))
 
 
 if __name__ == "__main__":
