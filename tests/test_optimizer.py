@@ -11,6 +11,7 @@ from foresay.model import MultiTokenModel
 from foresay.modelling.heads import HeadsModel
 from foresay.training.heads import HeadsObjective
 from foresay.training.masks import MaskObjective
+from foresay.training.muon import Float32Muon
 from foresay.training.objective import Objective
 from foresay.training.optimizer import optimizers
 from foresay.training.retrofit import RetrofitObjective
@@ -45,6 +46,32 @@ def test_updates_of_both_are_of_one_size() -> None:
     muon.step()
     moved = (parameter.detach() - before).square().mean().sqrt().item()
     assert 0.01 < moved < 0.04
+
+
+@pytest.mark.parametrize("shape", [(24, 16), (16, 24), (16, 16)])
+def test_muon_in_float32_is_torchs_own(shape: tuple[int, int]) -> None:
+    """As far as bfloat16 lets it be seen, over steps with momentum and decay."""
+    torch.manual_seed(0)
+    both = [nn.Parameter(torch.randn(shape)) for _ in range(2)]
+    both[1].data.copy_(both[0])
+    before = both[0].detach().clone()
+    settings = {"lr": 0.1, "weight_decay": 0.3, "adjust_lr_fn": "match_rms_adamw"}
+    made = [torch.optim.Muon([both[0]], **settings), Float32Muon([both[1]], **settings)]
+    for _ in range(4):
+        gradient = torch.randn(shape)
+        for parameter, optimizer in zip(both, made):
+            parameter.grad = gradient.clone()
+            optimizer.step()
+    moved = (both[0] - before).norm()
+    assert (both[1] - both[0]).norm() < 0.02 * moved
+    assert made[0].state_dict()["state"].keys() == made[1].state_dict()["state"].keys()
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_muon_computes_in_what_the_processor_has(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foresay.training.optimizer.multiplies_bfloat16", lambda device: native)
+    [made] = optimizers([nn.Parameter(torch.randn(6, 4))], "muon", weight_decay=0.0, vocabulary=VOCABULARY)
+    assert isinstance(made, Float32Muon) != native
 
 
 def masks(name: OptimizerName) -> Objective[object]:

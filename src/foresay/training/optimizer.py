@@ -7,6 +7,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from foresay.config import OptimizerName
+from foresay.modelling.native import multiplies_bfloat16
+from foresay.training.muon import Float32Muon
 
 
 def optimizers(
@@ -31,5 +33,6 @@ def optimizers(
     if any(group["params"] for group in groups):
         made.append(torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, beta)))
     if hidden:
-        made.append(torch.optim.Muon(hidden, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+        kind = torch.optim.Muon if multiplies_bfloat16(hidden[0].device) else Float32Muon
+        made.append(kind(hidden, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
     return tuple(made)
