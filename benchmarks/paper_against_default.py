@@ -27,7 +27,10 @@ from foresay.provenance import provenance
 from foresay.whole_file import write_json
 
 SIDES = {
-    "paper": (MTPConfig(sampler="paper", train_masks=False), LossConfig(target="label", real_rows=True)),
+    "paper": (
+        MTPConfig(sampler="paper", train_masks=False),
+        LossConfig(target="label", real_rows=True, position_weights=()),
+    ),
     "default": (MTPConfig(), LossConfig()),
 }
 

@@ -12,7 +12,10 @@ from foresay.training.progress import Progress
 Start = Literal["paper", "default"]
 Variant = Literal["gated", "standard", "untouched"]
 STARTS: dict[Start, tuple[MTPConfig, LossConfig]] = {
-    "paper": (MTPConfig(rank=128, sampler="paper", train_masks=False), LossConfig(target="label", real_rows=True)),
+    "paper": (
+        MTPConfig(rank=128, sampler="paper", train_masks=False),
+        LossConfig(target="label", real_rows=True, position_weights=()),
+    ),
     "default": (MTPConfig(), LossConfig()),
 }
 """What the cells of a study differ from: paper A's adapter and losses, or our defaults."""

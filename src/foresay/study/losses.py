@@ -15,6 +15,7 @@ LOSSES_OF: dict[str, dict[str, Any]] = {
     "tv": {"hard_weight": 0.0, "variation_weight": 1.0},
     "ce + kl": {"kl_weight": 1.0},
     "kl + tv": {"hard_weight": 0.0, "kl_weight": 1.0, "variation_weight": 1.0},
+    "masks alike": {"position_weights": ()},
     "no consistency": {"consistency_weight": 0.0},
 }
 MTP_OF: dict[str, dict[str, Any]] = {
