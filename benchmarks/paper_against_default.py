@@ -57,7 +57,7 @@ class Comparison:
             tracker="none",
         )
         recipe = Recipe("nano", (self.data,), self.folder(side, rate, seed), mtp, losses, train, overwrite=True)
-        path = recipe.out.with_suffix(".json")
+        path = recipe.out.with_name(f"{recipe.out.name}.json")
         if not path.is_file():
             done = adapt(recipe, lambda news: None, self.prompts("dev"))
             said = {"side": side, "rate": rate, "seed": seed, "loss": done.loss, "dev": done.tokens_per_step}
@@ -67,7 +67,7 @@ class Comparison:
     def tested(self, cell: dict[str, Any]) -> dict[str, Any]:
         """The same cell with the test prompts decoded."""
         folder = self.folder(cell["side"], cell["rate"], cell["seed"])
-        path = folder.with_suffix(".test.json")
+        path = folder.with_name(f"{folder.name}.test.json")
         if not path.is_file():
             found = HeldOut(tuple(self.prompts("test")), TrainConfig().eval_tokens, 40)
             write_json(path, found.measure(MultiTokenModel.from_pretrained(folder)).tokens_per_step)
@@ -76,8 +76,8 @@ class Comparison:
     def folder(self, side: str, rate: float, seed: int) -> Path:
         """Where an adapter lies: named after all that it depends on."""
         mtp, losses = SIDES[side]
-        said = f"{asdict(mtp)} {asdict(losses)} {self.per_domain} {self.data.stat().st_size}"
-        return self.out / f"{side}-{rate:g}-{seed}-{self.steps}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
+        said = f"{asdict(mtp)} {asdict(losses)} {self.per_domain}".encode() + self.data.read_bytes()
+        return self.out / f"{side}-{rate:g}-{seed}-{self.steps}-{hashlib.sha256(said).hexdigest()[:8]}"
 
     def prompts(self, split: Split) -> list[Prompt]:
         """As many of each domain as asked for."""

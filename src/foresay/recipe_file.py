@@ -67,7 +67,8 @@ def _split_config(argument: str) -> list[str]:
 def _flag(name: str, value: Any, default: Any) -> list[str]:
     flag = name.replace("_", "-")
     if isinstance(value, list) or isinstance(default, tuple):
-        return [f"--{flag}", *map(str, value if isinstance(value, list) else [value])] if value != [] else []
+        # An empty list is a bare flag.
+        return [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
     if not isinstance(default, bool):
         return [f"--{flag}", str(value)]
     if not isinstance(value, bool):
