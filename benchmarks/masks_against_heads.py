@@ -7,6 +7,7 @@ learning rate of each side is the better one of `--rates` on the dev prompts; to
 of the test prompts, in one interleaved run with plain decoding.
 """
 
+import hashlib
 import json
 import statistics
 from collections.abc import Sequence
@@ -48,7 +49,10 @@ def nearest_rank(base: str, masks: int, wanted: int) -> int:
 def trained(config: Family, recipe: Recipe, rates: Sequence[float]) -> tuple[float, Path]:
     """The better learning rate on the dev prompts, and its adapter; what is there already is not trained again."""
     scores = {}
-    name = f"heads-{config.heads}" if isinstance(config, HeadsConfig) else f"masks-{config.num_masks}-{config.rank}"
+    family = f"heads-{config.heads}" if isinstance(config, HeadsConfig) else f"masks-{config.num_masks}-{config.rank}"
+    [data] = recipe.data
+    asked = f"{recipe.base} {asdict(config)} {asdict(LossConfig())} {asdict(recipe.train)}".encode()
+    name = f"{family}-{hashlib.sha256(asked + Path(data).read_bytes()).hexdigest()[:8]}"
     for rate in rates:
         folder, said = recipe.out / f"{name}-{rate:g}", recipe.out / f"{name}-{rate:g}.json"
         if not said.is_file():

@@ -127,6 +127,25 @@ def test_a_folder_of_something_else_is_refused(model: MultiTokenModel, data: Pat
         distiller(model, data, tmp_path).run()
 
 
+def test_a_kill_before_the_settings_were_whole_is_no_hindrance(
+    model: MultiTokenModel, data: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / f".{SETTINGS}").write_text("{")
+    distiller(model, data, own).run()
+    assert sorted(path.name for path in own.iterdir() if path.suffix == ".jsonl")
+
+
+def test_a_place_that_cannot_be_is_refused(model: MultiTokenModel, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="could not be written"):
+        distiller(model, data, data / "own").run()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / SETTINGS).write_text("{")
+    with pytest.raises(DataError, match=r"cannot be read .*; restore it, or give a new folder"):
+        distiller(model, data, tmp_path / "own").run()
+
+
 def test_unusable_prompts_are_counted(model: MultiTokenModel, data: Path, tmp_path: Path) -> None:
     with data.open("a") as file:
         file.write("{\n" + json.dumps({"title": "x"}) + "\n" + json.dumps({"question": "word " * 2000}) + "\n")

@@ -361,6 +361,18 @@ def test_bad_configs_are_refused(said: dict[str, Any] | None, message: str, data
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
+def test_what_is_read_is_not_written_over(trained: Path, design: Path, data: Path, tmp_path: Path) -> None:
+    before = weights(trained)
+    for asked in (
+        replace(recipe(trained, data, trained, VARIANTS[0], continued=True), overwrite=True),
+        replace(recipe(design, data, data.parent), overwrite=True),
+    ):
+        with pytest.raises(ArtefactError, match="which is read, lies there; give another folder"):
+            pretrain(asked)
+    assert same(weights(trained), before)
+    assert data.exists()
+
+
 def test_a_file_brings_no_tokenizer(design: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="brings no tokenizer; give --tokenizer"):
         run(replace(recipe(design, data, tmp_path / "out"), tokenizer=""))

@@ -72,6 +72,7 @@ def test_paper_is_the_paper() -> None:
     """Paper A, sections 3 and 4 and its set-up."""
     content = yaml.safe_load((ROOT / "recipes" / "paper.yaml").read_text(encoding="utf-8"))
     model = MTPConfig(**{name: content[name] for name in MTPConfig.__dataclass_fields__ if name in content})
+    content["position_weights"] = tuple(content["position_weights"])
     losses = LossConfig(**{name: content[name] for name in LossConfig.__dataclass_fields__ if name in content})
     train = TrainConfig(**{name: content[name] for name in TrainConfig.__dataclass_fields__ if name in content})
     assert (model.num_masks, model.rank, model.scale, model.sampler, model.train_masks) == (8, 128, 1.0, "paper", False)

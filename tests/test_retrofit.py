@@ -1,7 +1,9 @@
 """Heads on a frozen base: what each row learns, and that the base stays what it is."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -78,6 +80,20 @@ def test_heads_are_trained_on_a_base(tmp_path: Path) -> None:
     ids = torch.tensor([[5, 9, 2]])
     plain = base.generate(ids, do_sample=False, max_new_tokens=20)
     assert torch.equal(again.generate(ids, do_sample=False, max_new_tokens=20, layout="quadratic"), plain)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"pack": True}, "pack is for masks"), ({"parallel": "fsdp"}, "ddp")]
+)
+def test_what_heads_cannot_do_is_refused(
+    settings: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foresay.adapt.joined", lambda parallel: nullcontext(ALONE))
+    asked = Recipe(
+        "nano", (tmp_path / "x.jsonl",), tmp_path / "out", HeadsConfig(heads=2), train=TrainConfig(**settings)
+    )
+    with pytest.raises(ConfigError, match=message):
+        adapt(asked, lambda news: None)
 
 
 @pytest.mark.parametrize("config", [HeadsConfig(heads=1), HeadsConfig(heads=2, variant="anticausal")])

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from foresay.config import MTPConfig, TrainConfig
+from foresay.errors import DivergedError
 from foresay.modelling.model import MaskModel
 from foresay.training import masks
 from foresay.training.data import Example
@@ -37,6 +38,11 @@ def test_blocks_grow_with_the_curriculum(monkeypatch: pytest.MonkeyPatch) -> Non
     seen.clear()
     trainer(4, steps=2).run()
     assert seen == [4, 4]
+
+
+def test_a_run_that_diverges_ends_in_words() -> None:
+    with pytest.raises(DivergedError, match=r"step \d has a gradient norm of (nan|inf), .*lower learning_rate"):
+        trainer(steps=8, learning_rate=1e30).run()
 
 
 def test_rates_rise_and_fall() -> None:

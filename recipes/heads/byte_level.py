@@ -60,7 +60,15 @@ def main(
     """
     out.mkdir(parents=True, exist_ok=True)
     train = PretrainConfig(steps=steps, length=1024, optimizer="muon", learning_rate=2e-3)
-    experiment = Experiment(data, out, "bytes", train, lambda model: bytes_per_forward(model, prompts), replicated=True)
+    experiment = Experiment(
+        data,
+        out,
+        "bytes",
+        train,
+        lambda model: bytes_per_forward(model, prompts),
+        replicated=True,
+        measuring=f"{prompts} prompts",
+    )
     asked = [(experiment, cell) for cell in cells(sizes, heads, seeds)]
     said = summary(run_all(asked), len(asked), steps=steps)
     plot(said, out / "bytes.png", "Byte-level models", "heads used", "bytes per forward")

@@ -47,11 +47,20 @@ class Experiment:
     train: PretrainConfig
     measure: Callable[[MultiTokenModel], Values]
     replicated: bool = False
+    measuring: str = ""
+    """What `measure` depends on."""
 
     @property
     def key(self) -> str:
         """Hash of what the cells depend on, beside their own names."""
-        said = json.dumps({**asdict(self.train), "tokenizer": self.tokenizer, "replicated": self.replicated})
+        said = json.dumps(
+            {
+                **asdict(self.train),
+                "tokenizer": self.tokenizer,
+                "replicated": self.replicated,
+                "measuring": self.measuring,
+            }
+        )
         return hashlib.sha256(said.encode() + self.data.read_bytes()).hexdigest()[:12]
 
 

@@ -116,7 +116,9 @@ def main(
     if not data.is_file():
         write_data(data, expressions)
     train = PretrainConfig(steps=steps, length=256, optimizer="muon", learning_rate=2e-3)
-    experiment = Experiment(data, out, "bytes", train, lambda model: accuracy(model, MOST + 3, test))
+    experiment = Experiment(
+        data, out, "bytes", train, lambda model: accuracy(model, MOST + 3, test), measuring=f"{test} expressions"
+    )
     asked = [(experiment, cell) for cell in cells(sizes, heads, seeds)]
     said = summary(run_all(asked), len(asked), steps=steps, expressions=expressions)
     plot(said, out / "polynomials.png", "Polynomial arithmetic: 1 to 5 in training", "operations", "share right")

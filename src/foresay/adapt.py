@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from foresay.artefact import check_writable
-from foresay.config import require
+from foresay.artefact import check_apart, check_writable
+from foresay.config import HeadsConfig, require
 from foresay.errors import ConfigError
 from foresay.fingerprint import Fingerprints
 from foresay.heldout import HeldOut, Measured, heldout_prompts
@@ -84,7 +84,13 @@ def adapt(
 def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks: Ranks) -> Adapted:
     going_on = recipe.run_folder.exists() and not recipe.restart
     check_writable(recipe.out, recipe.overwrite or going_on)
+    check_apart(recipe.out, (recipe.base, recipe.loading.base_adapter or recipe.base, *recipe.places))
     config = recipe.train
+    if isinstance(recipe.mtp, HeadsConfig):
+        require(not config.pack, "pack is for masks; heads see all of a row, so leave it out with --family heads")
+        require(
+            config.parallel != "fsdp", "parallel is fsdp, which shards bases under masks alone; give --parallel ddp"
+        )
     model = open_fresh(recipe)
     parts = read_parts(recipe, model)
     examples, apart = split(parts, 0 if prompts else config.heldout, config.seed)

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -96,6 +96,15 @@ def check_writable(folder: Path, overwrite: bool) -> None:
         raise ArtefactError(f"{folder} is a file; give a folder for the artefact")
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise ArtefactError(f"{folder} exists and is not empty; give another folder or --overwrite")
+
+
+def check_apart(folder: Path, read: Iterable[str | Path]) -> None:
+    """Raise ArtefactError when writing `folder` would remove one of the places in `read`; hub ids are none."""
+    for place in map(Path, read):
+        if place.exists() and place.resolve().is_relative_to(folder.resolve()):
+            raise ArtefactError(
+                f"{folder} is to be written, and {place}, which is read, lies there; give another folder"
+            )
 
 
 @contextmanager

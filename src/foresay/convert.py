@@ -176,6 +176,7 @@ def _shape(params: dict[str, Any], weights: dict[str, Tensor], folder: Path) -> 
             norm_eps=float(params.get("norm_eps", 1e-5)),
             rope_theta=float(params.get("rope_theta", 10000.0)),
         )
+        _check_sizes(params, weights)
     wanted = {theirs for theirs, _ in _names(shape)}
     odd = sorted(wanted ^ weights.keys())
     if odd:
@@ -185,6 +186,20 @@ def _shape(params: dict[str, Any], weights: dict[str, Tensor], folder: Path) -> 
             f"{f' and {len(odd) - 1} more' if len(odd) > 1 else ''}; the checkpoint is torn or of another layout"
         )
     return shape
+
+
+def _check_sizes(params: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """Raise ValueError where the settings speak of other weights than there are."""
+    rows, width = weights["tok_embeddings.weight"].shape
+    # Meta writes -1 where the tokenizer is to say.
+    for name, said, found in (
+        ("dim", params.get("dim", width), width),
+        ("vocab_size", params.get("vocab_size", -1), rows),
+    ):
+        if said not in (-1, found):
+            raise ValueError(f"{name} is {said} and the weights have {found}")
+    if width % int(params["n_heads"]) or int(params["n_heads"]) < 1:
+        raise ValueError(f"n_heads is {params['n_heads']}, which does not divide the width {width}")
 
 
 def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, weights: dict[str, Tensor], folder: Path) -> None:
@@ -268,6 +283,16 @@ def _damaged(path: Path) -> Iterator[None]:
     """What cannot be read is a damaged checkpoint, in one sentence."""
     try:
         yield
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, EOFError, UnpicklingError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RuntimeError,
+        EOFError,
+        UnpicklingError,
+        ArithmeticError,
+    ) as error:
         said = " ".join(str(error).split())[:200]
         raise ArtefactError(f"{path} is torn or of another layout ({said}); restore it") from error

@@ -89,12 +89,16 @@ class Distiller:
         found = json.loads(json.dumps(asked))
         path = self.out / SETTINGS
         if not path.exists():
-            if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+            # What a kill before the rename left is ours.
+            unfinished = path.with_name(f".{path.name}")
+            if self.out.exists() and (not self.out.is_dir() or set(self.out.iterdir()) - {unfinished}):
                 raise DataError(f"{self.out} holds something else; give a new folder, or one that this verb began")
-            self.out.mkdir(parents=True, exist_ok=True)
             _write(path, json.dumps(found, indent=2))
             return
-        before = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(f"{path} cannot be read ({error}); restore it, or give a new folder") from error
         changed = [
             f"{name} {before.get(name)}, now {value}" for name, value in found.items() if before.get(name) != value
         ]
@@ -153,8 +157,12 @@ class Distiller:
 def _write(path: Path, text: str) -> None:
     """A whole file or none."""
     fresh = path.with_name(f".{path.name}")
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(path)
+    except OSError as error:
+        raise DataError(f"{path} could not be written ({error}); the shards before it stand") from error

@@ -33,6 +33,10 @@ class BaseNotFound(ForesayError):
     """A base, tokenizer or user's LoRA that is neither embedded, nor in a folder, nor to be had from the hub."""
 
 
+class DivergedError(ForesayError):
+    """A training whose gradients are no numbers any more."""
+
+
 class MissingPackage(ForesayError):
     """An extra that is not installed."""
 

@@ -56,6 +56,8 @@ def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) 
     # Killed between its last two acts, a run has left its model and still has its state.
     may_replace = recipe.overwrite or (place.exists() and not recipe.restart)
     artefact.check_writable(recipe.out, may_replace)
+    data = [str(source).split(",")[0] for source in recipe.data]
+    artefact.check_apart(recipe.out, (recipe.config, recipe.tokenizer or recipe.config, *data))
     tokenizer = named_tokenizer(recipe.config, recipe.tokenizer)
     model = _blank(recipe, tokenizer)
     parts = _read(recipe, tokenizer, model)

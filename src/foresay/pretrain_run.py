@@ -156,7 +156,11 @@ class PretrainRun:
     def finish(self, last: Progress, tokens: int) -> Pretrained:
         """Measure, decode and save what was trained."""
         self.model.requires_grad_(False)
-        if self.measured_at != last.step:
+        dtype = getattr(torch, self.recipe.train.save_dtype)
+        for parameter in self.model.parameters():
+            # What is measured is what the folder will hold.
+            parameter.data = parameter.data.to(dtype).to(parameter.dtype)
+        if self.measured_at != last.step or dtype != torch.float32:
             self.measure(last)
             self.tracker.log(last.step, self.bit_figures)
         self.tell(last)

@@ -37,6 +37,11 @@ class Recipe:
     """Forget the checkpoints that an interrupted run left."""
 
     @property
+    def places(self) -> list[str]:
+        """Where the data lie, without their settings."""
+        return [str(source).split(",")[0] for source in self.data]
+
+    @property
     def run_folder(self) -> Path:
         """Where the state of the run is kept until it is over: beside `out`."""
         return run_folder(self.out)

@@ -111,7 +111,7 @@ def joined(parallel: Parallel) -> Iterator[Ranks]:
     if not started:
         raise ConfigError(
             f"parallel is {parallel} and one process was started; start with `torchrun --nproc-per-node N -m foresay "
-            "train ...`, or give --parallel none"
+            "...`, or give --parallel none"
         )
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

@@ -23,7 +23,7 @@ from foresay.training.two_pass import Batch
 class RetrofitObjective(Objective[Batch]):
     """Heads 2..n on rows whose later token carries loss: its label, or what the base says there, or both.
 
-    Every head weighs alike, unless `position_weights` say otherwise (head 2 first).
+    Heads weigh as `position_weights` say (head 2 first).
     """
 
     model: HeadsModel
@@ -46,7 +46,7 @@ class RetrofitObjective(Objective[Batch]):
         return batches(self.examples, self.config, self.model.base.device)
 
     def step(self, batch: Batch, number: int, ranks: Ranks) -> Losses:
-        """See `Objective.step`: `base` is the mean over heads, `total` their sum."""
+        """See `Objective.step`: `base` is the weighted mean over heads, `total` their sum."""
         batch, model, losses = ranks.share(batch), self.model, Losses()
         ids, carries = batch.ids[batch.own], batch.carries[batch.own]
         points, call = model.points(ids)
@@ -67,7 +67,7 @@ class RetrofitObjective(Objective[Batch]):
                 teacher = model.base.unembed(own[sequence[some], later[some]]) if self.losses.distils else None
                 rows = head_loss(model.logits(head, states), targets[some], teacher, self.losses)
                 paid: Tensor = self._weight(head) * rows.sum() / count
-                losses.add(Losses(base=paid.item() / model.config.drafts, total=paid.item()))
+                losses.add(Losses(base=paid.item() / model.config.drafts, total=paid.item(), rows=len(rows)))
                 return paid
 
             backward_in_chunks(states[sequence, row], model.base.vocabulary, loss)

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from torch import nn
 from torch.optim import Optimizer
 
+from foresay.errors import DivergedError
 from foresay.training.checkpoint import Checkpoints, log
 from foresay.training.losses import Losses
 from foresay.training.objective import Objective
@@ -84,6 +85,11 @@ class Trainer:
         trained = [p for p in self.objective.trained.parameters() if p.requires_grad]
         self.ranks.sum_gradients(trained)
         norm = nn.utils.clip_grad_norm_(trained, self.config.clip).item()
+        if not math.isfinite(norm):
+            raise DivergedError(
+                f"step {step} has a gradient norm of {norm}, and training cannot go on from there; lower learning_rate "
+                f"(now {rate:.1e}), and begin anew with --restart"
+            )
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
