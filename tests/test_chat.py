@@ -75,6 +75,15 @@ def test_the_verb_answers_counts_and_ends(monkeypatch: pytest.MonkeyPatch, capsy
     assert "there is no /dance" in shown.err
 
 
+def test_a_line_that_is_not_utf8_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert chat("Tom \udcff\n日本 🙂\n/stats\n", monkeypatch) == 0
+    shown = capsys.readouterr().err
+    assert shown.count("this line is not UTF-8") == 1
+    assert "drafts accepted" in shown
+
+
 def test_ctrl_c_stops_the_answer_not_the_program(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ import transformers
 import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
+from foresay.check import CheckConfig
 from foresay.cli import main
 from foresay.config import DataConfig, LoadConfig, LossConfig, MTPConfig, TrainConfig
 from foresay.decoding import choose
@@ -27,7 +28,7 @@ from foresay.modelling.load import load_tokenizer
 from foresay.recipe_file import with_config
 from foresay.training import masks
 from foresay.verbs import VERBS
-from foresay.verbs.opening import Opening
+from foresay.verbs.opening import Opening, filled
 from toys import LLAMA
 
 ROWS = [{"prompt": f"Say {number}.", "response": f"I say {number}, and {number} again."} for number in range(12)]
@@ -416,6 +417,12 @@ def one_object(said: Said) -> dict[str, Any]:
     assert said.out.endswith("}\n")
     content: dict[str, Any] = json.loads(said.out)
     return content
+
+
+def test_full_leaves_alone_what_was_given() -> None:
+    assert filled(CheckConfig(), max_new_tokens=128, shift=0.05) == CheckConfig(max_new_tokens=128, shift=0.05)
+    given = CheckConfig(max_new_tokens=256, shift=0.02)
+    assert filled(given, max_new_tokens=128, shift=0.05) == given
 
 
 def test_generate_prints_one_object(at: At, run: Run) -> None:

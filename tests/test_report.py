@@ -169,6 +169,14 @@ def test_a_bug_shows_in_the_verdict(folder: Path) -> None:
     assert '<td class="bug">bug</td>' in page
 
 
+def test_a_quality_that_differs_shows_in_the_verdict(folder: Path) -> None:
+    task = {"task": "t", "documents": 2, "identical": 1, "base": {"acc": 1.0}, "accelerated": {"acc": 1.0}}
+    compared = {"quality": {"tasks": [task]}, "sentence": "1 of 2 generated answers are the base's own."}
+    (folder / "eval.json").write_text(json.dumps(evaluation(row("math", 1)) | compared))
+    assert "1 of 2 generated answers" in verdict(read_run([folder]))
+    assert 'class="verdict failed"' in report([folder], "")
+
+
 def test_everything_is_there_and_nothing_breaks_out(folder: Path) -> None:
     page = report([folder], EVIL)
     seen = Seen(page)
@@ -195,6 +203,23 @@ def test_nothing_is_fetched(folder: Path) -> None:
         if name in ("src", "href", "xlink:href") and value and not value.startswith(("#", "data:"))
     ]
     assert links == []
+
+
+def test_what_nobody_named_may_be_unreadable(folder: Path, tmp_path: Path) -> None:
+    own = tmp_path / "more"
+    shutil.copytree(folder, own)
+    (own / "lines.json").write_text("{}\n{}\n")
+    assert report([own], "run") == report([folder], "run")
+
+
+@pytest.mark.parametrize(
+    "content", ['{"bugs": 0, "divergences": [], "identical": 1}', '{"results": [], "provenance": {}}']
+)
+def test_a_result_that_lacks_something_is_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "half.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"one of half\.json lacks what a report shows"):
+        report([path], "half")
 
 
 def test_ids_of_pictures_do_not_meet(folder: Path) -> None:

@@ -39,6 +39,14 @@ def test_impossible_settings_are_refused(options: list[str], capsys: pytest.Capt
     assert options[1] in capsys.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.parametrize("option", ["--dtype bfloat16", "--base other", "--sequences 3", "--layout plain"])
+def test_what_vllm_is_not_told_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", "nano", "--engine", "vllm", *option.split()]) == 2
+    name = option.split(maxsplit=1)[0].lstrip("-")
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert f"{name} was given, and --engine vllm takes host, port, api_key, masks alone" in said
+
+
 def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])

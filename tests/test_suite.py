@@ -29,8 +29,9 @@ def test_questions_are_asked_with_their_choices(tmp_path: Path) -> None:
     arc = {"question": "Why?", "choices": {"text": ["so", "no"], "label": ["1", "2"]}, "answerKey": "1"}
     mmlu = {"question": "What?", "choices": ["x", "y"], "answer": 1}
     bare = {"question": "Who?", "answer": "me"}
-    said = texts(tmp_path / "rows.jsonl", arc, mmlu, bare)
-    assert said == ["Why?\n1. so\n2. no", "What?\nA. x\nB. y", "Who?"]
+    torn = {"question": "When?", "choices": {"text": ["a"], "label": None}}
+    said = texts(tmp_path / "rows.jsonl", arc, mmlu, bare, torn)
+    assert said == ["Why?\n1. so\n2. no", "What?\nA. x\nB. y", "Who?", "When?"]
 
 
 def test_the_first_of_several_turns_is_asked(tmp_path: Path) -> None:
@@ -40,6 +41,7 @@ def test_the_first_of_several_turns_is_asked(tmp_path: Path) -> None:
 def test_prompts_are_taken_evenly(tmp_path: Path) -> None:
     rows = [{"prompt": str(number)} for number in range(10)]
     assert texts(tmp_path / "rows.jsonl", *rows, most=3) == ["0", "3", "6"]
+    assert texts(tmp_path / "rows.jsonl", *rows, most=6) == ["0", "1", "3", "5", "6", "8"]
     assert len(texts(tmp_path / "rows.jsonl", *rows, most=20)) == 10
 
 

@@ -183,6 +183,8 @@ def acceptance_of(content: dict[str, Any]) -> Acceptance:
         rows = [row for row in content["results"] if row["decoder"] == "quadratic"]
         by_row = {id(row): row["acceptance_per_position"] for row in rows}
     elif "rows" in content:
+        layout = content.get("provenance", {}).get("settings", {}).get("layout", "quadratic")
+        require(layout == "quadratic", f"the results are of {layout} decoding; give quadratic ones")
         rows = content["domains"]
         by_row = {id(row): [entry["unconditional"] for entry in row["acceptance"]] for row in rows}
     else:

@@ -16,6 +16,7 @@ from foresay.config import PluginConfig
 from foresay.errors import UnsupportedBase
 from foresay.model import MultiTokenModel
 from foresay.modelling.base import Base
+from foresay.modelling.guest import adapter_weights
 from foresay.provenance import provenance
 from foresay.served import Served
 
@@ -110,6 +111,7 @@ def _refuse_unserved(base: Base) -> None:
     adapted, sizes = base.linears().adapted, (embedding.weight.shape[0], base.vocabulary, config.vocab_size)
     reasons = {
         "is quantised, and only whole weights were exported so far": _is_quantised(model),
+        "carries a user's own LoRA, which a served copy cannot hold": bool(adapter_weights(model)),
         "keeps its linears transposed (Conv1D), which vLLM's LoRA does not take": any(
             isinstance(linear, Conv1D) for linear in adapted.values()
         ),

@@ -59,7 +59,7 @@ class Benchmark:
         records = [_asked(record) for record in self.source.records()]
         if not records:
             raise DataError(f"{self.source.name} has no rows; give a benchmark with a prompt a row")
-        some = records[:: max(len(records) // most, 1)][:most] if most else records
+        some = [records[i * len(records) // most] for i in range(most)] if 0 < most < len(records) else records
         return [replace(prompt_of(record, tokenizer, self.domain), benchmark=self.name) for record in some]
 
 
@@ -83,5 +83,5 @@ def _asked(record: Record) -> Record:
 def _choices(choices: Any) -> list[tuple[str, str]]:
     """Labels and texts, as ARC (`text` and `label`) and MMLU (a list) write them."""
     if isinstance(choices, dict):
-        return list(zip(choices.get("label", ()), choices.get("text", ())))
+        return list(zip(choices.get("label") or (), choices.get("text") or ()))
     return list(zip("ABCDEFGHIJ", choices)) if isinstance(choices, list) else []

@@ -129,6 +129,7 @@ def served_copy(model: str, plugin: PluginConfig | None = None) -> Path:
         return Path(model)
     adapter, plugin = adapter_folder(model), plugin or PluginConfig()
     base = artefact.read_settings(adapter).base
+    require(base != artefact.HERE, f"{adapter} has heads, and vLLM's plugin runs masks; serve it without --engine")
     folder = cache_folder() / "vllm" / _fingerprint(adapter, [base, repr(plugin)])
     if not served.is_served(folder):
         opened = MultiTokenModel.from_pretrained(adapter, base, dtype=own_dtype(base))

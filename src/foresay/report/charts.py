@@ -58,20 +58,22 @@ Drawn = tuple[str, str, list[Line], tuple[str, str]]
 
 
 def _tokens_per_step(run: Run) -> Drawn:
-    lines = []
+    lines, layouts = [], set[str]()
     for content in run.of("evaluation"):
+        layouts.add(content.get("provenance", {}).get("settings", {}).get("layout", "quadratic"))
         for domain, rows in _by(content["domains"], "domain"):
             rates = [row["whole"] for row in rows]
             band = tuple((rate["low"], rate["high"]) for rate in rates)
             masks = tuple(row["masks"] for row in rows)
             lines.append(Line(domain, masks, tuple(rate["value"] for rate in rates), band))
+    note = f"Decoded {' and '.join(sorted(layouts))}; bands are bootstrap intervals over prompts (95 %)."
     if not lines:
+        note = "Decoded quadratic."
         for content in run.of("bench"):
             drafted = [row for row in content["results"] if row["decoder"] == "quadratic"]
             for domain, rows in _by(drafted, "domain"):
                 figures = {row["masks"]: row["tokens_per_step"] for row in rows}
                 lines.append(Line(domain, tuple(figures), tuple(figures.values())))
-    note = "Quadratic decoding; bands are bootstrap intervals over prompts (95 %)."
     return "Tokens per step by domain", note, lines, ("masks a block", "tokens per step")
 
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 from markupsafe import Markup
 
 from foresay.benchmark import Bench
+from foresay.errors import DataError
 from foresay.report.charts import charts
 from foresay.report.run import Run, read_run
 from foresay.stand import LOOKUP, TRANSFORMERS
@@ -30,6 +31,16 @@ class Best:
 def report(places: list[Path], title: str) -> str:
     """The page for these files and folders. Raises DataError, ConfigError."""
     run = read_run(places)
+    try:
+        return _drawn(run, title)
+    except (KeyError, IndexError, TypeError, UndefinedError) as error:
+        names = ", ".join(file.name for file in run.files)
+        raise DataError(
+            f"one of {names} lacks what a report shows ({type(error).__name__}: {error}); make it anew"
+        ) from error
+
+
+def _drawn(run: Run, title: str) -> str:
     files = {file.name: file.content for file in run.files}
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -41,7 +52,7 @@ def report(places: list[Path], title: str) -> str:
     return environment.get_template(TEMPLATE).render(
         title=title,
         verdict=verdict(run),
-        failed=any(not _passed(content) for content in run.of("certificate")),
+        failed=not all(map(_passed, run.of("certificate"))) or any(map(_differs, run.of("evaluation"))),
         run=run,
         charts=[(chart, Markup(chart.svg)) for chart in charts(run)],
         steps=STEPS,
@@ -57,6 +68,7 @@ def for_script(content: Any) -> str:
 def verdict(run: Run) -> str:
     """What the run shows, in a sentence."""
     parts = [content["sentence"].rstrip(".") for content in run.of("certificate")]
+    parts += [content["sentence"].rstrip(".") for content in run.of("evaluation") if _differs(content)]
     parts += [part for content in run.of("evaluation") for part in _rates(content)]
     found = [best for bench in run.benches for best in fastest(bench)]
     if found:
@@ -97,3 +109,9 @@ def _rates(content: dict[str, Any]) -> list[str]:
 def _passed(certificate: dict[str, Any]) -> bool:
     """Old certificates say only how many bugs there are."""
     return bool(certificate.get("passed", not certificate["bugs"]))
+
+
+def _differs(evaluation: dict[str, Any]) -> bool:
+    """Quality was compared, and an answer or a score is not the base's."""
+    tasks = (evaluation.get("quality") or {}).get("tasks", ())
+    return any(task["base"] != task["accelerated"] or task["identical"] < task["documents"] for task in tasks)

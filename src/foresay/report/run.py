@@ -86,7 +86,7 @@ def _files(place: Path) -> Iterator[File]:
     """A folder may hold other JSON too; a file that is named must be one of ours."""
     paths = sorted(place.rglob("*.json")) if place.is_dir() else [place]
     for path in paths:
-        content = _content(path)
+        content = _content(path, named=path == place)
         kind = next(
             (name for name, keys in KINDS.items() if isinstance(content, dict) and keys <= content.keys()), None
         )
@@ -98,10 +98,13 @@ def _files(place: Path) -> Iterator[File]:
             )
 
 
-def _content(path: Path) -> Any:
+def _content(path: Path, named: bool) -> Any:
+    """What a file holds; None where it cannot be read and nobody asked for it."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        if not named:
+            return None
         raise DataError(f"{path} cannot be read as JSON ({error}); mend or remove it") from error
 
 

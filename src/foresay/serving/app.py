@@ -3,7 +3,7 @@
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Annotated, Any, TypeVar
@@ -50,9 +50,25 @@ class ApiError(Exception):
         return JSONResponse(self.json(), self.status, headers)
 
 
-TIMEOUT = ApiError(408, "the answer took longer than this server allows; ask for fewer tokens", code="timeout")
-STOPPING = ApiError(503, "the server is being stopped; ask again later", code="stopping")
-FAILED = ApiError(500, "a step failed; the server's log says why", code="internal_error")
+# Made anew each time: an exception that is shared keeps the frames, and so the request, of every raise.
+def timed_out() -> ApiError:
+    """The time of an answer is over."""
+    return ApiError(408, "the answer took longer than this server allows; ask for fewer tokens", code="timeout")
+
+
+def stopping() -> ApiError:
+    """No answer is written any more."""
+    return ApiError(503, "the server is being stopped; ask again later", code="stopping")
+
+
+def failed() -> ApiError:
+    """A step failed."""
+    return ApiError(500, "a step failed; the server's log says why", code="internal_error")
+
+
+def dead() -> ApiError:
+    """The thread that answers is gone."""
+    return ApiError(503, "the thread that answers has ended; the server must be restarted", code="internal_error")
 
 
 class EventStream(StreamingResponse):
@@ -96,8 +112,7 @@ class Api:
 
     async def health(self) -> dict[str, str]:
         """Whether requests are taken."""
-        if self.stopping or not self.service.worker.is_alive():
-            raise STOPPING
+        self._check_running()
         return {"status": "ok"}
 
     async def metrics(self) -> Response:
@@ -107,6 +122,13 @@ class Api:
     async def page(self) -> HTMLResponse:
         """A chat."""
         return HTMLResponse(resources.files("foresay.serving").joinpath("page.html").read_text(encoding="utf-8"))
+
+    def _check_running(self) -> None:
+        """Raise ApiError where no answer would come."""
+        if self.stopping:
+            raise stopping()
+        if not self.service.worker.is_alive():
+            raise dead()
 
     def _card(self) -> dict[str, Any]:
         longest = self.service.engine.longest
@@ -122,8 +144,7 @@ class Api:
 
     async def _answer(self, asked: ChatRequest | CompletionRequest, request: Request, kind: type[Reply]) -> Response:
         self._known(asked.model)
-        if self.stopping:
-            raise STOPPING
+        self._check_running()
         prompts = await asyncio.to_thread(self.service.prompts, asked)
         listener = self.service.ask(asked, prompts)
         talk = Talk(
@@ -159,9 +180,9 @@ class Talk:
             async with asyncio.timeout_at(self.deadline):
                 event = await self.listener.next()
         except TimeoutError:
-            raise TIMEOUT from None
+            raise timed_out() from None
         if event.ended in ("abort", "error"):
-            raise STOPPING if event.ended == "abort" else FAILED
+            raise stopping() if event.ended == "abort" else failed()
         self.usage.add(event)
         return event
 
@@ -232,7 +253,7 @@ def build(service: Service, config: ServeConfig) -> FastAPI:
     app.exception_handler(ForesayError)(_foresay_error)
     app.exception_handler(RequestValidationError)(_validation_error)
     app.exception_handler(HTTPException)(_http_error)
-    app.exception_handler(Exception)(lambda _, error: FAILED.response())
+    app.exception_handler(Exception)(lambda _, error: failed().response())
     return app
 
 
@@ -285,11 +306,19 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
     return response
 
 
+def _nearest(errors: Sequence[Any]) -> Any:
+    """The deepest error of the first parameter that is wrong."""
+    own = [error for error in errors if error["loc"][:2] == errors[0]["loc"][:2]]
+    return max(own, key=lambda error: len(error["loc"]))
+
+
 def _validation_error(request: Request, error: Exception) -> JSONResponse:
-    """The first thing that is wrong, by its name."""
+    """What is wrong, by its name: of the kinds that a value could have been, that of which it came nearest."""
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"][1:])
+    first = _nearest(error.errors())
+    # Between the names stand the kinds that were tried (`constrained-str`, `list[...]`), which no client knows.
+    names = [part for part in map(str, first["loc"][1:]) if part != "str" and not {"-", "["} & set(part)]
+    place = ".".join(names)
     if first["type"] == "json_invalid":
         return ApiError(400, f"the body is not JSON: {first['ctx']['error']}").response()
     if first["type"] == "extra_forbidden":
@@ -297,4 +326,4 @@ def _validation_error(request: Request, error: Exception) -> JSONResponse:
     else:
         message = first["msg"].removeprefix("Value error, ")
         message = f"{place}: {message}" if place else message
-    return ApiError(400, message, place or None).response()
+    return ApiError(400, message, names[0] if names else None).response()

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from foresay.config import DecodeConfig, QueueConfig
 from foresay.decoding.calibrate import Watch, unwatched
 from foresay.decoding.engine import Engine, Request
+from foresay.decoding.generate import check_prompts
 from foresay.errors import PromptError
 from foresay.model import MultiTokenModel
 from foresay.serving.metrics import Metrics
@@ -59,7 +60,12 @@ class Service:
     def ask(self, asked: Generation, prompts: Sequence[Sequence[int]]) -> Listener:
         """Line up `asked.n` answers to each prompt. Raises PromptError, BusyError."""
         engine = self.plain if asked.layout == "plain" else self.engine
-        wanted = [tuple(prompt) for prompt in prompts for _ in range(asked.n)]
+        # Before anything is copied or repeated: what is refused may be long.
+        count, places = len(prompts) * asked.n, engine.queue.waiting + engine.queue.sequences
+        if count > places:
+            raise PromptError(f"{count} answers were asked for and there is room for {places}; ask for fewer")
+        check_prompts(engine.model, prompts, engine.config)
+        wanted = [prompt for prompt in map(tuple, prompts) for _ in range(asked.n)]
         requests = [
             Request(prompt, asked.limit or self._room(engine, prompt), sample, asked.penalties)
             for prompt, sample in zip(wanted, asked.samples(len(wanted)))

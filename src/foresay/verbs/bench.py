@@ -1,6 +1,6 @@
 """`foresay bench` and `foresay calibrate`: what it costs and gains here."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from foresay.benchmark import Bench, bench
@@ -13,7 +13,7 @@ from foresay.plot import draw_costs, draw_speedups, require_matplotlib
 from foresay.provenance import provenance
 from foresay.stand import BenchConfig
 from foresay.terminal import ERR, OUT, print_json, print_table
-from foresay.verbs.opening import Chosen, Model, Opening
+from foresay.verbs.opening import Chosen, Model, Opening, filled
 from foresay.view.bars import bench_watching, calibration_watch, progress_bar
 from foresay.view.tables import bench_view, curve_table
 
@@ -49,7 +49,7 @@ class BenchCommand:
         if self.plot is not None:
             require_matplotlib()
         model = self.opening.open(self.model)
-        config = replace(self.bench, max_new_tokens=128) if self.full else self.bench
+        config = filled(self.bench, max_new_tokens=128) if self.full else self.bench
         prompts = self.chosen.load(model, 40 if self.full else max(FEW, *config.batch_sizes), "test")
         with progress_bar(ERR) as bar:
             measured = bench(model, prompts, config, bench_watching(bar))

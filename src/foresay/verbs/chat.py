@@ -55,6 +55,8 @@ class ChatCommand:
             chat.reset()
         elif text == "/stats":
             ERR.print(tally_line(chat.count()))
+        elif not text.isascii() and text != text.encode(errors="ignore").decode():
+            ERR.print("this line is not UTF-8; write it in a terminal that sends UTF-8")
         elif text.startswith("/"):
             ERR.print(f"there is no {text.split(maxsplit=1)[0]}: {HELP}")
         elif text:

@@ -1,7 +1,7 @@
 """`foresay check`: is it lossless?"""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from foresay.prompts import Prompt
 from foresay.terminal import ERR, OUT, print_json, print_table
 from foresay.trial import SamplingReport
 from foresay.untouched import Untouched, check_untouched, witness
-from foresay.verbs.opening import Chosen, Model, Opening
+from foresay.verbs.opening import Chosen, Model, Opening, filled
 from foresay.view.bars import progress_bar
 from foresay.view.tables import count_table, divergence_table
 from foresay.whole_file import check_place, write_json
@@ -32,6 +32,14 @@ class Proof:
         """A bug, a bias, or a base that is not itself any more."""
         return bool(self.greedy.bugs or not self.untouched.holds or (self.sampling and self.sampling.biased))
 
+    @property
+    def sentence(self) -> str:
+        """The verdict as a person would say it: every part of it where one fails, for greedy alone may be well."""
+        if not self.fails:
+            return self.greedy.sentence
+        parts = [self.greedy.sentence, self.untouched.sentence]
+        return " ".join(["NOT lossless.", *parts, *([self.sampling.sentence] if self.sampling else [])])
+
     def content(self) -> dict[str, Any]:
         """For JSON."""
         own = {"holds": self.untouched.holds, "sentence": self.untouched.sentence}
@@ -41,7 +49,7 @@ class Proof:
             sampling = asdict(self.sampling) | said
         return asdict(self.greedy) | {
             "passed": not self.fails,
-            "sentence": self.greedy.sentence,
+            "sentence": self.sentence,
             "surety": self.greedy.surety,
             "untouched": asdict(self.untouched) | own,
             "sampling": sampling,
@@ -87,16 +95,17 @@ class CheckCommand:
             check_place(self.out)
         before = witness(self.opening.bare(self.model))
         model = self.opening.open(self.model)
-        config = replace(self.check, max_new_tokens=128, shift=0.05) if self.full else self.check
+        config = filled(self.check, max_new_tokens=128, shift=0.05) if self.full else self.check
         prompts = self.chosen.load(model, 50 if self.full else 8, "all")
         greedy, sampling = self._compare(model, prompts, config)
         proof = Proof(greedy, check_untouched(before, model.core), sampling)
-        if self.out is not None:
-            write_json(self.out, proof.content())
         if self.json:
             print_json(proof.content())
         else:
             _tell(proof)
+        # Last, so that a disk that is full loses nothing.
+        if self.out is not None:
+            write_json(self.out, proof.content())
         return 1 if proof.fails else 0
 
     def _compare(

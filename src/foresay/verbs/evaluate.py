@@ -55,12 +55,13 @@ class EvalCommand:
         quality = self._compare(model) if self.harness.tasks else None
         found = replace(self._evaluate(model) if self.acceptance else Evaluation(), quality=quality)
         content = asdict(found) | {"sentence": None if quality is None else quality.sentence}
-        if self.out is not None:
-            write_json(self.out, content)
         if self.json:
             print_json(content)
         else:
             _tell(found)
+        # Last, so that a disk that is full loses nothing.
+        if self.out is not None:
+            write_json(self.out, content)
         return 1 if quality is not None and _differs(quality) else 0
 
     def _evaluate(self, model: MultiTokenModel) -> Evaluation:

@@ -51,6 +51,7 @@ class ExportCommand:
             ERR.print(f"Wrote {self.out}. In PEFT it acts on every row and spoils the text: not for generating.")
             return 0
         base = self.base or artefact.read_settings(adapter).base
+        require(base != artefact.HERE, f"{self.model} has heads, and the plugin for vLLM runs masks; give an adapter")
         dtype = own_dtype(base) if self.dtype == "own" else self.dtype
         model = MultiTokenModel.from_pretrained(adapter, base, dtype=dtype)
         export_vllm(model, adapter, self.out, self.plugin, self.overwrite)

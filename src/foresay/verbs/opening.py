@@ -1,14 +1,15 @@
 """Options that several verbs share: which model is opened, and which prompts are decoded."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import torch
 import tyro
 from transformers import PreTrainedModel
 
 from foresay.artefact import HERE, read_settings
+from foresay.check import CheckConfig
 from foresay.config import (
     DType,
     LoadConfig,
@@ -18,8 +19,10 @@ from foresay.config import (
 from foresay.model import MultiTokenModel, as_trained, open_base
 from foresay.modelling.load import adapter_folder
 from foresay.prompts import Prompt, Split, embedded_prompts, file_prompts
+from foresay.stand import BenchConfig
 from foresay.suite import benchmarks_of
 
+C = TypeVar("C", BenchConfig, CheckConfig)
 Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 
 
@@ -53,6 +56,12 @@ class Opening:
         require(self.threads >= 0, f"threads is {self.threads}; give 1 or more, or 0 to leave it to torch")
         if self.threads:
             torch.set_num_threads(self.threads)
+
+
+def filled(config: C, **values: Any) -> C:
+    """`config` with `values` where it still has its defaults: a flag that was given stands."""
+    plain = type(config)()
+    return replace(config, **{name: v for name, v in values.items() if getattr(config, name) == getattr(plain, name)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

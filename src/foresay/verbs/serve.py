@@ -1,11 +1,14 @@
 """`foresay serve`: a model behind OpenAI's interface, and a page to chat with it."""
 
-from dataclasses import dataclass, field
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from foresay.config import DecodeConfig, PluginConfig, QueueConfig, ServeConfig
+from foresay.config import DecodeConfig, PluginConfig, QueueConfig, ServeConfig, require
 from foresay.errors import ConfigError
 from foresay.terminal import ERR
 from foresay.verbs.opening import Model, Opening
@@ -15,6 +18,8 @@ from foresay.vllm_serving import VllmServeConfig, start
 EXTRA = ("fastapi", "uvicorn", "prometheus_client")
 READY_SECONDS = 600.0
 """How long vLLM may take to load and compile."""
+TAKEN = ("host", "port", "api_key", "masks")
+"""What vLLM's server is told of our flags."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -46,11 +51,26 @@ class ServeCommand:
         return self._serve_on_vllm() if self.engine == "vllm" else self._serve()
 
     def _serve_on_vllm(self) -> int:
+        self._refuse_what_vllm_does_not_take()
         config = VllmServeConfig(host=self.serve.host, port=self.serve.port, api_key=self.serve.key)
-        with start(self.model, config, PluginConfig(masks=self.decode.masks)) as server:
+        with (
+            _interrupted_by_sigterm(),
+            start(self.model, config, PluginConfig(masks=self.decode.masks)) as server,
+        ):
             server.wait_until_ready(READY_SECONDS)
             ERR.print(f"serving {self.model} at {server.url}")
             return server.wait()
+
+    def _refuse_what_vllm_does_not_take(self) -> None:
+        plain = ServeCommand(model=self.model)
+        for name in ("decode", "queue", "serve", "opening"):
+            before, now = (asdict(getattr(command, name)) for command in (plain, self))
+            for flag in now:
+                require(
+                    flag in TAKEN or now[flag] == before[flag],
+                    f"{flag} was given, and --engine vllm takes {', '.join(TAKEN)} alone; leave it out, or export the "
+                    "model and start vLLM with its own flags",
+                )
 
     def _serve(self) -> int:
         missing = [name for name in EXTRA if find_spec(name) is None]
@@ -68,3 +88,18 @@ class ServeCommand:
                 service = Service(model, name, self.decode, self.queue, calibration_watch(bar))
             serve(service, self.serve, listening, lambda address: ERR.print(f"serving {name} at {address}"))
         return 0
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM is as Ctrl-C in here, so that what was started is ended too; another one does not break that off."""
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
