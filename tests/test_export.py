@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from peft import PeftModel
@@ -106,7 +107,10 @@ def test_what_vllm_cannot_take_is_refused_and_nothing_is_written(tmp_path: Path)
     wide = MaskModel.from_base(LLAMA.model(), MTPConfig(num_masks=1, rank=600))
     strange = with_adapter(LLAMA.model(), masks=1)
     strange.model.set_input_embeddings(type("Strange", (nn.Embedding,), {})(96, 32))
+    lora = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    carrying = peft.get_peft_model(LLAMA.model(), lora).get_base_model()
     cases = {
+        "carries a user's own LoRA": with_adapter(carrying, masks=1),
         "transposed": with_adapter(GPT2.model(), masks=1),
         "is quantised": with_adapter(quantised, masks=1),
         "rank 600 and vLLM's LoRA takes at most 512": wide,

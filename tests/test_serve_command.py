@@ -47,6 +47,24 @@ def test_what_vllm_is_not_told_is_refused(option: str, capsys: pytest.CaptureFix
     assert f"{name} was given, and --engine vllm takes host, port, api_key, masks alone" in said
 
 
+def test_sigterm_is_an_interrupt_where_something_must_be_ended() -> None:
+    before, ended = signal.getsignal(signal.SIGTERM), []
+
+    def work() -> None:
+        with serve._interrupted_by_sigterm():
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                # A second one does not break off what ends the first.
+                signal.raise_signal(signal.SIGTERM)
+                ended.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert ended
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])

@@ -24,6 +24,7 @@ from foresay.inside import chooser_of
 from foresay.model import MultiTokenModel
 from foresay.modelling.model import MaskModel
 from foresay.prompts import embedded_prompts, encode
+from foresay.serving import app
 from foresay.vllm_serving import VllmServeConfig
 from served import DECODE, Served, eventually, served
 
@@ -333,6 +334,19 @@ def test_time_is_limited(model: MultiTokenModel) -> None:
         assert error["code"] == "timeout"
         with pytest.raises(openai.APIError, match="took longer"):
             list(server.client.chat.completions.create(**body, stream=True))
+        assert server.idle()
+
+
+def test_errors_are_made_anew_for_each_request() -> None:
+    """A shared one would keep the frames, and so the request, of every raise."""
+    for make in (app.timed_out, app.stopping, app.failed, app.dead):
+        assert make() is not make()
+
+
+def test_what_is_too_much_is_refused_before_it_is_repeated(model: MultiTokenModel) -> None:
+    with served(model) as server:
+        error = refused(server, 400, {**ASKED, "n": 128})
+        assert "128 answers were asked for" in error["message"]
         assert server.idle()
 
 
