@@ -1,5 +1,6 @@
 """The documents say what the code does."""
 
+import json
 import re
 import runpy
 import shlex
@@ -37,7 +38,8 @@ def test_commands_named_in_the_docs_exist(page: Path) -> None:
 
 def test_result_files_of_any_age_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     table = runpy.run_path(str(ROOT / "benchmarks" / "table.py"))["main"]
-    files = [file for file in (ROOT / "benchmarks" / "results").glob("*.json") if '"decoder"' in file.read_text()]
+    kept = {file: file.read_text() for file in (ROOT / "benchmarks" / "results").glob("*.json")}
+    files = [file for file, text in kept.items() if '"decoder"' in text and "results" in json.loads(text)]
     for file in files:
         table(file)
         assert "| plain | 1.00 |" in capsys.readouterr().out
