@@ -80,3 +80,11 @@ def test_names_are_told_from_words_that_begin_sentences(recipes: tuple[ModuleTyp
     _, induction = recipes
     texts = ["The dog saw Lily. Then, the dog and Lily ran."] * 20
     assert induction.names_in(texts) == {"Lily"}
+
+
+def test_what_is_left_out_of_a_grid_is_said(recipes: tuple[ModuleType, ModuleType]) -> None:
+    grid = sys.modules[recipes[0].summary.__module__]
+    assert grid.missing({"cells": (12, 12), "steps": (2000, 1500)}) == ""
+    assert grid.missing({"cells": (6, 12), "steps": (300, 1500)}) == "PARTIAL: 6 of 12 cells, 300 of 1500 steps"
+    cell = {"size": "1M", "heads": 1, "values": {"right": {"1": 0.5}}}
+    assert grid.summary([cell], {"cells": (1, 2)})["partial"] == "PARTIAL: 1 of 2 cells"

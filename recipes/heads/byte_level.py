@@ -18,6 +18,8 @@ from foresay.decoding.generate import generate
 from foresay.model import MultiTokenModel
 from foresay.prompts import by_domain, embedded_prompts
 
+SIZES, HEADS, SEEDS, STEPS = ("1M-deep", "3M-deep"), (1, 4, 8), (0, 1), 1000
+"""The whole grid."""
 MOST = 128
 """Bytes that are generated for a prompt."""
 
@@ -42,10 +44,10 @@ def main(
     data: Path,
     out: Path,
     *,
-    sizes: Sequence[str] = ("1M-deep", "3M-deep"),
-    heads: Sequence[int] = (1, 4, 8),
-    seeds: Sequence[int] = (0, 1),
-    steps: int = 1000,
+    sizes: Sequence[str] = SIZES,
+    heads: Sequence[int] = HEADS,
+    seeds: Sequence[int] = SEEDS,
+    steps: int = STEPS,
     prompts: int = 8,
 ) -> None:
     """Run what is missing, print JSON, draw `bytes.png`.
@@ -71,7 +73,9 @@ def main(
         measuring=f"{prompts} prompts",
     )
     asked = [(experiment, cell) for cell in cells(sizes, heads, seeds)]
-    said = summary(run_all(asked), len(asked), steps=steps)
+    found = run_all(asked)
+    whole = {"cells": (len(found), len(cells(SIZES, HEADS, SEEDS))), "steps": (steps, STEPS)}
+    said = summary(found, whole, steps=steps)
     plot(said, out / "bytes.png", "Byte-level models", "heads used", "bytes per forward")
     print(json.dumps(said, indent=1))
 

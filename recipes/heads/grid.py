@@ -134,8 +134,14 @@ def told(reading: Reading) -> None:
         )
 
 
-def summary(found: Sequence[dict[str, Any]], asked: int, **settings: Any) -> dict[str, Any]:
-    """Every cell, and medians over seeds with their range, ready for JSON; a partial grid says so."""
+def missing(whole: Mapping[str, tuple[int, int]]) -> str:
+    """What of the whole recipe was left out, from what was run and what it has by default, by name."""
+    short = [f"{run} of {default} {name}" for name, (run, default) in whole.items() if run < default]
+    return f"PARTIAL: {', '.join(short)}" if short else ""
+
+
+def summary(found: Sequence[dict[str, Any]], whole: Mapping[str, tuple[int, int]], **settings: Any) -> dict[str, Any]:
+    """Every cell, and medians over seeds with their range, ready for JSON; a partial grid says so (`missing`)."""
     lines: dict[str, dict[str, list[float]]] = {}
     for cell in found:
         for line, places in cell["values"].items():
@@ -146,9 +152,8 @@ def summary(found: Sequence[dict[str, Any]], asked: int, **settings: Any) -> dic
         line: {place: [statistics.median(v), min(v), max(v)] for place, v in places.items()}
         for line, places in lines.items()
     }
-    partial = "" if len(found) == asked else f"PARTIAL: {len(found)} of {asked} cells"
     return {
-        "partial": partial,
+        "partial": missing(whole),
         "median_least_most": medians,
         "cells": list(found),
         "provenance": provenance(**settings),
@@ -165,6 +170,7 @@ def plot(said: Mapping[str, Any], path: Path, title: str, x: str, y: str) -> Non
         axes.plot(list(values), middle, linestyle="--" if "1M" in line else "-", **style)
         axes.fill_between(list(values), least, most, color=style["color"], alpha=0.15)
     axes.set(title=f"{title}\n{said['partial']}".strip(), xlabel=x, ylabel=y)
+    axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)

@@ -21,6 +21,8 @@ from foresay.whole_file import write_whole
 
 FIELD, DEGREE, MOST = 7, 5, 5
 """F_7, X^5 = 0, most operations in training."""
+SIZES, HEADS, SEEDS, STEPS = ("1M-deep", "3M-deep"), (1, 2, 4), (0, 1), 1500
+"""The whole grid."""
 Polynomial = tuple[int, ...]
 
 
@@ -93,10 +95,10 @@ def accuracy(model: MultiTokenModel, most: int, count: int) -> Values:
 def main(
     out: Path,
     *,
-    sizes: Sequence[str] = ("1M-deep", "3M-deep"),
-    heads: Sequence[int] = (1, 2, 4),
-    seeds: Sequence[int] = (0, 1),
-    steps: int = 1500,
+    sizes: Sequence[str] = SIZES,
+    heads: Sequence[int] = HEADS,
+    seeds: Sequence[int] = SEEDS,
+    steps: int = STEPS,
     expressions: int = 300_000,
     test: int = 200,
 ) -> None:
@@ -120,7 +122,9 @@ def main(
         data, out, "bytes", train, lambda model: accuracy(model, MOST + 3, test), measuring=f"{test} expressions"
     )
     asked = [(experiment, cell) for cell in cells(sizes, heads, seeds)]
-    said = summary(run_all(asked), len(asked), steps=steps, expressions=expressions)
+    found = run_all(asked)
+    whole = {"cells": (len(found), len(cells(SIZES, HEADS, SEEDS))), "steps": (steps, STEPS)}
+    said = summary(found, whole, steps=steps, expressions=expressions)
     plot(said, out / "polynomials.png", "Polynomial arithmetic: 1 to 5 in training", "operations", "share right")
     print(json.dumps(said, indent=1))
 
