@@ -46,6 +46,7 @@ READ = {"attention_mask", "position_ids", "cache_position"}
 """Tensors of transformers' own preparation that a Bridge reads, or makes anew."""
 WITHHELD = {
     "assistant_model": "the base drafts for itself",
+    "cache": "foresay keeps its own cache",
     "custom_generate": "it is what this method passes",
     "past_key_values": "foresay keeps its own cache",
     "synced_gpus": "steps do not keep time with other processes",
@@ -106,7 +107,8 @@ class Bridge:
         self, model: PreTrainedModel, config: GenerationConfig, prepared: Mapping[str, Any], sequences: int
     ) -> None:
         """Raise PromptError for the first thing asked for that cannot be had."""
-        mode, cache = config.get_generation_mode(), prepared.get("past_key_values")
+        # transformers 5.24 renamed past_key_values to cache.
+        mode, cache = config.get_generation_mode(), prepared.get("cache", prepared.get("past_key_values"))
         inside = [name for name in INSIDE if config.return_dict_in_generate and getattr(config, name)]
         tensors = [name for name, value in prepared.items() if isinstance(value, Tensor) and name not in READ]
         filled = cache is not None and (cache.get_seq_length() > 0 or getattr(cache, "_is_user_defined", False))
@@ -121,7 +123,7 @@ class Bridge:
             f"cache_implementation is {config.cache_implementation!r} and foresay keeps its own cache; leave it out": (
                 config.cache_implementation not in (None, "dynamic")
             ),
-            "past_key_values were given and foresay keeps its own cache; give the whole prompt as input_ids": filled,
+            "a cache was given (past_key_values), and foresay keeps its own; give the whole prompt as input_ids": filled,
             f"{', '.join(tensors)} cannot be continued, because prompts are token ids alone; give input_ids": tensors,
             f"a streamer shows one sequence and there are {sequences}; give one prompt, or leave the streamer out": (
                 self.streamer is not None and sequences > 1

@@ -60,6 +60,8 @@ class Base:
         self.layers = len(_decoder_layers(model))
         self.windows = _windows(self.config)
         self.context = int(self.config.max_position_embeddings)
+        # transformers 5.24 renamed the argument; code that came with a checkpoint keeps the former name.
+        self._cache_argument = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
         self._states: Tensor | None = None
         # Some heads call the decoder past the module that holds it (OPT): the decoder is what always runs.
         model.get_decoder().register_forward_hook(self._read_states)
@@ -170,7 +172,7 @@ class Base:
             inputs_embeds=embeds,
             attention_mask=masks,
             position_ids=positions,
-            past_key_values=cache,
+            cache=cache,
             logits_to_keep=keep,
         )
 
@@ -183,15 +185,15 @@ class Base:
                 inputs_embeds=embeds,
                 attention_mask=self._by_layer_type(call.reach),
                 position_ids=call.positions(),
-                past_key_values=cache,
+                cache=cache,
                 logits_to_keep=call.anchors.new_zeros(1),
                 kept=cache,
             ).states
         finally:
             self.model.set_attn_implementation(own)
 
-    def _run(self, **inputs: Any) -> Rows:
-        output = self.model(**inputs, use_cache=True)
+    def _run(self, cache: Cache, **inputs: Any) -> Rows:
+        output = self.model(**inputs, **{self._cache_argument: cache}, use_cache=True)
         states, self._states = self._states, None
         assert states is not None, "the trunk ran, so its hook did"
         return Rows(output.logits, states)
