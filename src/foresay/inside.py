@@ -123,7 +123,7 @@ class Bridge:
             f"cache_implementation is {config.cache_implementation!r} and foresay keeps its own cache; leave it out": (
                 config.cache_implementation not in (None, "dynamic")
             ),
-            "a cache was given (past_key_values), and foresay keeps its own; give the whole prompt as input_ids": filled,
+            "a cache was given (past_key_values), and foresay keeps its own; give the whole prompt instead": filled,
             f"{', '.join(tensors)} cannot be continued, because prompts are token ids alone; give input_ids": tensors,
             f"a streamer shows one sequence and there are {sequences}; give one prompt, or leave the streamer out": (
                 self.streamer is not None and sequences > 1
