@@ -326,6 +326,11 @@ EARLY: dict[str, tuple[Arguments, str]] = {
     "train: prompt past the context": (lambda at: at.train("--prompts", at.file(LONG)), "the base's context is 1024"),
     "train: folder below a file": (lambda at: at.train(out=at.file("a") / "out"), r"input\.jsonl.*; give"),
     "train: no masks": (lambda at: at.train("--num-masks", "0"), "num_masks is 0; a block needs at least 1 mask"),
+    "train: heads of masks": (
+        lambda at: at.train("--heads", "4"),
+        "heads is 4 and the family is masks",
+    ),
+    "train: masks of heads": (lambda at: at.train("--family", "heads", "--num-masks", "3"), "num_masks is 3 and the "),
     "train: negative decay": (lambda at: at.train("--weight-decay", "-1"), "weight_decay is -1"),
     "train: torn weights": (lambda at: at.train(base=torn(at)), "torn"),
     "train: no weights": (lambda at: at.train(base=torn(at, whole=False)), "torn (?!.*no such folder)"),

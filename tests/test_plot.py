@@ -50,10 +50,10 @@ def test_the_heat_map_shows_every_speed_up(panels: list[Any], tmp_path: Path) ->
     for panel in panels:
         assert [(text.get_position(), text.get_text()) for text in panel.texts] == [
             ((0, 0), "1.23"),
-            ((1, 0), "0.01"),
+            ((0, 1), "0.01"),
             ((1, 1), "45.67"),
         ]
-        assert [label.get_text() for label in panel.get_yticklabels()] == ["1", "4"]
+        assert [label.get_text() for label in panels[-1].get_xticklabels()] == ["1", "4"]
 
 
 def test_the_cost_curve_shows_every_measurement(panels: list[Any], tmp_path: Path) -> None:

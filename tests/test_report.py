@@ -106,6 +106,16 @@ def costs() -> dict[str, Any]:
     return {"curves": [{"batch_size": 1, "context_tokens": 128, "entries": entries}]}
 
 
+def study(holds: bool = True) -> dict[str, Any]:
+    place = {"median": 1.75, "least": 1.5, "most": 2.25, "seeds": 2}
+    shown = [
+        [{"name": "loss", "title": EVIL, "x": "step", "y": "nats", "digits": 3}, {"gated": {"0": place, "20": place}}],
+        [{"name": "rate", "title": "Rates", "x": "domain", "y": "tokens", "digits": 2}, {EVIL: {"math": place}}],
+    ]
+    verdict = {"sentence": "gated: constant to the bit.", "holds": holds}
+    return {"study": "gate", "asked": 4, "missing": ["standard (seed 1)"], "figures": shown, "verdict": verdict}
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A run with a file of each kind, and one that is none."""
@@ -174,6 +184,19 @@ def test_a_quality_that_differs_shows_in_the_verdict(folder: Path) -> None:
     compared = {"quality": {"tasks": [task]}, "sentence": "1 of 2 generated answers are the base's own."}
     (folder / "eval.json").write_text(json.dumps(evaluation(row("math", 1)) | compared))
     assert "1 of 2 generated answers" in verdict(read_run([folder]))
+    assert 'class="verdict failed"' in report([folder], "")
+
+
+def test_a_study_shows_its_figures_its_verdict_and_what_is_missing(folder: Path) -> None:
+    (folder / "study.json").write_text(json.dumps(study()))
+    page = report([folder], "")
+    assert page.count("<svg") == 6
+    assert "gated: constant to the bit" in verdict(read_run([folder]))
+    assert "PARTIAL, missing: standard (seed 1)." in page
+    assert "<td>20</td><td>1.750 (1.500 to 2.250)</td>" in page
+    assert EVIL not in page
+    assert 'class="verdict"' in page
+    (folder / "study.json").write_text(json.dumps(study(holds=False)))
     assert 'class="verdict failed"' in report([folder], "")
 
 

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ class Line:
     """One line of a chart."""
 
     name: str
-    x: tuple[float, ...]
+    x: tuple[float, ...] | tuple[str, ...]
     y: tuple[float, ...]
     band: tuple[tuple[float, float], ...] = ()
     """Interval of each point."""
@@ -43,7 +43,7 @@ def charts(run: Run) -> list[Chart]:
     pyplot = require_matplotlib()
     made = []
     with pyplot.rc_context(_style(pyplot)):
-        for title, note, lines, axes in (_tokens_per_step(run), _acceptance(run), _losses(run)):
+        for title, note, lines, axes in (_tokens_per_step(run), _acceptance(run), _losses(run), *_studies(run)):
             if lines:
                 made.append(Chart(title, note, _svg(pyplot, _lines(pyplot, lines, axes), title)))
         made += [_speedups(pyplot, bench) for bench in run.benches if bench.speedups(bench.lengths[0])]
@@ -104,6 +104,26 @@ def _losses(run: Run) -> Drawn:
     return "Training", "Loss by step.", lines, ("step", "loss")
 
 
+def _studies(run: Run) -> Iterator[Drawn]:
+    """Every figure of every study."""
+    for content in run.of("study"):
+        for figure, lines in content["figures"]:
+            seeds = max((place["seeds"] for line in lines.values() for place in line.values()), default=0)
+            note = f"Study {content['study']}: medians over seeds ({seeds} at most), bands their range."
+            drawn = [_spread(name, line) for name, line in lines.items()]
+            yield figure["title"], note + (" PARTIAL." if content["missing"] else ""), drawn, (figure["x"], figure["y"])
+
+
+def _spread(name: str, line: dict[str, dict[str, float]]) -> Line:
+    """JSON has only words for keys: numbers are read back where all are some."""
+    try:
+        x: tuple[float, ...] | tuple[str, ...] = tuple(float(key) for key in line)
+    except ValueError:
+        x = tuple(line)
+    band = tuple((place["least"], place["most"]) for place in line.values())
+    return Line(name, x, tuple(place["median"] for place in line.values()), band)
+
+
 def _speedups(pyplot: Any, bench: Any) -> Chart:
     note = "Geometric mean of the domains; blue is faster than plain decoding, red slower."
     return Chart("Speed by batch size and layout", note, _svg(pyplot, speedup_figure(pyplot, bench), "speed"))
@@ -119,12 +139,13 @@ def _lines(pyplot: Any, lines: Sequence[Line], axes: tuple[str, str]) -> Any:
     figure, panel = pyplot.subplots(figsize=SIZE, layout="constrained")
     names = list(dict.fromkeys(line.name for line in lines))
     for line in lines:
-        place = names.index(line.name) % len(COLOURS)
-        marks = {"color": COLOURS[place], "marker": MARKERS[place], "markersize": 4}
+        place = names.index(line.name)
+        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+        marks = {"color": colour, "marker": marker, "markersize": 4}
         label = None if line.dashed else line.name
         panel.plot(line.x, line.y, linestyle="--" if line.dashed else "-", label=label, **marks)
         if line.band:
-            panel.fill_between(line.x, *zip(*line.band), color=COLOURS[place], alpha=0.15, linewidth=0)
+            panel.fill_between(line.x, *zip(*line.band), color=colour, alpha=0.15, linewidth=0)
     panel.set_xlabel(axes[0])
     panel.set_ylabel(axes[1])
     panel.set_ylim(bottom=0)

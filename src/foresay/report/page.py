@@ -52,7 +52,9 @@ def _drawn(run: Run, title: str) -> str:
     return environment.get_template(TEMPLATE).render(
         title=title,
         verdict=verdict(run),
-        failed=not all(map(_passed, run.of("certificate"))) or any(map(_differs, run.of("evaluation"))),
+        failed=not all(map(_passed, run.of("certificate")))
+        or any(map(_differs, run.of("evaluation")))
+        or not all(content["verdict"]["holds"] for content in run.of("study")),
         run=run,
         charts=[(chart, Markup(chart.svg)) for chart in charts(run)],
         steps=STEPS,
@@ -70,6 +72,7 @@ def verdict(run: Run) -> str:
     parts = [content["sentence"].rstrip(".") for content in run.of("certificate")]
     parts += [content["sentence"].rstrip(".") for content in run.of("evaluation") if _differs(content)]
     parts += [part for content in run.of("evaluation") for part in _rates(content)]
+    parts += [content["verdict"]["sentence"].rstrip(".") for content in run.of("study")]
     found = [best for bench in run.benches for best in fastest(bench)]
     if found:
         best = max(found, key=lambda one: one.speedup)

@@ -19,6 +19,7 @@ KINDS = {
     "costs": {"curves"},
     "advice": {"offers", "break_even"},
     "training": {"folder", "steps", "loss"},
+    "study": {"study", "figures", "verdict"},
     "adapter": {"mtp", "fingerprints", "base"},
 }
 """What a file is, by keys that only such a file has."""
@@ -77,7 +78,7 @@ def read_run(places: Sequence[Path]) -> Run:
     if not files:
         raise DataError(
             f"{', '.join(map(str, places))} holds no results; give the JSON of foresay check, bench, eval, calibrate, "
-            "advise or train (`--json > FILE`, `--out FILE`), or a folder of them"
+            "advise, study or train (`--json > FILE`, `--out FILE`), or a folder of them"
         )
     return Run(tuple(files))
 
@@ -94,7 +95,7 @@ def _files(place: Path) -> Iterator[File]:
             yield File(path.name if path == place else str(path.relative_to(place)), kind, content)
         elif path == place:
             raise DataError(
-                f"{path} is no result of foresay; give JSON of check, bench, eval, calibrate, advise or train"
+                f"{path} is no result of foresay; give JSON of check, bench, eval, calibrate, advise, study or train"
             )
 
 

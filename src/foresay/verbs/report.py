@@ -25,7 +25,7 @@ class ReportCommand:
     """
 
     places: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER-OR-FILES")]
-    """JSON of check, bench, eval, calibrate, advise or train, or folders of them."""
+    """JSON of check, bench, eval, calibrate, advise, study or train, or folders of them."""
     out: Path
     """File for the page."""
     title: str = "foresay: a run"

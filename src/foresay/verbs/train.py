@@ -1,7 +1,7 @@
 """`foresay train` and `foresay compress`: making an adapter."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +19,7 @@ from foresay.config import (
     MTPConfig,
     TrainConfig,
 )
+from foresay.errors import ConfigError
 from foresay.modelling.guest import Guest
 from foresay.modelling.load import load_tokenizer
 from foresay.prompts import Prompt, file_prompts
@@ -91,7 +92,7 @@ class TrainCommand:
 
     def run(self) -> int:
         """Train with a live view, save, say what came out."""
-        own = self.mtp if self.family == "masks" else self.heads
+        own = self._own()
         if self.print_config:
             print(as_yaml((own, self.losses, self.train, self.reading, self.loading)), end="")
             return 0
@@ -122,6 +123,18 @@ class TrainCommand:
         if done.leads:
             self._tell(done, curve)
         return 0
+
+    def _own(self) -> MTPConfig | HeadsConfig:
+        """Settings of the family that is trained. Raises ConfigError where one of the other was set."""
+        own, other = (self.mtp, self.heads) if self.family == "masks" else (self.heads, self.mtp)
+        away = [entry.name for entry in fields(other) if getattr(other, entry.name) != entry.default]
+        if away:
+            [suits] = {"masks", "heads"} - {self.family}
+            raise ConfigError(
+                f"{away[0]} is {getattr(other, away[0])!r} and the family is {self.family}, which has no such setting; "
+                f"leave it out, or train `--family {suits}`"
+            )
+        return own
 
     def _tell(self, done: Adapted, curve: Mapping[int, float]) -> None:
         """What came out, on stdout."""
