@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from foresay.cli import main
 from foresay.config import DecodeConfig
 from foresay.decoding import choose
 from foresay.decoding.verify import Asked, Verdict, verify_greedy
@@ -97,3 +98,13 @@ def test_the_harness_finds_our_model_by_name(nano: MultiTokenModel) -> None:
     from foresay.lm_eval_model import ForesayLM  # noqa: PLC0415
 
     assert get_model("foresay") is ForesayLM
+
+
+def test_a_result_of_tasks_alone_says_where_it_comes_from(nano: MultiTokenModel, tasks: Path) -> None:
+    out = tasks / "quality.json"
+    asked = ["--tasks", "toy_choice", "--include-path", str(tasks), "--limit", "1", "--no-acceptance"]
+    assert main(["eval", "nano", *asked, "--out", str(out)]) == 0
+    made = json.loads(out.read_text())["provenance"]
+    assert made["settings"]["base"] == "nano"
+    assert made["settings"]["harness"]["limit"] == 1
+    assert {"versions", "machine", "commit"} <= made.keys()

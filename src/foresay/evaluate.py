@@ -131,8 +131,12 @@ def evaluate(
                 rows.append(_row(domain, name or domain, masks, [answer for _, answer in own], config))
                 if masks == max(counts):
                     samples += [_sample(model, *pair, masks) for pair in own[: config.samples]]
-    settings = provenance(base=model.base_name, adapter=model.provenance, dtype=model.dtype, **asdict(config))
-    return Evaluation(tuple(rows), tuple(domains), tuple(samples), provenance=settings)
+    return Evaluation(tuple(rows), tuple(domains), tuple(samples), provenance=origin(model, config))
+
+
+def origin(model: MultiTokenModel, config: EvalConfig, **more: Any) -> dict[str, Any]:
+    """Provenance of what is measured on this model, with these settings and `more`."""
+    return provenance(base=model.base_name, adapter=model.provenance, dtype=model.dtype, **asdict(config), **more)
 
 
 def _answers(

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from foresay.config import DecodeConfig, require
-from foresay.evaluate import EvalConfig, Evaluation, evaluate
+from foresay.evaluate import EvalConfig, Evaluation, evaluate, origin
 from foresay.harness import HarnessConfig, Quality, compare
 from foresay.model import MultiTokenModel
 from foresay.terminal import ERR, OUT, print_json, print_table
@@ -53,7 +53,10 @@ class EvalCommand:
         model = self.opening.open(self.model)
         # The harness first: what does not exist shows at once.
         quality = self._compare(model) if self.harness.tasks else None
-        found = replace(self._evaluate(model) if self.acceptance else Evaluation(), quality=quality)
+        found = self._evaluate(model) if self.acceptance else Evaluation()
+        if quality is not None:
+            asked = asdict(self.harness) | {"include_path": str(self.harness.include_path or "")}
+            found = replace(found, quality=quality, provenance=origin(model, self.evaluation, harness=asked))
         content = asdict(found) | {"sentence": None if quality is None else quality.sentence}
         if self.json:
             print_json(content)
