@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 
 import pytest
+import torch
 
 from foresay.benchmark import bench
 from foresay.check import CheckConfig, Checker
@@ -95,6 +96,21 @@ def test_samples_tell_every_step(model: MultiTokenModel, found: Evaluation) -> N
         assert sample.said[1].drafted == 3
 
 
+def test_margins_are_those_of_the_tokens_of_each_step(model: MultiTokenModel, found: Evaluation) -> None:
+    [sample] = [one for one in found.samples if one.benchmark == "a"]
+    [prompt, *_] = [one for one in PROMPTS if one.benchmark == "a"]
+    ids, margins = list(prompt.ids), []
+    for said in sample.said:
+        closest = []
+        for _ in range(said.tokens):
+            best = model.core.model(torch.tensor([ids])).logits[0, -1].topk(2)
+            closest.append((best.values[0] - best.values[1]).item())
+            ids.append(int(best.indices[0]))
+        margins.append(min(closest))
+    assert sample.margins == pytest.approx(margins, abs=1e-4)
+    assert min(margins) < max(margins)
+
+
 def test_an_evaluation_is_plain_data(found: Evaluation) -> None:
     assert asdict(found)["provenance"]["settings"]["paper_steps"] == 6
     assert found.quality is None
@@ -119,7 +135,7 @@ def test_an_answer_is_cut_as_the_decoder_would_cut_it(nano: MultiTokenModel) -> 
 def test_training_bench_check_and_eval_agree_on_one_run(nano: MultiTokenModel) -> None:
     """The same prompts, layout, masks and length: the same tokens per step and acceptance, to the digit."""
     prompts, k = embedded_prompts(nano.require_tokenizer(), "test", 2), nano.core.config.num_masks
-    evaluated = evaluate(nano, prompts, EvalConfig(masks=(k,), max_new_tokens=TOKENS))
+    evaluated = evaluate(nano, prompts, EvalConfig(masks=(k,), paper_steps=1, max_new_tokens=TOKENS))
     benched = bench(
         nano,
         prompts,

@@ -63,6 +63,7 @@ def evaluation(*rows: dict[str, Any]) -> dict[str, Any]:
         "masks": 3,
         "prompt": EVIL,
         "said": [said(1, "Two "), said(2, EVIL)],
+        "margins": [0.5, 0.0625],
     }
     return {
         "rows": rows,
@@ -211,7 +212,8 @@ def test_everything_is_there_and_nothing_breaks_out(folder: Path) -> None:
     assert raw.keys() == {"certificate.json", "eval.json", "deep/bench.json", "costs.json"}
     assert raw["eval.json"] == json.loads((folder / "eval.json").read_text())
     assert sum(tag == "svg" for tag, _ in seen.tags) == 4
-    assert "step 2: 8 drafted, 2 accepted, 3 tokens" in [attributes.get("data-tip") for _, attributes in seen.tags]
+    told = "step 2: 8 drafted, 2 accepted, 3 tokens; least margin of the base's best token 0.06"
+    assert told in [attributes.get("data-tip") for _, attributes in seen.tags]
     for text in ("1.25e-01", "2.50e-01", "2.25 to 2.75", "1.50"):
         assert text in page
 

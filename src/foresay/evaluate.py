@@ -6,8 +6,10 @@ One decode serves both counts. *Paper*: the first 100 steps of a prompt, or all 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, Literal
+
+import torch
 
 from foresay.config import DecodeConfig, require, require_at_least, require_choices
 from foresay.decoding.generate import check_prompts, generate
@@ -92,6 +94,8 @@ class Sample:
     masks: int
     prompt: str
     said: tuple[Said, ...]
+    margins: tuple[float, ...] = ()
+    """Of each step: how far, in logits, the base's best token stood above its second best, where that was closest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,4 +189,15 @@ def _row(domain: str, benchmark: str, masks: int, said: Sequence[Generation], co
 
 def _sample(model: MultiTokenModel, prompt: Prompt, answer: Generation, masks: int) -> Sample:
     said = tuple(transcript(model.require_tokenizer(), answer.steps))
-    return Sample(prompt.domain, prompt.benchmark or prompt.domain, masks, prompt.text, said)
+    margins = tuple(_margins(model, prompt, answer))
+    return Sample(prompt.domain, prompt.benchmark or prompt.domain, masks, prompt.text, said, margins)
+
+
+@torch.no_grad()
+def _margins(model: MultiTokenModel, prompt: Prompt, answer: Generation) -> Iterator[float]:
+    """From one plain pass of the base over prompt and answer."""
+    ids = torch.tensor([[*prompt.ids, *answer.tokens]], device=model.core.base.device)
+    best = model.core.model(ids, use_cache=False).logits[0, len(prompt.ids) - 1 : -1].float().topk(2).values
+    left = iter((best[:, 0] - best[:, 1]).tolist())
+    for step in answer.steps:
+        yield min(islice(left, len(step.tokens)))
