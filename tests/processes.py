@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from foresay.training.checkpoint import run_folder
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["foresay.adapt", "foresay.pretrain", "toys"])
 
@@ -32,11 +34,12 @@ def start_together(count: int, work: Callable[..., None], *arguments: Any) -> li
     return [start(_as_rank, rank, count, port, work, *arguments) for rank in range(count)]
 
 
-def killed_until_done(log: Path, chance: random.Random, work: Callable[..., None], *arguments: Any) -> int:
-    """Kill -9 `work`, which writes a line to `log` for each step, at random moments, and start it again until one try
-    comes to the end; how many were killed.
+def killed_until_done(out: Path, log: Path, chance: random.Random, work: Callable[..., None], *arguments: Any) -> int:
+    """Kill -9 `work`, which trains into `out` and writes a line to `log` for each step, at random moments, and start it
+    again until one try comes to the end; how many were killed.
 
-    A moment is some steps later than the last one, then anywhere in the step or what follows it.
+    A moment is some steps later than the last one, then anywhere in the step or what follows it. The artefact there and
+    its run folder gone, the run was over: it is not started again, however its process ended.
     """
     kills = 0
     while True:
@@ -46,8 +49,8 @@ def killed_until_done(log: Path, chance: random.Random, work: Callable[..., None
         time.sleep(chance.uniform(0.0, 0.08))
         process.kill()
         process.join()
-        if process.exitcode != -signal.SIGKILL:
-            assert process.exitcode == 0
+        assert process.exitcode in (0, -signal.SIGKILL)
+        if process.exitcode == 0 or (out.exists() and not run_folder(out).exists()):
             return kills
         kills += 1
 

@@ -186,7 +186,7 @@ def test_killed_runs_lose_nothing(design: Path, data: Path, tmp_path: Path) -> N
 
     def begin(folder: Path, chance: random.Random) -> int:
         asked = recipe(design, data, folder / "out", VARIANTS[0])
-        return killed_until_done(folder / "log", chance, killed, asked, folder / "log")
+        return killed_until_done(asked.out, folder / "log", chance, killed, asked, folder / "log")
 
     for folder in killed_often(tmp_path, begin):
         for step, said in (line.split(" ", 1) for line in (folder / "log").read_text().splitlines()):

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def test_killed_runs_lose_nothing(kind: str, base: Path, data: Path, tmp_path: P
 
     def begin(folder: Path, chance: random.Random) -> int:
         asked, log = recipe(base, data, folder / "out", **KILLED[kind]), folder / "log"
-        return killed_until_done(log, chance, train_logged, asked, log)
+        return killed_until_done(asked.out, log, chance, train_logged, asked, log)
 
     for folder in killed_often(tmp_path, begin):
         told = [line.split(" ", 1) for line in (folder / "log").read_text().splitlines()]
@@ -137,6 +138,18 @@ def test_killed_runs_lose_nothing(kind: str, base: Path, data: Path, tmp_path: P
         assert same(weights(folder / "out"), weights(undisturbed))
         assert measured(folder / "out") == measured(undisturbed)
         assert not (folder / "out.run").exists()
+
+
+def over_but_slow_to_end(out: Path, log: Path) -> None:
+    """A run whose process lives on when all is done; started again it fails, as training into a full folder does."""
+    out.mkdir()
+    log.write_text("1\n" * 9)
+    time.sleep(60)
+
+
+def test_a_run_that_is_over_is_not_started_again(tmp_path: Path) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    assert killed_until_done(out, log, random.Random(1), over_but_slow_to_end, out, log) == 0
 
 
 def measured(out: Path) -> Any:

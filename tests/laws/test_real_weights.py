@@ -18,8 +18,8 @@ from foresay.metrics import Tally, tally
 from foresay.model import MultiTokenModel
 from foresay.modelling.load import EMBEDDED, NANO, load_base
 
-PROMPTS = 20
-NEW = 64
+PROMPTS = 30
+NEW = 100
 BATCH = 10
 LENGTH = 160
 MTP = MTPConfig(num_masks=3, rank=32)
