@@ -114,7 +114,9 @@ def study(holds: bool = True) -> dict[str, Any]:
         [{"name": "rate", "title": "Rates", "x": "domain", "y": "tokens", "digits": 2}, {EVIL: {"math": place}}],
     ]
     verdict = {"sentence": "gated: constant to the bit.", "holds": holds}
-    return {"study": "gate", "asked": 4, "missing": ["standard (seed 1)"], "figures": shown, "verdict": verdict}
+    cells = [{"label": "gated", "provenance": {"made": "yesterday", "commit": "cba"}}]
+    left = ["standard (seed 1)"]
+    return {"study": "gate", "asked": 4, "missing": left, "figures": shown, "verdict": verdict, "results": cells}
 
 
 @pytest.fixture
@@ -195,6 +197,7 @@ def test_a_study_shows_its_figures_its_verdict_and_what_is_missing(folder: Path)
     assert "gated: constant to the bit" in verdict(read_run([folder]))
     assert "PARTIAL, missing: standard (seed 1)." in page
     assert "<td>20</td><td>1.750 (1.500 to 2.250)</td>" in page
+    assert "study.json (study), yesterday, commit cba" in page
     assert EVIL not in page
     assert 'class="verdict"' in page
     (folder / "study.json").write_text(json.dumps(study(holds=False)))

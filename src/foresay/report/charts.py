@@ -143,8 +143,12 @@ def _lines(pyplot: Any, lines: Sequence[Line], axes: tuple[str, str]) -> Any:
         colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
         marks = {"color": colour, "marker": marker, "markersize": 4}
         label = None if line.dashed else line.name
-        panel.plot(line.x, line.y, linestyle="--" if line.dashed else "-", label=label, **marks)
-        if line.band:
+        # Words have no order to draw a line through.
+        style = "none" if isinstance(line.x[0], str) else "--" if line.dashed else "-"
+        panel.plot(line.x, line.y, linestyle=style, label=label, **marks)
+        if line.band and style == "none":
+            panel.vlines(line.x, *zip(*line.band), color=colour)
+        elif line.band:
             panel.fill_between(line.x, *zip(*line.band), color=colour, alpha=0.15, linewidth=0)
     panel.set_xlabel(axes[0])
     panel.set_ylabel(axes[1])

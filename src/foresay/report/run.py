@@ -37,8 +37,10 @@ class File:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where it comes from, as far as it says."""
-        said: dict[str, Any] = self.content.get("provenance") or {}
+        """Where it comes from, as far as it says; a study has that for each cell, and its first one tells."""
+        cells = self.content.get("results") if self.kind == "study" else None
+        told = cells[0] if cells else self.content
+        said: dict[str, Any] = told.get("provenance") or {}
         return said
 
 
