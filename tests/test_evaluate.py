@@ -96,19 +96,19 @@ def test_samples_tell_every_step(model: MultiTokenModel, found: Evaluation) -> N
         assert sample.said[1].drafted == 3
 
 
-def test_margins_are_those_of_the_tokens_of_each_step(model: MultiTokenModel, found: Evaluation) -> None:
-    [sample] = [one for one in found.samples if one.benchmark == "a"]
-    [prompt, *_] = [one for one in PROMPTS if one.benchmark == "a"]
+def test_margins_are_those_of_the_tokens_of_each_step(nano: MultiTokenModel) -> None:
+    prompt = embedded_prompts(nano.require_tokenizer(), "test", 1)[0]
+    [sample] = evaluate(nano, [prompt], EvalConfig(masks=(3,), paper_steps=1, max_new_tokens=24)).samples
+    assert max(said.tokens for said in sample.said) > 1, "steps of one token have no least margin to choose"
     ids, margins = list(prompt.ids), []
     for said in sample.said:
         closest = []
         for _ in range(said.tokens):
-            best = model.core.model(torch.tensor([ids])).logits[0, -1].topk(2)
+            best = nano.core.model(torch.tensor([ids])).logits[0, -1].topk(2)
             closest.append((best.values[0] - best.values[1]).item())
             ids.append(int(best.indices[0]))
         margins.append(min(closest))
-    assert sample.margins == pytest.approx(margins, abs=1e-4)
-    assert min(margins) < max(margins)
+    assert sample.margins == pytest.approx(margins, abs=1e-3)
 
 
 def test_an_evaluation_is_plain_data(found: Evaluation) -> None:
