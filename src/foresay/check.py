@@ -86,11 +86,13 @@ class Checker:
     watch: Callable[[str], None] = lambda done: None
     _exact: MultiTokenModel | None = None
     _repeated: dict[tuple[LayoutName, range], list[bool]] = field(default_factory=dict)
+    _plain_exact: dict[int, list[int]] = field(default_factory=dict)
 
     def run(self, prompts: Sequence[Prompt]) -> Certificate:
         """Check every prompt in every setting. Raises PromptError for prompts that cannot be served."""
         check_prompts(self.model.core, [prompt.ids for prompt in prompts], self._decode("plain"))
         self._repeated.clear()
+        self._plain_exact.clear()
         plain = []
         for prompt in prompts:
             plain.append(plain_answer(self.model, prompt.ids, self.config.max_new_tokens))
@@ -158,10 +160,11 @@ class Checker:
         if (layout, group) not in self._repeated:
             if self._exact is None:
                 self._exact = self.reopen("float32")
-            ids = [prompts[index].ids for index in group]
-            said = generate(self._exact.core, ids, self._decode(layout))
-            plain = [plain_answer(self._exact, prompt, self.config.max_new_tokens) for prompt in ids]
-            self._repeated[layout, group] = [one.tokens != other for one, other in zip(said, plain)]
+            said = generate(self._exact.core, [prompts[index].ids for index in group], self._decode(layout))
+            for index in group:
+                if index not in self._plain_exact:  # the same for every layout and batch size
+                    self._plain_exact[index] = plain_answer(self._exact, prompts[index].ids, self.config.max_new_tokens)
+            self._repeated[layout, group] = [one.tokens != self._plain_exact[index] for index, one in zip(group, said)]
         return self._repeated[layout, group]
 
 
