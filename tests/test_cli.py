@@ -997,6 +997,13 @@ def test_negative_numbers_are_refused(flags: list[str], message: str, at: At, ru
     assert message in said.err
 
 
+def test_per_domain_counts_in_a_file_too(at: At, run: Run) -> None:
+    rows = [{"prompt": f"Say {index}.", "domain": "abba"[index]} for index in range(4)]
+    prompts = at.file("\n".join(map(json.dumps, rows)))
+    flags = ["--prompts", prompts, "--per-domain", "1", "--temperature", "0", "--layouts", "linear", "--json", *SHORT]
+    assert json.loads(run("check", at.adapter, *flags).out)["prompts"] == 2
+
+
 def test_names_that_look_like_markup_are_printed_as_they_are(at: At, run: Run) -> None:
     prompts = at.file('{"prompt": "Say 3.", "domain": "[/b]"}\n')
     said = run("bench", at.adapter, "--prompts", prompts, *BENCH)

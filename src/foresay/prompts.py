@@ -68,6 +68,11 @@ def by_domain(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
     return domains
 
 
+def first_of_each_domain(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
+    """At most `most` prompts of each domain, the first ones, domain by domain."""
+    return [prompt for group in by_domain(prompts).values() for prompt in group[:most]]
+
+
 def lengthened(prompts: Sequence[Prompt], tokens: int) -> list[Prompt]:
     """The prompts with other text in front, so that each has `tokens` tokens and its own text comes last.
 

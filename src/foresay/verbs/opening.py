@@ -18,7 +18,7 @@ from foresay.config import (
 )
 from foresay.model import MultiTokenModel, as_trained, open_base
 from foresay.modelling.load import adapter_folder
-from foresay.prompts import Prompt, Split, embedded_prompts, file_prompts
+from foresay.prompts import Prompt, Split, embedded_prompts, file_prompts, first_of_each_domain
 from foresay.stand import BenchConfig
 from foresay.suite import benchmarks_of
 
@@ -74,17 +74,19 @@ class Chosen:
     """Benchmarks instead, as DOMAIN=SOURCE: math=gsm8k.jsonl chat=google/IFEval,split=train (a file, a folder or a hub
     id, with settings as in `foresay train --data`), or `paper`: those of paper A that the hub has."""
     per_domain: int = 0
-    """Prompts of each benchmark, or embedded prompts of each domain; 0: a few, or many with --full."""
+    """The first prompts of each benchmark, or of each domain (of a file, too); 0: all of a file, else a few, or many with
+    --full."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 0, "per_domain")
         require(self.prompts is None or not self.benchmarks, "prompts and benchmarks were both given; give one")
 
     def load(self, model: MultiTokenModel, per_domain: int, split: Split) -> list[Prompt]:
-        """The prompts, at most `per_domain` of each benchmark or embedded domain unless set."""
+        """The prompts; of each benchmark or embedded domain at most `per_domain` unless set."""
         tokenizer = model.require_tokenizer()
         if self.prompts is not None:
-            return file_prompts(self.prompts, tokenizer)
+            prompts = file_prompts(self.prompts, tokenizer)
+            return first_of_each_domain(prompts, self.per_domain) if self.per_domain else prompts
         if self.benchmarks:
             most = self.per_domain or per_domain
             sets = benchmarks_of(self.benchmarks)
