@@ -74,8 +74,8 @@ class Chosen:
     """Benchmarks instead, as DOMAIN=SOURCE: math=gsm8k.jsonl chat=google/IFEval,split=train (a file, a folder or a hub
     id, with settings as in `foresay train --data`), or `paper`: those of paper A that the hub has."""
     per_domain: int = 0
-    """The first prompts of each benchmark, or of each domain (of a file, too); 0: all of a file, else a few, or many with
-    --full."""
+    """The first prompts of each benchmark, or of each domain (of a file, too); 0: a file's all, else a few, or many
+    with --full."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 0, "per_domain")
