@@ -4,35 +4,35 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from foresay.adapt import News, adapt
-from foresay.config import Parallel
+from foresay.adapt import News, Recipe, adapt
+from foresay.config import Family, HeadsConfig, Parallel
 from foresay.errors import ConfigError
 from foresay.training.parallel import Ranks, joined
 from foresay.training.progress import Progress
 from foresay.training.two_pass import Batch
 from processes import start, start_together
-from test_resume import base, data, recipe
+from test_resume import MTP, base, data, recipe
 
 __all__ = ["base", "data"]
 
 STEPS = 6
 
 
-def stopping_recipe(base: Path, data: Path, out: Path, parallel: Parallel) -> Any:
+def stopping_recipe(base: Path, data: Path, out: Path, parallel: Parallel, family: Family) -> Recipe:
     """Sequences that two processes cannot share evenly, and a checkpoint behind every second step."""
     more = {"steps": STEPS, "sequences": 3, "save_every": 2, "curriculum_steps": 0, "chunk_anchors": 2}
-    return recipe(base, data, out, parallel=parallel, **more)
+    return replace(recipe(base, data, out, parallel=parallel, **more), mtp=family)
 
 
-def train_logged(folder: Path, base: Path, data: Path, parallel: Parallel, last: int) -> None:
+def train_logged(folder: Path, base: Path, data: Path, parallel: Parallel, last: int, family: Family) -> None:
     """What each process does: train, and leave at step `last` of 6 if that is not the end."""
 
     def watch(news: News) -> None:
@@ -45,12 +45,14 @@ def train_logged(folder: Path, base: Path, data: Path, parallel: Parallel, last:
             os._exit(0)
         return False
 
-    adapt(stopping_recipe(base, data, folder / "out", parallel), watch, stop=leave)
+    adapt(stopping_recipe(base, data, folder / "out", parallel, family), watch, stop=leave)
 
 
-def together(folder: Path, base: Path, data: Path, parallel: Parallel, last: int = STEPS) -> list[Any]:
+def together(
+    folder: Path, base: Path, data: Path, parallel: Parallel, last: int = STEPS, family: Family = MTP
+) -> list[Any]:
     """Train in one process (`none`) or two, up to step `last` of 6; what was logged so far."""
-    arguments = (train_logged, folder, base, data, parallel, last)
+    arguments = (train_logged, folder, base, data, parallel, last, family)
     processes = [start(*arguments)] if parallel == "none" else start_together(2, *arguments)
     for process in processes:
         process.join()
@@ -59,7 +61,7 @@ def together(folder: Path, base: Path, data: Path, parallel: Parallel, last: int
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "out" / "foresay.safetensors") | load_file(folder / "out" / "adapter_model.safetensors")
+    return {name: tensor for file in (folder / "out").glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,18 @@ def test_two_processes_are_one(
     parallel: Parallel, base: Path, data: Path, alone: tuple[list[Any], dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:
     assert_like(together(tmp_path, base, data, parallel), tmp_path, alone)
+
+
+@pytest.mark.parametrize("variant", ["parallel", "causal", "linear"])
+def test_heads_go_on_a_sharded_base(
+    variant: Literal["parallel", "causal", "linear"], base: Path, data: Path, tmp_path: Path
+) -> None:
+    family = HeadsConfig(heads=3, variant=variant)
+    alone, sharded = tmp_path / "alone", tmp_path / "sharded"
+    alone.mkdir()
+    sharded.mkdir()
+    expected = together(alone, base, data, "none", family=family), weights(alone)
+    assert_like(together(sharded, base, data, "fsdp", family=family), sharded, expected)
 
 
 def test_a_run_moves_from_two_to_one_to_two(

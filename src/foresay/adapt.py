@@ -88,9 +88,6 @@ def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks:
     config = recipe.train
     if isinstance(recipe.mtp, HeadsConfig):
         require(not config.pack, "pack is for masks; heads see all of a row, so leave it out with --family heads")
-        require(
-            config.parallel != "fsdp", "parallel is fsdp, which shards bases under masks alone; give --parallel ddp"
-        )
     model = open_fresh(recipe)
     parts = read_parts(recipe, model)
     examples, apart = split(parts, 0 if prompts else config.heldout, config.seed)
@@ -138,7 +135,7 @@ def open_fresh(recipe: Recipe) -> MultiTokenModel:
         raise ConfigError("parallel is fsdp, which shards no quantised weights; give --parallel ddp or a plain base")
     model.fingerprints()  # Of whole weights: shards have no fingerprint.
     if sharded:
-        shard(model.masks)
+        shard(model.core)
     return model
 
 

@@ -1,8 +1,8 @@
 """Several processes as one trainer: the same global batch, losses and steps at any number of them.
 
 Every process draws the same global batch, counts its denominators, and runs its own sequences of it. A step has many
-backward passes, so gradients of the small adapter are summed once behind them all. `fsdp` also shards the layers of the
-frozen base, for one that does not fit; the adapter stays whole everywhere.
+backward passes, so gradients of the small adapter (or of heads) are summed once behind them all. `fsdp` also shards
+the layers of the frozen base, for one that does not fit; what is trained stays whole everywhere.
 """
 
 import os
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from foresay.config import Parallel
 from foresay.errors import ConfigError
-from foresay.modelling.model import MaskModel
+from foresay.modelling.drafting import DraftingModel
 from foresay.training.losses import Losses
 from foresay.training.two_pass import Batch
 
@@ -122,7 +122,7 @@ def joined(parallel: Parallel) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def shard(model: MaskModel) -> None:
+def shard(model: DraftingModel) -> None:
     """Shard the base's decoder layers over all processes; whatever else there is goes whole to this one's device."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
