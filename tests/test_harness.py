@@ -79,6 +79,23 @@ def test_the_decoder_is_what_runs_and_a_broken_one_is_seen(
     assert found.sentence.endswith("0 of 3 generated answers are the base's own.")
 
 
+def test_gated_keeps_its_scores_while_standard_lora_is_scored_as_trained(
+    nano: MultiTokenModel, tasks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"prompt": f"Say {number}.", "response": "one two " * 9} for number in range(12)]
+    (tasks / "data.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    train = "--rank 8 --num-masks 2 --steps 20 --sequences 2 --warmup-steps 0 --learning-rate 1e-1 --max-length 64"
+    asked = ["--data", str(tasks / "data.jsonl"), "--out", str(tasks / "out"), "--heldout", "2", "--seeds", "0"]
+    scored = ["--tasks", "toy_choice", "--include-path", str(tasks), "--json"]
+    assert main(["study", "gate", "nano", *asked, *train.split(), *scored]) == 0
+    figures = {figure["name"]: lines for figure, lines in json.loads(capsys.readouterr().out)["figures"]}
+    score = {line: [place["median"] for place in at.values()] for line, at in figures["accuracy"].items()}
+    base = compare(nano, HarnessConfig(("toy_choice",), tasks), DecodeConfig()).tasks[0].base["acc"]
+    assert score["gated"] == [100 * base] * 6
+    assert score["standard"][0] == 100 * base
+    assert set(score["standard"][1:]) != {100 * base}, "it is the trained one that is scored"
+
+
 def test_a_task_that_does_not_exist_is_named(nano: MultiTokenModel, tasks: Path) -> None:
     with pytest.raises(ConfigError, match="task 'toy_wrong' does not exist; give a task of lm-evaluation-harness"):
         compare(nano, HarnessConfig(("toy_choice", "toy_wrong"), tasks), DecodeConfig())

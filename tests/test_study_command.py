@@ -43,6 +43,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
         (["ladder", "--eval-every", "3"], "--eval-every means nothing to a study; leave it out"),
         (["ladder", "--heldout", "0"], "heldout is 0; a study measures on held-out examples, so give 1 or more"),
         (["ladder", "--rank", "-1"], "rank is -1; give 0 or more"),
+        (["ladder", "--tasks", "arc_challenge"], "tasks stand beside the study gate, not beside ladder"),
         (["gate", "--chunk-anchors", "2"], "leave --chunk-anchors at 0"),
     ],
 )

@@ -89,26 +89,40 @@ def compare(
 
     Raises ConfigError for tasks that do not exist, DataError for data that cannot be had.
     """
-    _require_harness()
-    from lm_eval.models.huggingface import HFLM  # noqa: PLC0415 (an extra)
+    manager = check_tasks(config)
+    from foresay.lm_eval_model import ForesayLM  # noqa: PLC0415 (an extra)
 
-    from foresay.lm_eval_model import ForesayLM  # noqa: PLC0415
-
-    manager = _manager(config)
     found, seconds = dict[str, Any](), dict[str, float]()
     for who in ("base", "accelerated"):
         watch(who)
         model.core.equip(False)
-        settings = {"batch_size": config.task_batch_size}
-        if who == "base":
-            lm = HFLM(model.core.model, tokenizer=model.require_tokenizer(), **settings)
-        else:
-            lm = ForesayLM(model, decode, **settings)
+        lm = _bare(model, config) if who == "base" else ForesayLM(model, decode, batch_size=config.task_batch_size)
         started = time.perf_counter()
         found[who] = _evaluated(lm, config, manager)
         seconds[who] = round(time.perf_counter() - started, 1)
     results = tuple(_result(name, found["base"], found["accelerated"]) for name in found["base"]["samples"])
     return Quality(results, seconds, metadata.version("lm_eval"))
+
+
+def scores_of_base(model: MultiTokenModel, config: HarnessConfig) -> dict[str, float]:
+    """The first score of each task, from the base as it now answers, with whatever hooks hang on it.
+
+    Raises as `compare` does.
+    """
+    results = _evaluated(_bare(model, config), config, check_tasks(config))["results"]
+    return {task: next(iter(_scores(result).values())) for task, result in results.items() if _scores(result)}
+
+
+def check_tasks(config: HarnessConfig) -> Any:
+    """The harness's index of tasks. Raises ConfigError where the harness, or a task that is asked for, is missing."""
+    _require_harness()
+    return _manager(config)
+
+
+def _bare(model: MultiTokenModel, config: HarnessConfig) -> Any:
+    from lm_eval.models.huggingface import HFLM  # noqa: PLC0415
+
+    return HFLM(model.core.model, tokenizer=model.require_tokenizer(), batch_size=config.task_batch_size)
 
 
 def _require_harness() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from foresay.config import LossConfig
 from foresay.modelling.sampler import PaperSampler, ResidualSampler, Sampler
-from foresay.training.one_pass import acting, one_pass, packs, see_packed
+from foresay.training.one_pass import acting, one_pass, packs, see_packed, standard_lora
 from foresay.training.two_pass import Batch
 from toys import GPT2, LLAMA, Toy, pristine, redraw, with_adapter
 
@@ -50,6 +50,9 @@ def test_gated_real_rows_are_the_base_and_standard_ones_a_merged_base(toy: Toy) 
         for everywhere, own in ((False, pristine(toy)), (True, merged)):
             rows = see_packed(mtp, FIRST, acting(FIRST, everywhere))
             assert_close(rows.logits[0, FIRST.own], own(FIRST.ids[None]).logits[0], f"everywhere: {everywhere}")
+        with standard_lora(mtp):
+            assert_close(mtp.model(BATCH.batch.ids).logits, merged(BATCH.batch.ids).logits, "called as any model")
+        assert torch.equal(mtp.model(BATCH.batch.ids).logits, pristine(toy)(BATCH.batch.ids).logits)
 
 
 def test_standard_lora_learns_from_real_rows_too() -> None:

@@ -1,21 +1,25 @@
 """Paper A's Fig. 6: gated against standard LoRA while they train. Does the base keep its own next token?
 
 Both are measured in the call that the paper trains in, text and masks interleaved: the base's cross-entropy of the next
-token on held-out text, and how many of its rows differ, in any bit, from the same call with LoRA off.
+token on held-out text, and how many of its rows differ, in any bit, from the same call with LoRA off. Beside it, where
+tasks are given, the accuracy that the paper draws (ARC-Challenge).
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
 
+from foresay.harness import scores_of_base
 from foresay.study.cell import Cell, Figure, Lines, Point, Study, Subject, Verdict
 from foresay.training.losses import cross_entropy
-from foresay.training.one_pass import acting, packs, see_packed
+from foresay.training.one_pass import acting, packs, see_packed, standard_lora
 
 GATED, STANDARD = "gated", "standard"
 LOSS = Figure("next-token-loss", "Next-token loss on held-out text", "step", "nats", digits=4)
 CHANGED = Figure("changed-rows", "Held-out rows with other logits than the base's", "step", "%")
+ACCURACY = Figure("accuracy", "Accuracy on the tasks, by lm-evaluation-harness", "step", "%")
 TOTAL = Figure("training-loss", "Loss of the step", "step", "loss")
 
 
@@ -26,7 +30,7 @@ def cells(start: Cell) -> list[Cell]:
 
 @torch.no_grad()
 def measure(subject: Subject) -> Iterator[Point]:
-    """Next-token loss, and rows changed."""
+    """Next-token loss, rows changed, scores of tasks, loss of the step."""
     core, cell = subject.model.masks, subject.cell
     rows, changed, loss = 0, 0, 0.0
     for batch in subject.material.heldout_batches(cell.train, core.base.device):
@@ -39,8 +43,18 @@ def measure(subject: Subject) -> Iterator[Point]:
     step = subject.progress.step
     yield Point(LOSS.name, cell.label, step, loss / rows)
     yield Point(CHANGED.name, cell.label, step, 100 * changed / rows)
+    for task, score in _scores(subject).items():
+        yield Point(ACCURACY.name, cell.label, step, 100 * score, domain=task)
     if step:
         yield Point(TOTAL.name, cell.label, step, subject.progress.losses.total)
+
+
+def _scores(subject: Subject) -> dict[str, float]:
+    """Each task's first score, from text rows as the cell leaves them."""
+    core, harness = subject.model.masks, subject.material.harness
+    core.equip(False)
+    with standard_lora(core) if subject.cell.variant == "standard" else nullcontext():
+        return scores_of_base(subject.model, harness) if harness.tasks else {}
 
 
 def verdict(figures: Mapping[str, Lines]) -> Verdict:
@@ -60,4 +74,4 @@ def verdict(figures: Mapping[str, Lines]) -> Verdict:
     return Verdict(f"{'; '.join(said)}.", kept)
 
 
-GATE = Study("gate", cells, measure, (LOSS, CHANGED, TOTAL), verdict, moments=5)
+GATE = Study("gate", cells, measure, (LOSS, CHANGED, ACCURACY, TOTAL), verdict, moments=5)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from foresay.adapt import Recipe, identity, read_parts
 from foresay.config import DecodeConfig, FixedLayout, TrainConfig, require
 from foresay.decoding.generate import check_prompts, generate
 from foresay.fingerprint import Fingerprints
+from foresay.harness import HarnessConfig
 from foresay.metrics import tally
 from foresay.model import MultiTokenModel
 from foresay.probe import PROBED, check_labels
@@ -34,6 +35,8 @@ class Material:
     base: Fingerprints
     content: dict[str, Any]
     """What the training examples are, ready for JSON."""
+    harness: HarnessConfig = field(default_factory=HarnessConfig)
+    """Tasks beside, for studies that run some."""
 
     @classmethod
     def read(cls, recipe: Recipe, model: MultiTokenModel, prompts: Sequence[Prompt], max_new_tokens: int) -> "Material":
@@ -48,6 +51,8 @@ class Material:
         """What a cell trained by `recipe` is and is measured on, ready for JSON."""
         prompts = hashlib.sha256(repr([(prompt.domain, prompt.ids) for prompt in self.prompts]).encode()).hexdigest()
         measured = {"prompts": prompts[:16], "heldout": self.heldout.content, "max_new_tokens": self.max_new_tokens}
+        if self.harness.tasks:
+            measured["harness"] = asdict(self.harness) | {"include_path": str(self.harness.include_path or "")}
         return {**identity(recipe, self.base, self.content), "measured": measured}
 
     def heldout_batches(self, train: TrainConfig, device: torch.device) -> Iterator[Batch]:

@@ -99,8 +99,17 @@ def acting(pack: Pack, everywhere: bool) -> Tensor:
 
 
 @contextmanager
+def standard_lora(model: MaskModel) -> Iterator[None]:
+    """LoRA acts on every row of whatever the base is called with while the block runs."""
+    model.equip(False)
+    with _low_rank(model, torch.ones(1, device=model.base.device)):
+        yield
+
+
+@contextmanager
 def _low_rank(model: MaskModel, acts: Tensor) -> Iterator[None]:
-    """Every adapted linear gives `W x + acts * low-rank product` while the block runs."""
+    """Every adapted linear gives `W x + acts * low-rank product` while the block runs; one number in `acts` is for all
+    rows."""
     linears = model.base.linears().adapted
     handles = [linears[pair.name].register_forward_hook(_hook(pair, acts)) for pair in model.adapter.pairs]
     try:

@@ -8,10 +8,12 @@ import tyro
 
 from foresay.adapt import MAY_CHANGE, Recipe, open_fresh
 from foresay.config import DataConfig, TrainConfig, require, require_at_least
+from foresay.harness import HarnessConfig, check_tasks
 from foresay.plot import draw_study, require_matplotlib
 from foresay.study import study_called
 from foresay.study.cell import STARTS, Cell, Study
 from foresay.study.findings import Findings, findings
+from foresay.study.gate import GATE
 from foresay.study.grid import Grid, Run, check_folder, check_labels, grid_of
 from foresay.study.material import Material
 from foresay.terminal import ERR, print_json, print_table
@@ -37,6 +39,7 @@ class StudyCommand:
     Examples:
       foresay study ladder nano --data chats.jsonl --out ladder --steps 300 --plot
       foresay study gate nano --data chats.jsonl --out gate --rank 16 --seeds 0
+      foresay study gate my-base --data chats.jsonl --out gate --tasks arc_challenge --limit 200
       foresay study rank my-base --data chats.jsonl --out rank --cells "rank 1" "rank 128" --dtype bfloat16
       foresay study losses nano --data chats.jsonl --out losses --per-domain 20 --json > losses.json
     """
@@ -69,6 +72,7 @@ class StudyCommand:
     chosen: Chosen = field(default_factory=Chosen)
     train: TrainConfig = field(default_factory=TrainConfig)
     reading: DataConfig = field(default_factory=DataConfig)
+    harness: HarnessConfig = field(default_factory=HarnessConfig)
 
     def __post_init__(self) -> None:
         require_at_least(self, 0, "num_masks", "rank")
@@ -83,6 +87,9 @@ class StudyCommand:
     def run(self) -> int:
         """Run what is missing, print what is there."""
         study = study_called(self.study)
+        if self.harness.tasks:
+            require(study is GATE, f"tasks stand beside the study gate, not beside {study.name}; leave --tasks out")
+            check_tasks(self.harness)
         start = self._start(study)
         check_labels(study, start, self.cells)
         check_folder(self.out, study.name)
@@ -91,6 +98,7 @@ class StudyCommand:
         recipe = Recipe(self.base, self.data, self.out, start.mtp, start.losses, self.train, self.reading)
         model = open_fresh(recipe)
         material = Material.read(recipe, model, self.chosen.load(model, FEW, "test"), self.max_new_tokens)
+        material = replace(material, harness=self.harness)
         grid = grid_of(study, start, tuple(dict.fromkeys(self.seeds)), recipe, material)
         try:
             self._run(grid)
