@@ -132,7 +132,7 @@ def test_a_kill_before_the_settings_were_whole_is_no_hindrance(
 ) -> None:
     own = tmp_path / "own"
     own.mkdir()
-    (own / f".{SETTINGS}").write_text("{")
+    (own / f".{SETTINGS}.1").write_text("{")
     distiller(model, data, own).run()
     assert sorted(path.name for path in own.iterdir() if path.suffix == ".jsonl")
 

@@ -144,15 +144,14 @@ def test_a_torn_or_foreign_result_is_missing(data: Path, tmp_path: Path) -> None
 
 def test_no_room_is_said_in_words(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = grid(QUICK, data, tmp_path / "out", steps=2)
-    write = Path.write_text
+    replace_file = Path.replace
 
-    def full(self: Path, text: str, **more: Any) -> int:
-        if "0-2" in self.name:
-            write(self, text[:10], **more)
+    def full(self: Path, target: Path) -> Path:
+        if "0-2" in target.name:
             raise OSError(28, "No space left on device")
-        return write(self, text, **more)
+        return replace_file(self, target)
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(ArtefactError, match=r"could not be written .*No space left.* the 1 cells done before"):
         run(asked)
     assert len(list(asked.folder.iterdir())) == 2, "the marker and the first cell, nothing half written"

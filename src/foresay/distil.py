@@ -5,7 +5,6 @@ only the shards that are missing, and they come out as they would have.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -19,6 +18,7 @@ from foresay.prompts import Prompt, prompt_of
 from foresay.training.data import TEXT_PROMPT_TOKENS
 from foresay.training.records import Record, fatal
 from foresay.training.source import Source
+from foresay.whole_file import put
 
 SETTINGS = "_settings.json"
 """Read back by a later start; files that begin with _ are no data."""
@@ -90,8 +90,8 @@ class Distiller:
         path = self.out / SETTINGS
         if not path.exists():
             # What a kill before the rename left is ours.
-            unfinished = path.with_name(f".{path.name}")
-            if self.out.exists() and (not self.out.is_dir() or set(self.out.iterdir()) - {unfinished}):
+            unfinished = set(self.out.glob(f".{path.name}.*"))
+            if self.out.exists() and (not self.out.is_dir() or set(self.out.iterdir()) - unfinished):
                 raise DataError(f"{self.out} holds something else; give a new folder, or one that this verb began")
             _write(path, json.dumps(found, indent=2))
             return
@@ -156,13 +156,7 @@ class Distiller:
 
 def _write(path: Path, text: str) -> None:
     """A whole file or none."""
-    fresh = path.with_name(f".{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(path)
+        put(path, text)
     except OSError as error:
         raise DataError(f"{path} could not be written ({error}); the shards before it stand") from error

@@ -8,17 +8,26 @@ from typing import Any
 from foresay.errors import ConfigError
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write under a temporary name, then rename. Raises ConfigError; what stood there before then stays."""
+def put(path: Path, text: str) -> None:
+    """Write under a temporary name, to the disk, then rename. Raises OSError; what stood there before then stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(text, encoding="utf-8")
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """`put`, for a place that the user named. Raises ConfigError."""
+    try:
+        put(path, text)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error}); give a place that can") from error
-    finally:
-        fresh.unlink(missing_ok=True) if fresh.parent.is_dir() else None
 
 
 def check_place(path: Path) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 import platform
 import warnings
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from foresay.decoding.planner import MENU, PLAIN, Acceptance, Cost, Costs, Entry
 from foresay.decoding.session import Live, Session
 from foresay.modelling.drafting import DraftingModel
 from foresay.provenance import machine
+from foresay.whole_file import put
 
 SECONDS = 10.0
 """Time for one batch size and context length; the first steps of an entry, which may compile, come on top."""
@@ -246,11 +246,8 @@ def _place(model: DraftingModel, batch_size: int, context: int) -> Path:
 def _keep(path: Path, costs: Costs) -> None:
     """Write the file, whole or not at all; where nothing can be written, warn and remember it in this process."""
     rows = [{"entry": asdict(entry), "cost": asdict(cost)} for entry, cost in costs.items()]
-    fresh = path.with_suffix(f".{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(json.dumps(rows))
-        fresh.replace(path)
+        put(path, json.dumps(rows))
         UNKEPT.pop(path, None)
     except OSError as error:
         UNKEPT[path] = costs

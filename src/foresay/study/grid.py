@@ -21,6 +21,7 @@ from foresay.study.cell import Cell, Point, Study
 from foresay.study.material import Material
 from foresay.study.train import run_cell
 from foresay.training.progress import Progress
+from foresay.whole_file import put
 
 MARKER = "study.json"
 """Says which study a folder holds."""
@@ -128,13 +129,9 @@ class Grid:
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         """Whole or not at all."""
         path = self.folder / name
-        fresh = path.with_name(f".{name}")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            fresh.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-            fresh.replace(path)
+            put(path, json.dumps(content, indent=1, ensure_ascii=False))
         except OSError as error:
-            fresh.unlink(missing_ok=True)
             raise ArtefactError(
                 f"{path} could not be written ({error}); the {len(self.results)} cells done before it are kept: make "
                 "room and start the same command again"

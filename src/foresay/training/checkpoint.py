@@ -28,6 +28,7 @@ from torch.optim import Optimizer
 
 from foresay.errors import ArtefactError
 from foresay.training.progress import Progress
+from foresay.whole_file import put
 
 STATE, PREFIX, RUN = "state.json", "checkpoint-", "run.json"
 log = logging.getLogger("foresay")
@@ -61,11 +62,8 @@ class Checkpoints:
         except FileNotFoundError:
             pass
         made = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-        fresh = path.with_name(f".{path.name}")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _write(fresh, json.dumps({"id": made}))
-            fresh.rename(path)
+            put(path, json.dumps({"id": made}))
         except OSError as error:
             raise ArtefactError(f"{path} could not be written ({error}); nothing was begun") from error
         return made
@@ -81,7 +79,7 @@ class Checkpoints:
             with _quiet():
                 save(_tensors(adapter, optimizers), checkpoint_id=fresh, no_dist=True)
             said = {"run": self.run, "progress": asdict(progress), "files": _hashes(fresh)}
-            _write(fresh / STATE, json.dumps(said, indent=2))
+            put(fresh / STATE, json.dumps(said, indent=2))
             _settle(fresh)
             fresh.rename(final)
             _settle(self.folder)
@@ -181,13 +179,6 @@ def _differences(was: dict[str, Any], now: dict[str, Any], prefix: str = "") -> 
             yield from _differences(old, new, f"{prefix}{name}.")
         elif old != new:
             yield f"{prefix}{name} was {json.dumps(old)}, is {json.dumps(new)}"
-
-
-def _write(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _settle(folder: Path) -> None:
