@@ -147,7 +147,7 @@ def test_there_and_back(dtype: torch.dtype, tokenizer: str, tmp_path: Path) -> N
     back = torch.load(tmp_path / "back/consolidated.pth", weights_only=True)
     del weights["rope.freqs"]
     assert back.keys() == weights.keys()
-    assert all(torch.equal(back[name], weights[name]) for name in weights)
+    assert all(torch.equal(back[name], weights[name]) and back[name].dtype == dtype for name in weights)
     params = json.loads((tmp_path / "back/params.json").read_text())
     kept = {name: value for name, value in PARAMS.items() if name not in ("multiple_of", "vocab_size")}
     assert params == kept | {"vocab_size": TOKENS}

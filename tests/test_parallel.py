@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from foresay.adapt import News, Recipe, adapt
-from foresay.config import Family, HeadsConfig, Parallel
+from foresay.config import Family, HeadsConfig, Parallel, TrainConfig
 from foresay.errors import ConfigError
 from foresay.training.parallel import Ranks, joined
 from foresay.training.progress import Progress
@@ -28,7 +28,8 @@ STEPS = 6
 
 def stopping_recipe(base: Path, data: Path, out: Path, parallel: Parallel, family: Family) -> Recipe:
     """Sequences that two processes cannot share evenly, and a checkpoint behind every second step."""
-    more = {"steps": STEPS, "sequences": 3, "save_every": 2, "curriculum_steps": 0, "chunk_anchors": 2}
+    more = {"steps": STEPS, "sequences": 3, "save_every": 2, "curriculum_steps": 0}
+    more |= {"chunk_anchors": 2} if family is MTP else {"anchors": TrainConfig().anchors}
     return replace(recipe(base, data, out, parallel=parallel, **more), mtp=family)
 
 

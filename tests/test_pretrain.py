@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from foresay.cli import main
 from foresay.config import HeadsConfig, PretrainConfig
 from foresay.continued import continued
+from foresay.decoding.calibrate import menu_of
 from foresay.errors import ArtefactError, ConfigError, DataError, ForesayError
 from foresay.model import MultiTokenModel
 from foresay.modelling.blank import byte_tokenizer
@@ -317,9 +318,66 @@ def test_a_broken_folder_is_refused(broken: str, trained: Path, tmp_path: Path) 
         MultiTokenModel.from_pretrained(tmp_path)
 
 
-def test_what_works_on_adapters_only_says_so(trained: Path, tmp_path: Path) -> None:
-    assert main(["compress", str(trained), "--rank", "2", "--out", str(tmp_path / "small")]) == 2
+@pytest.mark.parametrize(
+    ("verb", "flags", "message"),
+    [
+        ("compress", ["--rank", "2"], "drafts with heads, and this works on adapters"),
+        ("export", ["--to", "peft"], "has heads, and PEFT takes the LoRA of an adapter with masks"),
+        ("export", ["--to", "vllm"], "has heads, and the plugin for vLLM runs masks"),
+    ],
+)
+def test_what_works_on_adapters_only_says_so(
+    verb: str, flags: list[str], message: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([verb, str(trained), *flags, "--out", str(tmp_path / "small")]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_verbs_that_decode_take_heads(dtype: str, trained: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(f'{{"text": "{text}"}}\n' for text in ("1 2 3", "4 5 6 7", "Say yes")))
+    asked = [str(trained), "--prompts", str(prompts), "--max-new-tokens", "12", "--dtype", dtype]
+    some = ["--layouts", "quadratic", "tree", "planned", "--batch-sizes", "1", "3", "--shift", "0.5"]
+    assert main(["check", *asked, *some]) == 0
+    assert main(["bench", *asked, "--repeats", "1"]) == 0
+    assert main(["eval", *asked]) == 0
     assert main(["info", str(trained), "--json"]) == 0
+
+
+def test_one_head_has_no_acceptance(
+    design: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretrain(recipe(design, data, tmp_path / "out", save_every=0))
+    assert main(["eval", str(tmp_path / "out")]) == 2
+    assert "the model has one head and drafts nothing, so there is no acceptance" in capsys.readouterr().err
+
+
+def test_added_layers_leave_the_trunk_as_it_is(design: Path, data: Path, tmp_path: Path) -> None:
+    """The paper's "+layers": the ordinary model keeps all its layers, heads come on top."""
+    pretrain(recipe(design, data, tmp_path / "out", VARIANTS[0], added_layers=True, save_every=0))
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.num_hidden_layers == LLAMA["num_hidden_layers"]
+    assert len(held_in(tmp_path / "out").heads.layers) == 2
+
+
+def test_eight_heads_on_bytes_are_saved_and_opened(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA | {"num_hidden_layers": 9}))
+    pretrain(recipe(tmp_path / "config.json", data, tmp_path / "out", HeadsConfig(heads=8), save_every=0))
+    model = MultiTokenModel.from_pretrained(tmp_path / "out")
+    ids = torch.tensor([list(b"1 2 3")])
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out").generate(ids, do_sample=False, max_new_tokens=24)
+    assert torch.equal(model.generate(ids, do_sample=False, max_new_tokens=24, layout="quadratic"), plain)
+    assert [entry.label for entry in menu_of(model.core)] == ["plain", *(f"quadratic {masks}" for masks in range(1, 8))]
+
+
+def test_another_vocabulary_is_no_place_to_go_on(trained: Path, data: Path, tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens(["<one more>"])
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    asked = recipe(trained, data, tmp_path / "out", VARIANTS[0], continued=True)
+    with pytest.raises(ConfigError, match=r"has another vocabulary than the one beside .*; leave --tokenizer out"):
+        pretrain(replace(asked, tokenizer=str(tmp_path / "tokenizer")))
 
 
 # Bad use.

@@ -1,6 +1,7 @@
 """Heads on a frozen base: what each row learns, and that the base stays what it is."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from foresay.adapt import Recipe, adapt
+from foresay.cli import main
 from foresay.config import HeadsConfig, LossConfig, TrainConfig
 from foresay.errors import ConfigError
 from foresay.model import MultiTokenModel
@@ -78,12 +80,20 @@ def test_heads_are_trained_on_a_base(tmp_path: Path) -> None:
     ids = torch.tensor([[5, 9, 2]])
     plain = base.generate(ids, do_sample=False, max_new_tokens=20)
     assert torch.equal(again.generate(ids, do_sample=False, max_new_tokens=20, layout="quadratic"), plain)
+    # Its folder holds heads alone; what reads a whole model finds the base.
+    assert main(["convert", str(tmp_path / "out"), "--to", "meta", "--out", str(tmp_path / "theirs")]) == 0
+    on = ["--continued", "--heads", "3", "--length", "16", "--batch-tokens", "32", "--steps", "1", "--heldout", "1"]
+    data = ["--data", str(tmp_path / "data.jsonl"), "--out", str(tmp_path / "on")]
+    assert main(["pretrain", str(tmp_path / "out"), *data, *on]) == 0
 
 
-def test_packed_rows_are_refused(tmp_path: Path) -> None:
-    train = TrainConfig(pack=True)
-    asked = Recipe("nano", (tmp_path / "x.jsonl",), tmp_path / "out", HeadsConfig(heads=2), train=train)
-    with pytest.raises(ConfigError, match="pack is for masks"):
+@pytest.mark.parametrize(
+    "settings", [TrainConfig(pack=True), TrainConfig(anchors=8), LossConfig(sampler_weight=0.5)], ids=str
+)
+def test_settings_of_masks_are_refused(settings: TrainConfig | LossConfig, tmp_path: Path) -> None:
+    asked = Recipe("nano", (tmp_path / "x.jsonl",), tmp_path / "out", HeadsConfig(heads=2))
+    asked = replace(asked, **{"train" if isinstance(settings, TrainConfig) else "losses": settings})
+    with pytest.raises(ConfigError, match=r"is .*, and heads have no use for it; leave it out"):
         adapt(asked, lambda news: None)
 
 

@@ -140,6 +140,7 @@ FALCON = Toy(
     {**WIDE, "ffn_hidden_size": 192, "new_decoder_architecture": True, "num_kv_heads": 2},
     seed=7,
 )
+OPT_PROJECTED = Toy("opt-projected", "OPT", {**WIDE, "ffn_dim": 192, "word_embed_proj_dim": 48}, seed=3)
 TOYS = [
     LLAMA,
     Toy("qwen2", "Qwen2", seed=3),
@@ -162,7 +163,7 @@ TOYS = [
     Toy("gpt-neox", "GPTNeoX", WIDE, seed=2),
     GPT2,
     OPT,
-    Toy("opt-projected", "OPT", {**WIDE, "ffn_dim": 192, "word_embed_proj_dim": 48}, seed=3),
+    OPT_PROJECTED,
     FALCON,
     Toy("cohere2", "Cohere2", {**MIXED, "logit_scale": 0.5}),
     Toy(

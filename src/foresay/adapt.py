@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from foresay.artefact import check_apart, check_writable
-from foresay.config import HeadsConfig, require
+from foresay.config import HeadsConfig, LossConfig, TrainConfig, require
 from foresay.errors import ConfigError
 from foresay.fingerprint import Fingerprints
 from foresay.heldout import HeldOut, Measured, heldout_prompts
@@ -37,6 +37,9 @@ MAY_CHANGE = {
     *("save_dtype", "parallel", "tracker"),
 }
 """Training settings that a run may go on with otherwise than it was begun: they do not change what is learnt."""
+OF_MASKS = ("pack", "anchors", "chunk_anchors", "curriculum_steps")
+LOSSES_OF_MASKS = ("base_weight", "sampler_weight", "consistency_weight", "consistency_over", "real_rows")
+"""Settings that heads have no use for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks:
     check_apart(recipe.out, (recipe.base, recipe.loading.base_adapter or recipe.base, *recipe.places))
     config = recipe.train
     if isinstance(recipe.mtp, HeadsConfig):
-        require(not config.pack, "pack is for masks; heads see all of a row, so leave it out with --family heads")
+        _refuse_mask_settings(recipe)
     model = open_fresh(recipe)
     parts = read_parts(recipe, model)
     examples, apart = split(parts, 0 if prompts else config.heldout, config.seed)
@@ -124,6 +127,14 @@ def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks:
         decodes=tuple(run.decodes),
         leads=ranks.leads,
     )
+
+
+def _refuse_mask_settings(recipe: Recipe) -> None:
+    """Raise ConfigError for a setting of the trainer that means nothing to heads, which learn from every row."""
+    settings, plain = asdict(recipe.train) | asdict(recipe.losses), asdict(TrainConfig()) | asdict(LossConfig())
+    for name in (*OF_MASKS, *LOSSES_OF_MASKS):
+        given = settings[name]
+        require(given == plain[name], f"{name} is {given!r}, and heads have no use for it; leave it out")
 
 
 def open_fresh(recipe: Recipe) -> MultiTokenModel:

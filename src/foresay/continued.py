@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from foresay.artefact import SETTINGS
+from foresay.artefact import HERE, SETTINGS, read_settings
 from foresay.config import HeadsConfig
 from foresay.errors import ConfigError
 from foresay.model import MultiTokenModel
@@ -33,6 +33,13 @@ def continued(name: str, wanted: HeadsConfig, seed: int) -> HeadsModel:
             for key, tensor in made.heads.state_dict().items():
                 tensor.copy_(kept.get(key, tensor))
     return made
+
+
+def checkpoint_of(name: str) -> str:
+    """Where the ordinary checkpoint of the model called `name` lies: heads on a frozen base have theirs elsewhere."""
+    folder = Path(name)
+    base = read_settings(folder).base if (folder / SETTINGS).is_file() else HERE
+    return name if base == HERE else base
 
 
 def _held(name: str) -> HeadsModel | None:

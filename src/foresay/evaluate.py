@@ -110,6 +110,19 @@ class Evaluation:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
+def check_evaluation(model: MultiTokenModel, prompts: Sequence[Prompt], config: EvalConfig) -> tuple[int, ...]:
+    """The numbers of masks that are to be counted at.
+
+    Raises PromptError for prompts that cannot be served, ConfigError for a model that drafts nothing, or for more masks
+    than there are.
+    """
+    drafts = model.core.config.drafts
+    require(drafts > 0, "the model has one head and drafts nothing, so there is no acceptance; give --no-acceptance")
+    counts = config.masks or tuple(range(1, drafts + 1))
+    check_prompts(model.core, [prompt.ids for prompt in prompts], DecodeConfig(masks=max(counts)))
+    return counts
+
+
 def evaluate(
     model: MultiTokenModel,
     prompts: Sequence[Prompt],
@@ -118,10 +131,9 @@ def evaluate(
 ) -> Evaluation:
     """Decode every prompt at each number of masks; `watch` is told how many prompts were answered.
 
-    Raises PromptError for prompts that cannot be served.
+    Raises as `check_evaluation` does.
     """
-    counts = config.masks or tuple(range(1, model.core.config.drafts + 1))
-    check_prompts(model.core, [prompt.ids for prompt in prompts], DecodeConfig(masks=max(counts)))
+    counts = check_evaluation(model, prompts, config)
     ordered = sorted(prompts, key=lambda prompt: (prompt.domain, prompt.benchmark))
     rows, domains, samples = list[Row](), list[Row](), list[Sample]()
     for masks in counts:

@@ -12,8 +12,8 @@ from transformers.pytorch_utils import Conv1D
 
 from foresay import artefact, families, served
 from foresay.artefact import Settings, replacing
-from foresay.config import PluginConfig
-from foresay.errors import UnsupportedBase
+from foresay.config import HeadsConfig, PluginConfig
+from foresay.errors import ConfigError, UnsupportedBase
 from foresay.model import MultiTokenModel
 from foresay.modelling.base import Base
 from foresay.modelling.guest import adapter_weights
@@ -56,9 +56,11 @@ def export_vllm(model: MultiTokenModel, adapter: Path, out: Path, config: Plugin
 def export_peft(adapter: Path, out: Path, overwrite: bool) -> Settings:
     """Write the LoRA half of an artefact as a folder for PEFT, with words on what it does there.
 
-    Raises ArtefactError.
+    Raises ArtefactError, ConfigError for a model with heads.
     """
     settings = artefact.read_settings(adapter)
+    if isinstance(settings.mtp, HeadsConfig):
+        raise ConfigError(f"{adapter} has heads, and PEFT takes the LoRA of an adapter with masks; give one of those")
     with replacing(out, overwrite) as fresh:
         for name in (families.PEFT_SETTINGS, families.PEFT_WEIGHTS):
             shutil.copy(adapter / name, fresh / name)

@@ -12,7 +12,7 @@ import torch
 from foresay.config import DecodeConfig
 from foresay.decoding.generate import check_prompts, in_batches
 from foresay.metrics import Acceptance, rates_of_domains, tally
-from foresay.model import MultiTokenModel, adapter_dtype
+from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt
 
 
@@ -102,7 +102,7 @@ def as_opened(model: MultiTokenModel, save_dtype: torch.dtype) -> Iterator[None]
     """The adapter as it will be saved in `save_dtype` and opened again, as long as the block runs."""
     parameters = list(model.core.added.parameters())
     kept = [parameter.data for parameter in parameters]
-    dtype = adapter_dtype(model.core.model)
+    dtype = model.core.added_dtype
     try:
         for parameter in parameters:
             parameter.data = parameter.data.to(save_dtype).to(dtype)

@@ -91,7 +91,7 @@ class MultiTokenModel:
         artefact.check_quantization(settings, quantization_of(model.config), place)
         core = build(model, settings.mtp)
         artefact.load_weights(place, core)
-        core.added.to(adapter_dtype(model))
+        core.added.to(core.added_dtype)
         core.acceptance = settings.acceptance
         return cls(core, tokenizer, guest.base, settings.provenance, guest.adapter)
 
@@ -223,12 +223,6 @@ def open_base(
     guest = Guest.find(base, loading.base_adapter)
     guest = Guest(_place(guest.base), _place(guest.adapter or trained_on))
     return guest, load_base(guest.base, dtype, replace(loading, base_adapter=guest.adapter))
-
-
-def adapter_dtype(model: PreTrainedModel) -> torch.dtype:
-    """Dtype in which an adapter decodes on this base: the base's own."""
-    # A CPU multiplies matrices as narrow as these faster in float32 than in half precision.
-    return torch.float32 if model.device.type == "cpu" else model.dtype
 
 
 def as_trained(loading: LoadConfig, settings: artefact.Settings) -> LoadConfig:

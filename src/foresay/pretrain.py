@@ -10,11 +10,12 @@ from transformers import PreTrainedTokenizerBase
 
 from foresay import artefact
 from foresay.config import require
-from foresay.continued import continued
-from foresay.errors import ConfigError
+from foresay.continued import checkpoint_of, continued
+from foresay.errors import BaseNotFound, ConfigError
 from foresay.fingerprint import fingerprint, weights_hash
 from foresay.modelling.blank import blank_model, named_tokenizer, read_config
 from foresay.modelling.heads import HeadsModel
+from foresay.modelling.load import load_tokenizer
 from foresay.modelling.native import in_software
 from foresay.pretrain_run import PretrainAudience, Pretrained, PretrainRecipe, PretrainRun, Reading
 from foresay.tracking import check_tracker, closing
@@ -58,7 +59,7 @@ def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) 
     artefact.check_writable(recipe.out, may_replace)
     data = [str(source).split(",")[0] for source in recipe.data]
     artefact.check_apart(recipe.out, (recipe.config, recipe.tokenizer or recipe.config, *data))
-    tokenizer = named_tokenizer(recipe.config, recipe.tokenizer)
+    tokenizer = _tokenizer(recipe)
     model = _blank(recipe, tokenizer)
     parts = _read(recipe, tokenizer, model)
     for part in parts if ranks.leads else ():
@@ -81,6 +82,24 @@ def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) 
     if ranks.leads:
         checkpoints.remove()
     return pretrained
+
+
+def _tokenizer(recipe: PretrainRecipe) -> PreTrainedTokenizerBase:
+    """The tokenizer that is named, or the one beside config or model: going on, both must have the same tokens."""
+    if not recipe.train.continued:
+        return named_tokenizer(recipe.config, recipe.tokenizer)
+    place = checkpoint_of(recipe.config)
+    tokenizer = named_tokenizer(place, recipe.tokenizer)
+    try:
+        own = load_tokenizer(place)
+    except BaseNotFound:
+        return tokenizer
+    if own.get_vocab() != tokenizer.get_vocab():
+        raise ConfigError(
+            f"tokenizer {recipe.tokenizer} has another vocabulary than the one beside {place}, whose weights are to be "
+            "trained on; leave --tokenizer out"
+        )
+    return tokenizer
 
 
 def _blank(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> HeadsModel:

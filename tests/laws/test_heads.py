@@ -37,6 +37,7 @@ from toys import (
     LLAMA,
     MISTRAL_WINDOW,
     OPT,
+    OPT_PROJECTED,
     QWEN3_MOE,
     VOCABULARY,
     Toy,
@@ -65,7 +66,7 @@ def deeper(toy: Toy) -> Toy:
     return Toy(toy.name, toy.kind, toy.settings | more, toy.seed, toy.attention, toy.experts)
 
 
-DEEP = {toy.name: deeper(toy) for toy in (LLAMA, GPT2, MISTRAL_WINDOW, GEMMA2, GEMMA3, OPT, QWEN3_MOE)}
+DEEP = {toy.name: deeper(toy) for toy in (LLAMA, GPT2, MISTRAL_WINDOW, GEMMA2, GEMMA3, OPT, OPT_PROJECTED, QWEN3_MOE)}
 
 
 @lru_cache
@@ -89,6 +90,21 @@ def test_greedy_is_plain(config: HeadsConfig, layout: LayoutName) -> None:
 @pytest.mark.parametrize("name", DEEP)
 def test_every_kind_of_layer(name: str, config: HeadsConfig) -> None:
     check_greedy_is_plain(with_heads(name, config), DEEP[name], DecodeConfig(layout="quadratic", max_new_tokens=NEW))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@every_variant
+def test_half_precision_decodes(config: HeadsConfig, dtype: torch.dtype) -> None:
+    """Heads are of the base's dtype; the first token comes from a prefill of the same shape as transformers' own."""
+    model = HeadsModel.from_base(DEEP["llama"].model().to(dtype), config)
+    redraw(model.heads, 1)
+    assert {tensor.dtype for tensor in model.parameters()} == {dtype}
+    [prompt] = random_prompts((9,))
+    first = int(model.model(torch.tensor([prompt])).logits[0, -1].argmax())
+    for layout in LAYOUTS:
+        [said] = generate(model, [prompt], DecodeConfig(layout=layout, max_new_tokens=NEW))
+        assert (said.tokens[0], len(said.tokens)) == (first, NEW)
+        assert any(step.drafted for step in said.steps) == (layout != "plain")
 
 
 def heads_of(model: HeadsModel, ids: Tensor) -> list[Tensor]:

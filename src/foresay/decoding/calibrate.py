@@ -15,10 +15,21 @@ import transformers
 
 from foresay.cache_folder import cache_folder
 from foresay.clock import now
-from foresay.config import DecodeConfig
+from foresay.config import DecodeConfig, HeadsConfig
 from foresay.decoding.choose import Drafts
 from foresay.decoding.plan import Row
-from foresay.decoding.planner import MENU, PLAIN, Acceptance, Cost, Costs, Entry, Planner, expected_rate, prior
+from foresay.decoding.planner import (
+    HEADS_MENU,
+    MENU,
+    PLAIN,
+    Acceptance,
+    Cost,
+    Costs,
+    Entry,
+    Planner,
+    expected_rate,
+    prior,
+)
 from foresay.decoding.session import Live, Session
 from foresay.modelling.drafting import DraftingModel
 from foresay.provenance import machine
@@ -155,8 +166,9 @@ def rounded(model: DraftingModel, batch_size: int, length: int) -> tuple[int, in
 
 
 def menu_of(model: DraftingModel) -> list[Entry]:
-    """The entries that the adapter has masks for."""
-    return [entry for entry in MENU if entry.masks <= model.config.drafts]
+    """The entries that there are masks, or heads, for."""
+    menu = HEADS_MENU if isinstance(model.config, HeadsConfig) else MENU
+    return [entry for entry in menu if entry.masks <= model.config.drafts]
 
 
 def measure(
@@ -237,7 +249,7 @@ def _place(model: DraftingModel, batch_size: int, context: int) -> Path:
         model.shortlist,
         model.base.config.to_json_string(),
         asdict(model.config),
-        [asdict(entry) for entry in MENU],
+        [asdict(entry) for entry in menu_of(model)],
     )
     fingerprint = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     return cache_folder() / f"costs-{fingerprint}-{batch_size}-{context}.json"
@@ -272,4 +284,4 @@ def _read(path: Path) -> Costs | None:
         )
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return costs if sound and PLAIN in costs and costs.keys() <= set(MENU) else None
+    return costs if sound and PLAIN in costs and costs.keys() <= {*MENU, *HEADS_MENU} else None

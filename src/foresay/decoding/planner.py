@@ -60,7 +60,9 @@ MENU: tuple[Entry, ...] = (
     Entry("quadratic", 3),
     Entry("quadratic", 4),
 )
-"""At most eight shapes: what compilation and CUDA graphs can hold."""
+"""Of masks. At most eight shapes: what compilation and CUDA graphs can hold."""
+HEADS_MENU: tuple[Entry, ...] = (PLAIN, *(Entry("quadratic", drafts) for drafts in range(1, 8)))
+"""Of heads, which have no rows of their own: a quadratic step is as narrow as a linear one, and loses no drafts."""
 
 
 @dataclass(frozen=True, slots=True)

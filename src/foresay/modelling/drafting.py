@@ -54,6 +54,11 @@ class DraftingModel(nn.Module, ABC):
     def added(self) -> nn.Module:
         """What the model has beside its base."""
 
+    @property
+    def added_dtype(self) -> torch.dtype:
+        """Dtype in which what is beside the base decodes: the base's own."""
+        return self.base.dtype
+
     def cache(self, slots: int, masks: int, sequences: int = 0) -> SlotCache:
         """An empty cache for calls with blocks of at most `masks` masks; `sequences` as `SlotCache` takes them."""
         return SlotCache(self.base.layers, slots, sequences)

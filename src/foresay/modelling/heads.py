@@ -60,9 +60,10 @@ class HeadsModel(DraftingModel):
     def __init__(self, base: Base, config: HeadsConfig) -> None:
         inner = config.heads if config.variant == "anticausal" else min(config.layers, 1)
         if inner >= base.layers:
+            cure = f"ask for at most {base.layers - 1}" if base.layers > 1 else "give a base of two layers or more"
             raise ConfigError(
-                f"{config.heads} {config.variant} heads were asked for and the base has {base.layers} layers; ask for "
-                f"fewer heads, at most {base.layers - 1}, so that a trunk is left"
+                f"{config.heads} {config.variant} heads were asked for and the base has {base.layers} layers; {cure}, "
+                "so that a trunk is left"
             )
         super().__init__(base, config)
         self._tail = tail_of(base)
@@ -152,19 +153,20 @@ class HeadsModel(DraftingModel):
         own, drawing = seen.states[:, :, 0], layout.draw(ids.device)
         if not layout.masks:
             return Rows(seen.logits, own)
-        drafts = self.tail(seen.states[:, drawing.anchors, 1 + drawing.offsets])
+        drafts = seen.states[:, drawing.anchors, 1 + drawing.offsets]
         return Rows(seen.logits, torch.cat((own, drafts), dim=1))
 
     def _step(self, placed: Placed, cache: SlotCache) -> tuple[Tensor, Tensor]:
-        """Logits, and states (B, R, 1 + heads, D): those that head 1 unembeds, then heads 2.. before the tail."""
+        """Logits, and states (B, R, 1 + heads, D), all behind the tail: those of head 1, then of heads 2.."""
         self._let_see(placed, cache)
         with self._tap.reading() as passed:
             embeds = self.base.embedding(placed.ids)
             seen = self.base.run(embeds, placed.positions, placed.sight, cache, placed.kept)
-        return seen.logits, torch.stack((seen.states, *self._behind(passed, cache)), dim=2)
+        behind = map(self.tail, self._behind(passed, cache))
+        return seen.logits, torch.stack((seen.states, *behind), dim=2)
 
     def _behind(self, passed: list[Passed], cache: SlotCache) -> Iterator[Tensor]:
-        """States of heads 2.. at all rows; each writes its own K/V."""
+        """States of heads 2.. at all rows, before the tail; each layer writes its own K/V."""
         trunk, states = passed[0].leaf, passed[-1].leaf
         match self.config.variant:
             case "anticausal":

@@ -8,6 +8,7 @@ import tyro
 
 from foresay import artefact
 from foresay.config import require
+from foresay.continued import checkpoint_of
 from foresay.convert import from_meta, to_meta
 from foresay.model import MultiTokenModel
 from foresay.modelling.load import own_dtype
@@ -45,7 +46,7 @@ class ConvertCommand:
         artefact.check_writable(self.out, self.overwrite)
         if self.to == "meta":
             require(not self.tokenizer, "their files hold no tokenizer; leave out --tokenizer")
-            model = MultiTokenModel.from_pretrained(self.folder, dtype=own_dtype(self.folder))
+            model = MultiTokenModel.from_pretrained(self.folder, dtype=own_dtype(checkpoint_of(self.folder)))
             to_meta(model, self.out, self.overwrite)
             ERR.print(f"Wrote {self.out}.")
             return 0

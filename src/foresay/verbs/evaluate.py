@@ -1,12 +1,14 @@
 """`foresay eval`: how much is drafted well, on which texts, and is the quality the base's own?"""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from foresay.config import DecodeConfig, require
-from foresay.evaluate import EvalConfig, Evaluation, evaluate, origin
+from foresay.evaluate import EvalConfig, Evaluation, check_evaluation, evaluate, origin
 from foresay.harness import HarnessConfig, Quality, compare
 from foresay.model import MultiTokenModel
+from foresay.prompts import Prompt
 from foresay.terminal import ERR, OUT, print_json, print_table
 from foresay.verbs.opening import Chosen, Model, Opening
 from foresay.view.bars import progress_bar
@@ -51,9 +53,10 @@ class EvalCommand:
         if self.out is not None:
             check_place(self.out)
         model = self.opening.open(self.model)
-        # The harness first: what does not exist shows at once.
+        # What cannot be shows before hours of work: prompts, then the harness's tasks.
+        prompts = self._prompts(model) if self.acceptance else []
         quality = self._compare(model) if self.harness.tasks else None
-        found = self._evaluate(model) if self.acceptance else Evaluation()
+        found = self._evaluate(model, prompts) if self.acceptance else Evaluation()
         if quality is not None:
             asked = asdict(self.harness) | {"include_path": str(self.harness.include_path or "")}
             found = replace(found, quality=quality, provenance=origin(model, self.evaluation, harness=asked))
@@ -67,8 +70,12 @@ class EvalCommand:
             write_json(self.out, content)
         return 1 if quality is not None and _differs(quality) else 0
 
-    def _evaluate(self, model: MultiTokenModel) -> Evaluation:
+    def _prompts(self, model: MultiTokenModel) -> list[Prompt]:
         prompts = self.chosen.load(model, 40 if self.full else 4, "test")
+        check_evaluation(model, prompts, self.evaluation)
+        return prompts
+
+    def _evaluate(self, model: MultiTokenModel, prompts: Sequence[Prompt]) -> Evaluation:
         with progress_bar(ERR) as bar:
             counts = len(self.evaluation.masks) or model.core.config.drafts
             task = bar.add_task("decoding", total=len(prompts) * counts)
