@@ -322,6 +322,10 @@ EARLY: dict[str, tuple[Arguments, str]] = {
     "check: prompt past the context": (with_prompts("check", LONG), "tokens and the base's context is 1024"),
     "bench: prompt past the context": (with_prompts("bench", LONG), "tokens and the base's context is 1024"),
     "check: empty prompt": (with_prompts("check", '{"text": ""}'), "has no tokens"),
+    "eval: tasks, and prompts that are none": (
+        lambda at: ["eval", at.adapter, "--tasks", "none_such", "--prompts", at.file('{"text": ""}'), *SHORT],
+        "has no tokens",
+    ),
     "check: messages that are none": (with_prompts("check", '{"messages": ["a"]}'), r"input\.jsonl:1"),
     "train: prompt past the context": (lambda at: at.train("--prompts", at.file(LONG)), "the base's context is 1024"),
     "train: folder below a file": (lambda at: at.train(out=at.file("a") / "out"), r"input\.jsonl.*; give"),

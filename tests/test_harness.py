@@ -1,6 +1,7 @@
 """Quality beside the base, in lm-evaluation-harness, on local tasks."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,20 @@ def test_a_task_that_does_not_exist_is_named(nano: MultiTokenModel, tasks: Path)
         compare(nano, HarnessConfig(("toy_choice", "toy_wrong"), tasks), DecodeConfig())
     with pytest.raises(ConfigError, match="is no folder"):
         compare(nano, HarnessConfig(("toy_choice",), tasks / "none"), DecodeConfig())
+
+
+def test_code_is_run_where_it_may_be(nano: MultiTokenModel, tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The metric of HumanEval asks for a word of its own, and says so in a banner."""
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
+    banner = "#" * 9 + "\nmay run code"
+    guard = f"import os\nassert os.environ.get('HF_ALLOW_CODE_EVAL') == '1', {banner!r}\n"
+    (tasks / "guarded.py").write_text(guard + "def question(doc):\n    return doc['question']\n")
+    text = (tasks / "choice.yaml").read_text().replace("toy_choice", "toy_code")
+    (tasks / "code.yaml").write_text(text.replace('"Q: {{question}} A:"', "!function guarded.question"))
+    asked = HarnessConfig(("toy_code",), tasks, limit=1)
+    with pytest.raises((DataError, AssertionError), match="may run code"):
+        compare(nano, asked, DecodeConfig())
+    assert compare(nano, replace(asked, run_code=True), DecodeConfig()).tasks[0].documents == 1
 
 
 def test_data_out_of_reach_are_named(nano: MultiTokenModel, tasks: Path) -> None:

@@ -1,6 +1,10 @@
-"""Prompts brought to a length."""
+"""Prompts from rows, and brought to a length."""
 
-from foresay.prompts import Prompt, lengthened
+import json
+from pathlib import Path
+
+from foresay.modelling.load import load_tokenizer
+from foresay.prompts import Prompt, encode, file_prompts, lengthened
 
 PROMPTS = [Prompt((1, 2, 3), "a", "one"), Prompt((4, 5), "a", "two"), Prompt((6,), "a", "three")]
 
@@ -26,3 +30,12 @@ def test_what_is_long_enough_stays() -> None:
 
 def test_a_prompt_alone_stands_in_front_of_itself() -> None:
     assert lengthened(PROMPTS[:1], 8)[0].ids == (2, 3, 1, 2, 3, 1, 2, 3)
+
+
+def test_text_is_gone_on_with_and_a_question_is_a_message(tmp_path: Path) -> None:
+    tokenizer, path = load_tokenizer("nano"), tmp_path / "rows.jsonl"
+    rows = [{"text": "Once"}, {"prompt": "Once"}, {"prompt": "Once", "text": "other"}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    text, *questions = file_prompts(path, tokenizer)
+    assert list(text.ids) == encode(tokenizer, "Once", raw=True)
+    assert [list(prompt.ids) for prompt in questions] == [encode(tokenizer, "Once")] * 2

@@ -190,6 +190,14 @@ def test_a_quality_that_differs_shows_in_the_verdict(folder: Path) -> None:
     assert 'class="verdict failed"' in report([folder], "")
 
 
+def test_results_that_are_no_bench_s_are_passed_over(folder: Path) -> None:
+    before = {file.name for file in read_run([folder]).files}
+    (folder / "load.json").write_text('{"results": [{"clients": 4}], "provenance": {}}')
+    assert {file.name for file in read_run([folder]).files} == before
+    with pytest.raises(DataError, match=r"load\.json is no result of foresay"):
+        read_run([folder / "load.json"])
+
+
 def test_a_study_shows_its_figures_its_verdict_and_what_is_missing(folder: Path) -> None:
     (folder / "study.json").write_text(json.dumps(study()))
     page = report([folder], "")

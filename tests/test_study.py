@@ -250,6 +250,9 @@ def test_a_leaking_gate_fails_the_study() -> None:
     assert GATE.verdict({LOSS.name: {"gated": even}, CHANGED.name: {"gated": lines(0, 0)}}).holds
     assert not GATE.verdict({LOSS.name: {"gated": leaks}, CHANGED.name: {"gated": lines(0, 0)}}).holds
     assert not GATE.verdict({LOSS.name: {"gated": even}, CHANGED.name: {"gated": lines(0, 0.1)}}).holds
+    assert GATE.verdict({LOSS.name: {"standard": leaks}, CHANGED.name: {"standard": lines(0, 100)}}).holds
+    idle = GATE.verdict({LOSS.name: {"standard": even}, CHANGED.name: {"standard": lines(0, 0)}})
+    assert not idle.holds, "a training in which nothing drifts shows nothing"
 
 
 def test_rungs_are_direct_decodes(data: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The trial of sampling: it says so when sampling is biased, and when it could not have told."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt
 from foresay.reference import plain_answer, sampled_answers
 from foresay.trial import ENDED, RATIO, SamplingReport, Trial, broken_chooser_of
+from foresay.verbs.check import Proof
 from toys import LLAMA, VOCABULARY, random_prompts, with_adapter
 
 SAMPLE = SampleConfig(temperature=0.5, seed=3)
@@ -65,6 +67,12 @@ def test_with_too_few_answers_the_test_has_no_power(trial: Trial) -> None:
     found = replace(trial, samples=3).run(["linear"])
     assert (found.biased, found.has_power) == ([], False)
     assert "the test has no power" in found.sentence
+
+
+def test_a_proof_without_power_says_so_at_once() -> None:
+    greedy, whole = SimpleNamespace(bugs=0, sentence="Equal."), SimpleNamespace(holds=True, sentence="Untouched.")
+    assert Proof(greedy, whole, report()).sentence == "Equal."  # type: ignore[arg-type]
+    assert "Equal. Sampling: the test has no power" in Proof(greedy, whole, report(control=0.02)).sentence  # type: ignore[arg-type]
 
 
 def test_what_is_said() -> None:

@@ -22,6 +22,7 @@ from foresay.trial import MASKS, SamplingReport, Trial, power_for
 ROUNDING = 4
 """A margin counts as rounding when it is within this many machine epsilons of the dtype, times the largest logit."""
 LAYOUTS: tuple[LayoutName, ...] = ("linear", "quadratic")
+EVERY: tuple[LayoutName, ...] = (*LAYOUTS, "tree", "planned")
 
 
 @dataclass(frozen=True, slots=True)

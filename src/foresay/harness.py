@@ -5,6 +5,7 @@ and there every answer must be the base's own string.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -155,6 +156,8 @@ def _evaluated(lm: Any, config: HarnessConfig, manager: Any) -> dict[str, Any]:
     """What the harness found; samples by task, in order of documents."""
     from lm_eval import simple_evaluate  # noqa: PLC0415
 
+    if config.run_code:
+        os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # asked for by the metric itself, beside the harness's own flag
     try:
         found: dict[str, Any] = simple_evaluate(
             lm,
@@ -166,7 +169,8 @@ def _evaluated(lm: Any, config: HarnessConfig, manager: Any) -> dict[str, Any]:
             confirm_run_unsafe_code=config.run_code,
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        said = [line.strip() for line in str(error).splitlines() if any(map(str.isalpha, line))]
+        first = (said or [type(error).__name__])[0]
         raise DataError(
             f"tasks {', '.join(config.tasks)} cannot be run ({first}); their data must be in reach, or point a YAML "
             "file to local ones"

@@ -22,7 +22,10 @@ def at_most(found: int, of: int, confidence: float = CONFIDENCE) -> float:
 
 
 def ratio_interval(parts: Sequence[float], wholes: Sequence[float], seed: int = 0) -> tuple[float, float]:
-    """Bootstrap interval (Efron 1979, percentiles) of sum(parts) / sum(wholes), where pairs are drawn anew."""
+    """Bootstrap interval (Efron 1979, percentiles) of sum(parts) / sum(wholes), where pairs are drawn anew.
+
+    Too narrow for a handful of pairs, and one pair, drawn over and over, has none at all: its interval has no width.
+    """
     drawn = np.random.default_rng(seed).integers(len(parts), size=(DRAWS, len(parts)))
     ratios = np.asarray(parts, float)[drawn].sum(axis=1) / np.asarray(wholes, float)[drawn].sum(axis=1)
     low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])

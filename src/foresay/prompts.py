@@ -99,9 +99,10 @@ def prompt_of(record: Record, tokenizer: PreTrainedTokenizerBase, domain: str) -
             bare = "\n".join(message["content"] for message in asked)
             return Prompt(tuple(encode(tokenizer, bare)), domain, bare)
         return Prompt(tuple(template_ids(tokenizer, asked, prompt=True)), domain, asked[-1]["content"])
-    # An embedded story opening is text to go on with, not a message; so are `text` rows.
-    raw = domain == "stories" or "text" in row
-    text = next((row[name] for name in (*PROMPT_COLUMNS, "text") if isinstance(row.get(name), str)), None)
+    name = next((name for name in (*PROMPT_COLUMNS, "text") if isinstance(row.get(name), str)), None)
+    # An embedded story opening is text to go on with, not a message; so are rows with nothing but `text`.
+    raw = domain == "stories" or name == "text"
+    text = None if name is None else row[name]
     if text is None:
         raise DataError(
             f"{record.place} has columns {', '.join(sorted(row)) or 'none'}; needed are messages, text, or one of "

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,15 @@ KINDS = {
     "adapter": {"mtp", "fingerprints", "base"},
 }
 """What a file is, by keys that only such a file has."""
-SINCE = {"lengthened_to": 0, "first_token_seconds": math.nan, "peak_memory_bytes": None, "prompt_tokens": math.nan}
+SINCE: dict[str, Any] = {
+    "lengthened_to": 0,
+    "first_token_seconds": math.nan,
+    "peak_memory_bytes": None,
+    "prompt_tokens": math.nan,
+}
 """What the results of a bench did not always hold."""
+MEASURED = {entry.name for entry in fields(Result)} - SINCE.keys()
+"""What they always hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +97,21 @@ def _files(place: Path) -> Iterator[File]:
     paths = sorted(place.rglob("*.json")) if place.is_dir() else [place]
     for path in paths:
         content = _content(path, named=path == place)
-        kind = next(
-            (name for name, keys in KINDS.items() if isinstance(content, dict) and keys <= content.keys()), None
-        )
+        kind = _kind(content)
         if kind is not None:
             yield File(path.name if path == place else str(path.relative_to(place)), kind, content)
         elif path == place:
             raise DataError(
                 f"{path} is no result of foresay; give JSON of check, bench, eval, calibrate, advise, study or train"
             )
+
+
+def _kind(content: Any) -> str | None:
+    """What a file is; results that are no bench's stand in other files too."""
+    said = content if isinstance(content, dict) else {}
+    kind = next((name for name, keys in KINDS.items() if keys <= said.keys()), None)
+    rows = said.get("results", []) if kind == "bench" else []
+    return kind if all(isinstance(row, dict) and row.keys() >= MEASURED for row in rows) else None
 
 
 def _content(path: Path, named: bool) -> Any:
