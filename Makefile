@@ -22,7 +22,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 tests: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # vLLM on a CPU, in an environment of its own: some minutes, and about 4 GB on disk.
 test-vllm: $(VLLM_VENV)/installed

@@ -1,7 +1,7 @@
 """Write tasks of lm-evaluation-harness over the local sets in FORESAY_DATA, for a machine without a network.
 
 python benchmarks/local_tasks.py --out build/tasks
-foresay eval nano --tasks local_arc local_gsm8k local_code local_chat --include-path build/tasks --no-acceptance
+foresay eval nano --tasks local_arc local_mmlu local_gsm8k local_code local_chat --include-path build/tasks --no-acceptance
 
 The hub's own tasks need no such file: `foresay eval MODEL --tasks arc_challenge gsm8k`. The base is compared with the
 accelerated model, so that the answers which the files of chat lack are not missed.
@@ -54,6 +54,21 @@ def arc(data: Path) -> dict[str, object]:
     }
 
 
+def mmlu(data: Path) -> dict[str, object]:
+    """MMLU's validation questions of all subjects, as the harness has them: log-likelihoods of the letters."""
+    files, columns = str(data / "knowledge/mmlu/val/*.csv"), ["question", *"ABCD", "answer"]
+    asked = "{{question}}\nA. {{A}}\nB. {{B}}\nC. {{C}}\nD. {{D}}\nAnswer:"
+    return task("local_mmlu", Path(files)) | {
+        "dataset_path": "csv",
+        "dataset_kwargs": {"data_files": {"test": files}, "header": None, "names": columns},
+        "output_type": "multiple_choice",
+        "doc_to_text": asked,
+        "doc_to_target": "{{'ABCD'.index(answer)}}",
+        "doc_to_choice": list("ABCD"),
+        "metric_list": [{"metric": "acc"}],
+    }
+
+
 def main(out: Path, tokens: int = 128) -> None:
     """Write a YAML file for each task into a folder.
 
@@ -63,7 +78,7 @@ def main(out: Path, tokens: int = 128) -> None:
     """
     data = Path(os.environ["FORESAY_DATA"]).resolve()
     out.mkdir(parents=True, exist_ok=True)
-    for content in (arc(data), *(written(name, data, tokens) for name in WRITTEN)):
+    for content in (arc(data), mmlu(data), *(written(name, data, tokens) for name in WRITTEN)):
         (out / f"{content['task']}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
