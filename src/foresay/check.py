@@ -187,7 +187,7 @@ def first_difference(left: Sequence[int], right: Sequence[int]) -> int:
 
 @torch.no_grad()
 def _margin(model: MultiTokenModel, ids: Sequence[int], tokens: Sequence[int]) -> tuple[float, float]:
-    """How far the worst of `tokens` lies below the base's best one behind `ids`, and what its dtype's rounding explains.
+    """How far the worst of `tokens` lies below the base's best one behind `ids`, and what rounding explains there.
 
     Where two tokens differ and one is the best, that is the margin between them; of three that are as good as each
     other, rounding may choose any.
