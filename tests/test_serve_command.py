@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,9 @@ pytest.importorskip("httpx")
 import httpx
 
 from foresay import cli
+from foresay.serving import room, server, service
 from foresay.verbs import serve
+from foresay.verbs.opening import Opening
 
 
 def test_it_serves_until_it_is_stopped() -> None:
@@ -33,10 +36,22 @@ def test_it_serves_until_it_is_stopped() -> None:
         assert "Traceback" not in process.stderr.read()
 
 
-@pytest.mark.parametrize("options", [["--port", "99999"], ["--sequences", "0"], ["--max-length", "5000"]])
+@pytest.mark.parametrize(
+    "options", [["--port", "99999"], ["--sequences", "0"], ["--max-length", "5000"], ["--drain-seconds", "inf"]]
+)
 def test_impossible_settings_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["serve", "nano", "--layout", "plain", *options]) == 2
     assert options[1] in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_more_texts_than_memory_holds_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(room, "free_bytes", lambda device: 2**20)
+    assert cli.main(["serve", "nano", "--sequences", "64", "--max-length", "1000"]) == 2
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "K/V for 64 + 4 sequences of 1,000 tokens takes 0." in said
+    assert "and 0.0 GiB are free; give a smaller --max-length or fewer --sequences" in said
 
 
 @pytest.mark.parametrize("option", ["--dtype bfloat16", "--base other", "--sequences 3", "--layout plain"])
@@ -63,6 +78,18 @@ def test_sigterm_is_an_interrupt_where_something_must_be_ended() -> None:
         work()
     assert ended
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_model_is_named_as_its_folder_wherever_one_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    names: list[str] = []
+    (tmp_path / "mine" / "inner").mkdir(parents=True)
+    monkeypatch.setattr(Opening, "open", lambda self, folder: None)
+    monkeypatch.setattr(service, "Service", lambda model, name, *rest: names.append(name))
+    monkeypatch.setattr(server, "serve", lambda *given: None)
+    for model, place in ((".", "mine"), ("..", "mine/inner"), ("mine/", ".")):
+        monkeypatch.chdir(tmp_path / place)
+        assert cli.main(["serve", model, "--port", "0"]) == 0
+    assert names == ["mine"] * 3
 
 
 def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,27 +4,39 @@ import json
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
 from importlib.util import find_spec
 from threading import Thread
 from time import monotonic, sleep
+from typing import Any
 
 import httpx
 import openai
 import pytest
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 pytest.importorskip("fastapi")
 pytest.importorskip("openai")
 
 from foresay.cli import main
-from foresay.config import PluginConfig, QueueConfig, SampleConfig, ServeConfig
+from foresay.config import LayoutName, PluginConfig, QueueConfig, SampleConfig, ServeConfig
+from foresay.decoding.engine import Engine, Request
 from foresay.decoding.generate import generate
-from foresay.decoding.session import How
+from foresay.decoding.session import How, Session
 from foresay.inside import chooser_of
 from foresay.model import MultiTokenModel
 from foresay.modelling.model import MaskModel
 from foresay.prompts import embedded_prompts, encode
 from foresay.serving import app
+from foresay.serving.answer import Answer
+from foresay.serving.replies import ChatReply, CompletionReply
+from foresay.serving.room import free_bytes, kv_bytes
+from foresay.serving.schema import ChatRequest
+from foresay.serving.service import _chat_ids
+from foresay.serving.worker import Event, Likely
 from foresay.vllm_serving import VllmServeConfig
 from served import DECODE, Served, eventually, served
 
@@ -165,6 +177,33 @@ def test_log_probabilities(server: Served, model: MultiTokenModel) -> None:
     assert [offset for step in stream for offset in step.choices[0].logprobs.text_offset] == chances.text_offset
 
 
+def test_the_token_that_was_said_is_always_named(server: Served) -> None:
+    said = server.client.completions.create(model="nano", prompt="Once", max_tokens=20, temperature=2, logprobs=1)
+    chances = said.choices[0].logprobs
+    for text, chance, named in zip(chances.tokens, chances.token_logprobs, chances.top_logprobs):
+        assert named[text] == chance <= max(named.values())
+    assert max(map(len, chances.top_logprobs)) == 2, "something unlikely was said"
+
+
+@pytest.mark.parametrize("kind", [ChatReply, CompletionReply])
+def test_tokens_make_up_the_text_where_spaces_are_letters(kind: type[ChatReply | CompletionReply]) -> None:
+    words = ["<unk>", "a", "▁a", "▁Once", "▁upon", "▁time", "s"]
+    core = Tokenizer(WordLevel({word: place for place, word in enumerate(words)}, "<unk>"))
+    core.decoder = decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core)
+    ids = [3, 4, 2, 5, 6]
+    likely = [Likely(token, -0.5, ((token, -0.5),)) for token in ids]
+    reply = kind("nano", tokenizer, True)
+    steps = [reply.chunk(Event(0, likely=likely[:2]), None, -1), reply.chunk(Event(0, likely=likely[2:]), None, 9)]
+    chances = [step["choices"][0]["logprobs"] for step in steps]
+    if kind is ChatReply:
+        named = [(some["token"], some["top_logprobs"][0]["token"]) for step in chances for some in step["content"]]
+    else:
+        named = [(text, *some) for step in chances for text, some in zip(step["tokens"], step["top_logprobs"])]
+    assert named == [(text, text) for text in ("Once", " upon", " a", " time", "s")]
+    assert tokenizer.decode(ids) == "Once upon a times"
+
+
 def test_models_health_and_page(server: Served) -> None:
     assert [card.id for card in server.client.models.list()] == ["nano"]
     assert server.client.models.retrieve("nano").owned_by == "foresay"
@@ -176,7 +215,9 @@ def test_models_health_and_page(server: Served) -> None:
 
 def test_counters_have_the_names_of_dashboards(server: Served) -> None:
     before = server.counters()
+    asked = monotonic()
     said = server.client.chat.completions.create(**ASKED, max_tokens=40)
+    seconds = monotonic() - asked
     after = server.counters()
     usage = said.usage.model_dump()
     for name, grown in (
@@ -188,8 +229,20 @@ def test_counters_have_the_names_of_dashboards(server: Served) -> None:
         ("vllm:inter_token_latency_seconds_count", usage["steps"] - 1),
         ("vllm:e2e_request_latency_seconds_count", 1),
         ("vllm:request_generation_tokens_sum", usage["completion_tokens"]),
+        ("vllm:request_params_max_tokens_sum", 40),
+        ("vllm:request_params_n_sum", 1),
     ):
         assert after[name] - before.get(name, 0) == grown, name
+    names = ("queue_time", "prefill_time", "decode_time", "inference_time", "time_per_output_token")
+    for name in names:
+        assert after[f"vllm:request_{name}_seconds_count"] == before.get(f"vllm:request_{name}_seconds_count", 0) + 1
+    queue, prefill, decode, inference, each = (
+        after[name] - before.get(name, 0) for name in (f"vllm:request_{name}_seconds_sum" for name in names)
+    )
+    assert min(queue, prefill, decode, each) > 0
+    assert prefill + decode == pytest.approx(inference)
+    assert queue + inference < seconds
+    assert each == pytest.approx(decode / (usage["completion_tokens"] - 1))
     places = [name for name in after if "per_pos_total" in name]
     assert sum(after[name] - before.get(name, 0) for name in places) == usage["accepted"]
     assert len(places) == 3
@@ -227,8 +280,11 @@ def test_many_at_once_each_as_alone(server: Served, model: MultiTokenModel) -> N
         ({"messages": []}, "messages"),
         ({"messages": None}, "messages: Field required"),
         ({"messages": [{"role": "wizard", "content": "hi"}]}, "role"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages.0: content is null; give the message's text"),
+        ({"messages": [{"role": "system", "content": "Be short."}, *QUESTION]}, "no place for system messages; put"),
+        ({"messages": [*QUESTION, {"role": "developer", "content": "Short."}]}, "no place for developer messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "content"),
-        ({"messages": [{"role": "user", "content": "long " * 3000}]}, "base's context is 1024"),
+        ({"messages": [{"role": "user", "content": "long " * 3000}]}, "prompt and answer may have 1024 together"),
         ({"messages": [{"role": "user", "content": "half \ud800 a character"}]}, "half a character"),
         ({"stop": [""]}, "stop"),
         ({"top_logprobs": 2}, "top_logprobs is given without logprobs"),
@@ -243,6 +299,33 @@ def test_many_at_once_each_as_alone(server: Served, model: MultiTokenModel) -> N
 def test_what_cannot_be_served_is_refused_in_words(server: Served, change: dict[str, object], words: str) -> None:
     error = refused(server, 404 if "model" in change else 400, {**ASKED, **change})
     assert words in error["message"]
+
+
+def test_a_reply_is_a_turn_of_the_next_request(server: Served) -> None:
+    said = server.client.chat.completions.create(**ASKED, max_tokens=4).choices[0].message
+    turns = [said.model_dump() | {"name": "nano"}, {"role": "assistant", "content": said.content}]
+    more = [{"role": "user", "content": "And then?"}]
+    both = [
+        server.client.chat.completions.create(**{**ASKED, "messages": [*QUESTION, turn, *more]}, max_tokens=8)
+        for turn in turns
+    ]
+    assert "refusal" in turns[0], "a null for what it lacks"
+    assert both[0].choices[0].message == both[1].choices[0].message
+    assert both[0].usage.prompt_tokens == both[1].usage.prompt_tokens
+
+
+def test_a_template_that_places_system_messages_gets_them(model: MultiTokenModel) -> None:
+    tokenizer = copy(model.require_tokenizer())
+    asked = ChatRequest(model="nano", messages=[{"role": "system", "content": "Be short."}, *QUESTION])
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    assert tokenizer.decode(_chat_ids(tokenizer, asked)).startswith("system: Be short.\nuser: Tom")
+
+
+def test_what_is_too_long_is_named_as_clients_know_it(server: Served) -> None:
+    error = refused(server, 400, {**ASKED, "max_tokens": 5000})
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "messages")
+    error = refused(server, 400, {"model": "nano", "prompt": [[1], [1] * 1024]}, "/v1/completions")
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")
 
 
 def test_values_that_ask_for_nothing_are_taken(server: Served) -> None:
@@ -332,6 +415,10 @@ def test_time_is_limited(model: MultiTokenModel) -> None:
         body = {**ASKED, "temperature": 2, "max_tokens": 900}
         error = refused(server, 408, body)
         assert error["code"] == "timeout"
+        patient = server.client.with_options(max_retries=2)
+        with pytest.raises(openai.APIStatusError, match="took longer"):
+            patient.chat.completions.create(**body)
+        assert server.counters()["vllm:request_success_total/abort"] == 2, "it did not ask again"
         with pytest.raises(openai.APIError, match="took longer"):
             list(server.client.chat.completions.create(**body, stream=True))
         assert server.idle()
@@ -360,6 +447,47 @@ def test_a_step_that_fails_ends_its_answers_and_no_more(model: MultiTokenModel) 
         assert server.idle()
 
 
+def test_a_session_that_cannot_be_made_anew_fails_its_answers_too(model: MultiTokenModel) -> None:
+    with served(model) as server:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(MaskModel, "see", lambda *args: 1 / 0)
+            patch.setattr(Session, "empty", lambda *args: 1 / 0)
+            for _ in range(2):
+                with pytest.raises(openai.InternalServerError, match="a step failed"):
+                    server.client.chat.completions.create(**ASKED, max_tokens=4)
+        assert server.client.chat.completions.create(**ASKED, max_tokens=4).choices
+        assert server.idle()
+
+
+def test_an_answer_that_cannot_be_told_ends_alone(endless: Served) -> None:
+    server, tell = endless, Answer.tell
+
+    def broken(self: Answer, *told: Any) -> str:
+        return tell(self, *told) if self.watched else str(1 / 0)
+
+    with server.http().stream(
+        "POST", "/v1/chat/completions", json={**ASKED, "max_tokens": 40, "stop": "never said", "stream": True}
+    ) as other:
+        next(other.iter_lines())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Answer, "tell", broken)
+            with pytest.raises(openai.InternalServerError, match="a step failed"):
+                server.client.chat.completions.create(**ASKED, max_tokens=900)
+        assert server.idle()
+        assert server.client.chat.completions.create(**ASKED, max_tokens=4).choices
+
+
+@pytest.mark.parametrize("layout", ["plain", "quadratic", "planned", "tree"])
+def test_the_room_that_is_asked_for_is_the_room_that_is_taken(model: MultiTokenModel, layout: LayoutName) -> None:
+    decode = replace(DECODE, layout=layout)
+    engine = Engine.open(model.core, decode, QueueConfig(sequences=3, max_length=70))
+    engine.submit([Request((5, 6, 7), 9)])
+    engine.step()
+    taken = sum(stored.nbytes for layer in engine.session.cache.layers for stored in (layer.keys, layer.values))
+    assert kv_bytes(model.core, decode, 3, 70) == taken
+    assert (free_bytes(model.core.base.device) or 2**40) > taken
+
+
 @pytest.mark.parametrize("drain", [0.2, 20.0])
 def test_a_server_that_stops_ends_its_answers(model: MultiTokenModel, drain: float) -> None:
     with served(model, ENDLESS, config=ServeConfig(port=0, drain_seconds=drain)) as server:
@@ -380,7 +508,7 @@ def test_a_server_that_stops_ends_its_answers(model: MultiTokenModel, drain: flo
             server.http().get("/health")
 
 
-def test_vllm_serves_what_it_is_handed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vllm_serves_what_it_is_handed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked: list[object] = []
 
     class Server:
@@ -391,6 +519,9 @@ def test_vllm_serves_what_it_is_handed(monkeypatch: pytest.MonkeyPatch) -> None:
         wait = lambda self: 0  # noqa: E731
 
     monkeypatch.setattr("foresay.verbs.serve.start", lambda *given: asked.append(given) or Server())
+    assert main(["serve", "nano", "--engine", "vllm", "--port", "9", "--host", "0.0.0.0"]) == 0
+    assert "0.0.0.0 is heard by others, and no --api-key is set" in capsys.readouterr().err
+    asked.clear()
     assert main(["serve", "nano", "--engine", "vllm", "--port", "9", "--api-key", "k", "--masks", "3"]) == 0
     assert asked == [("nano", VllmServeConfig(port=9, api_key="k"), PluginConfig(masks=3)), "ready", "ended"]
 

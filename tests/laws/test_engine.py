@@ -1,6 +1,7 @@
 """Whatever joins and leaves, an answer is what it would be alone: greedy plain's to the token, sampled by its seed."""
 
 import random
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -231,7 +232,11 @@ def test_after_a_step_that_failed_the_engine_goes_on(monkeypatch: pytest.MonkeyP
         patch.setattr(mtp, "see", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             engine.step()
-    assert engine.abort() == tickets
+    lost = weakref.ref(engine.session)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_empty", lambda: pytest.fail("made while the old one may be held"))
+        assert engine.abort() == tickets
+    assert lost() is None, "its cache is given back before there is another"
     [answer] = run_all(engine, requests[:1], random.Random(0))
     assert answer.tokens == expected_output(mtp, LLAMA, requests[0].prompt, DecodeConfig(max_new_tokens=12))
 

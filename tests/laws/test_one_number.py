@@ -1,12 +1,14 @@
-"""Training, `foresay bench` and `foresay check` print one and the same number for the same prompts."""
+"""Training, `bench`, `check`, `eval` and a server tell one and the same number for the same prompts."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from foresay.cli import main
+from foresay.model import MultiTokenModel
 
 PROMPTS = [
     ("count", "Count to 3."),
@@ -30,6 +32,23 @@ def said(capsys: pytest.CaptureFixture[str], *command: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+def rates_of_a_server(folder: str) -> dict[str, float]:
+    """Tokens per step by domain, from the usage of one answer after the other."""
+    pytest.importorskip("fastapi")
+    from served import served  # noqa: PLC0415 (an extra)
+
+    tokens, steps = Counter[str](), Counter[str]()
+    with served(MultiTokenModel.from_pretrained(folder)) as server:
+        for domain, text in PROMPTS:
+            asked = [{"role": "user", "content": text}]
+            said = server.client.chat.completions.create(
+                model="nano", messages=asked, temperature=0, max_completion_tokens=int(LENGTH[1])
+            )
+            tokens[domain] += said.usage.completion_tokens
+            steps[domain] += said.usage.model_dump()["steps"]
+    return {domain: tokens[domain] / steps[domain] for domain in tokens}
+
+
 @pytest.mark.parametrize("save_dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("keep", ["last", "best"])
 def test_one_number(save_dtype: str, keep: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,6 +60,7 @@ def test_one_number(save_dtype: str, keep: str, tmp_path: Path, capsys: pytest.C
     trained = said(capsys, *where, *train, *small, "--save-dtype", save_dtype, "--keep", keep)
     check = ["check", out, "--prompts", prompts, "--layouts", "quadratic", "--temperature", "0", *LENGTH]
     bench = ["bench", out, "--prompts", prompts, "--layouts", "quadratic", "--repeats", "1", *LENGTH]
+    evaluate = ["eval", out, "--prompts", prompts, "--masks", "3", *LENGTH]
     results = [result for result in said(capsys, *bench)["results"] if result["decoder"] == "quadratic"]
 
     rates = trained["tokens_per_step"]
@@ -48,6 +68,8 @@ def test_one_number(save_dtype: str, keep: str, tmp_path: Path, capsys: pytest.C
     [count] = said(capsys, *check)["counts"]
     assert count["domains_tokens_per_step"] == rates
     assert {result["domain"]: result["tokens_per_step"] for result in results} == rates
+    assert {row["domain"]: row["whole"]["value"] for row in said(capsys, *evaluate)["domains"]} == rates
+    assert rates_of_a_server(out) == rates
 
 
 def test_acceptance_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

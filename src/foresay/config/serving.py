@@ -1,5 +1,6 @@
 """Settings of servers."""
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Literal
@@ -64,6 +65,7 @@ class ServeConfig:
         require(0 <= self.port < 65536, f"port is {self.port}; give one from 0 to 65535")
         require_at_least(self, 1, "body_bytes")
         require_at_least(self, 0, "drain_seconds")
+        require(math.isfinite(self.drain_seconds), f"drain_seconds is {self.drain_seconds}; give a finite time")
         require(self.timeout_seconds > 0, f"timeout_seconds is {self.timeout_seconds}; give a positive time")
 
     @property

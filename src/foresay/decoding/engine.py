@@ -7,6 +7,7 @@ a step of the running one. The two take turns, so that neither new answers nor t
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import count, islice
 from threading import Lock
 from typing import Literal
@@ -25,6 +26,10 @@ from foresay.errors import BusyError, ConfigError, PromptError
 from foresay.modelling.drafting import DraftingModel
 
 Ended = Literal["stop", "length"]
+
+
+class TooLong(PromptError):
+    """A prompt and the answer it wants that have no room together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,11 @@ class Engine:
         planned = config.layout == "planned"
         return cls(model, config, queue, planners_for(model, queue.sequences, config.masks, watch) if planned else None)
 
+    @cached_property
+    def session(self) -> Session:
+        """Those that run."""
+        return self._empty()
+
     @property
     def running(self) -> int:
         """Answers being written."""
@@ -124,6 +134,15 @@ class Engine:
             self._waiting.extend(zip(tickets, requests))
         return tickets
 
+    def check_length(self, length: int, max_tokens: int) -> None:
+        """Raise TooLong for a prompt of so many tokens and an answer of as many as may come."""
+        left = self.longest - length
+        if not 1 <= max_tokens <= left:
+            raise TooLong(
+                f"{max_tokens} tokens were asked for behind a prompt of {length}, and prompt and answer may have "
+                f"{self.longest} together; shorten the prompt{f', or ask for 1 to {left}' if left > 0 else ''}"
+            )
+
     def cancel(self, tickets: Sequence[int]) -> None:
         """Nobody wants these answers any more: their places are free before the next step."""
         with self._lock:
@@ -131,11 +150,14 @@ class Engine:
             self._cancelled |= self._running.keys() & set(tickets)
 
     def abort(self) -> list[int]:
-        """Forget every answer, waiting or being written, after a step that failed too: their tickets."""
+        """Forget every answer, waiting or being written, after a step that failed too: their tickets.
+
+        The next step makes a session anew, and fails where that does.
+        """
         with self._lock:
             tickets = [*self._running, *(ticket for ticket, _ in self._waiting)]
             self._running, self._waiting, self._cancelled = {}, deque(), set()
-            self.session = self._empty()
+            vars(self).pop("session", None)
         return tickets
 
     def step(self) -> list[Progress]:
@@ -152,13 +174,8 @@ class Engine:
         return progress
 
     def _check(self, request: Request) -> None:
+        self.check_length(len(request.prompt), request.max_tokens)
         check_prompts(self.model, [request.prompt], self.config)
-        length = len(request.prompt)
-        if request.max_tokens < 1 or length + request.max_tokens > self.longest:
-            raise PromptError(
-                f"{request.max_tokens} tokens were asked for behind a prompt of {length}, and prompt and answer may "
-                f"have {self.longest} together; shorten the prompt, or ask for 1 to {max(self.longest - length, 1)}"
-            )
 
     def _empty(self) -> Session:
         chooser = Recorded(Mixed(), [])

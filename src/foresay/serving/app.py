@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foresay.config import ServeConfig
+from foresay.decoding.engine import TooLong
 from foresay.errors import BusyError, ForesayError
 from foresay.serving.replies import ChatReply, Choice, CompletionReply, Reply, Usage
 from foresay.serving.schema import ChatRequest, CompletionRequest, ErrorBody, StreamOptions
@@ -47,6 +48,9 @@ class ApiError(Exception):
     def response(self) -> JSONResponse:
         """The reply that says so."""
         headers = {"Retry-After": str(RETRY_SECONDS)} if self.status in (429, 503) else {}
+        if self.status == 408:
+            # OpenAI's client would ask for the same again, and wait as long.
+            headers["x-should-retry"] = "false"
         return JSONResponse(self.json(), self.status, headers)
 
 
@@ -295,6 +299,9 @@ def _sse(content: dict[str, Any]) -> str:
 
 
 def _foresay_error(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, TooLong):
+        param = "messages" if request.url.path.endswith("/chat/completions") else "prompt"
+        return ApiError(400, str(error), param, "context_length_exceeded").response()
     status = 429 if isinstance(error, BusyError) else 400
     return ApiError(status, str(error), code="queue_full" if status == 429 else None).response()
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from foresay.decoding.session import Generation
 from foresay.detokenizer import BROKEN
+from foresay.metrics import tally
 from foresay.serving.worker import Event, Likely
 
 JSON = dict[str, Any]
@@ -26,11 +28,12 @@ class Usage:
     accepted: int = 0
 
     def add(self, event: Event) -> None:
-        """Count a step."""
-        self.completion_tokens += len(event.step.tokens)
-        self.steps += bool(event.step.tokens)
-        self.drafted += event.step.drafted
-        self.accepted += event.step.accepted
+        """Count a step, as everything else here is counted."""
+        counted = tally([Generation((event.step,), "length")])
+        self.completion_tokens += counted.tokens
+        self.steps += counted.steps
+        self.drafted += counted.drafted
+        self.accepted += counted.accepted
 
     def json(self) -> JSON:
         """OpenAI's usage; steps, drafted and accepted are foresay's."""
@@ -69,12 +72,13 @@ class Reply(ABC):
     def __init__(self, model: str, tokenizer: PreTrainedTokenizerBase, chances: bool) -> None:
         """`chances`: the reply carries log probabilities."""
         self.tokenizer, self.chances = tokenizer, chances
+        self._letter = tokenizer("a", add_special_tokens=False)["input_ids"]
         self._head = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> JSON:
         """A reply in one piece."""
         said = [
-            {"index": index, **self.said(choice), "logprobs": self._chances(choice.likely, 0)}
+            {"index": index, **self.said(choice), "logprobs": self._chances(choice.likely, -1)}
             | {"finish_reason": choice.ended}
             for index, choice in enumerate(choices)
         ]
@@ -83,7 +87,7 @@ class Reply(ABC):
     def chunk(self, event: Event, usage: Usage | None, shown: int) -> JSON:
         """A step of one answer, behind `shown` characters; `shown` is -1 for its first."""
         choice = {"index": event.choice, **self.says(event.text, shown < 0)}
-        choice |= {"logprobs": self._chances(event.likely, max(shown, 0)), "finish_reason": event.ended}
+        choice |= {"logprobs": self._chances(event.likely, shown), "finish_reason": event.ended}
         return self._chunk([choice], usage)
 
     def last(self, usage: Usage) -> JSON:
@@ -100,12 +104,13 @@ class Reply(ABC):
 
     @abstractmethod
     def chances_of(self, likely: Sequence[Likely], shown: int) -> JSON:
-        """Log probabilities of tokens behind `shown` characters."""
+        """Log probabilities of tokens behind `shown` characters; `shown` is -1 where the answer begins with them."""
 
-    def text_of(self, token: int) -> str:
-        """A token as it would stand alone."""
-        text: str = self.tokenizer.decode([token])
-        return text
+    def text_of(self, token: int, first: bool) -> str:
+        """What a token adds to an answer, at its start (`first`) or within: some tokenizers drop a space there."""
+        before = [] if first else self._letter
+        text: str = self.tokenizer.decode([*before, token])
+        return text[len(self.tokenizer.decode(before)) :]
 
     def _chances(self, likely: Sequence[Likely], shown: int) -> JSON | None:
         return self.chances_of(likely, shown) if self.chances else None
@@ -130,16 +135,17 @@ class ChatReply(Reply):
 
     def chances_of(self, likely: Sequence[Likely], shown: int) -> JSON:
         """See `Reply.chances_of`."""
+        firsts = [shown < 0 and place == 0 for place in range(len(likely))]
         return {
             "content": [
-                self._chance(some.token, some.logprob)
-                | {"top_logprobs": [self._chance(*other) for other in some.others]}
-                for some in likely
+                self._chance(some.token, some.logprob, first)
+                | {"top_logprobs": [self._chance(*other, first) for other in some.others]}
+                for some, first in zip(likely, firsts)
             ]
         }
 
-    def _chance(self, token: int, logprob: float) -> JSON:
-        text = self.text_of(token)
+    def _chance(self, token: int, logprob: float, first: bool) -> JSON:
+        text = self.text_of(token, first)
         return {"token": text, "logprob": logprob, "bytes": None if BROKEN in text else list(text.encode())}
 
 
@@ -158,10 +164,15 @@ class CompletionReply(Reply):
 
     def chances_of(self, likely: Sequence[Likely], shown: int) -> JSON:
         """See `Reply.chances_of`."""
-        texts = [self.text_of(some.token) for some in likely]
+        firsts = [shown < 0 and place == 0 for place in range(len(likely))]
+        texts = [self.text_of(some.token, first) for some, first in zip(likely, firsts)]
         return {
             "tokens": texts,
             "token_logprobs": [some.logprob for some in likely],
-            "top_logprobs": [{self.text_of(token): value for token, value in some.others} for some in likely],
-            "text_offset": [shown + sum(map(len, texts[:place])) for place in range(len(texts))],
+            "top_logprobs": [
+                # What was said is named too where others were likelier.
+                {self.text_of(token, first): value for token, value in some.others} | {text: some.logprob}
+                for some, text, first in zip(likely, texts, firsts)
+            ],
+            "text_offset": [max(shown, 0) + sum(map(len, texts[:place])) for place in range(len(texts))],
         }

@@ -138,6 +138,18 @@ class Message(Strict):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
+    name: str = ""
+    """Taken, and used for nothing."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null(cls, body: Any) -> Any:
+        """A reply of ours, sent back as a turn, has a null for everything that it lacks."""
+        if not isinstance(body, dict):
+            return body
+        if body.get("content", "") is None:
+            raise ValueError("content is null; give the message's text")
+        return {key: value for key, value in body.items() if value is not None}
 
     @property
     def text(self) -> str:

@@ -13,10 +13,12 @@ from foresay.decoding.generate import check_prompts
 from foresay.errors import PromptError
 from foresay.model import MultiTokenModel
 from foresay.serving.metrics import Metrics
+from foresay.serving.room import check_room
 from foresay.serving.schema import ChatRequest, CompletionRequest, Generation
 from foresay.serving.worker import Listener, Worker
 from foresay.training.data import template_ids
 
+SPEAKERS = ("user", "assistant")
 BESIDE = 4
 """Answers that may be decoded plainly at once, for comparison."""
 
@@ -27,15 +29,20 @@ class Service:
     def __init__(
         self, model: MultiTokenModel, name: str, decode: DecodeConfig, queue: QueueConfig, watch: Watch = unwatched
     ) -> None:
-        """Measures first what steps cost, where the layout is `planned` and that is not known (told to `watch`)."""
+        """Measures first what steps cost, where the layout is `planned` and that is not known (told to `watch`).
+
+        Raises ConfigError for texts that the base cannot serve together, or that memory does not hold.
+        """
         self.name, self.tokenizer = name, model.require_tokenizer()
         self.tokens = decode.max_new_tokens
-        self.engine = Engine.open(model.core, decode, queue, watch)
-        self.plain = self.engine
-        if decode.layout != "plain":
-            few = replace(queue, sequences=min(queue.sequences, BESIDE))
-            self.plain = Engine.open(model.core, replace(decode, layout="plain"), few)
-        self.engines = list(dict.fromkeys((self.engine, self.plain)))
+        plain, few = replace(decode, layout="plain"), replace(queue, sequences=min(queue.sequences, BESIDE))
+        wanted = {decode: queue}
+        wanted.setdefault(plain, few)
+        tokens = queue.max_length or model.core.base.limits[0]
+        check_room(model.core, {config: share.sequences for config, share in wanted.items()}, tokens)
+        opened = {config: Engine.open(model.core, config, share, watch) for config, share in wanted.items()}
+        self.engine, self.plain = opened[decode], opened[plain]
+        self.engines = list(opened.values())
         places = sum(engine.queue.sequences for engine in self.engines)
         self.metrics = Metrics(name, lambda: self.running, lambda: self.waiting, 1 / places)
         self.worker = Worker(self.engines, self.tokenizer, self.metrics)
@@ -58,19 +65,23 @@ class Service:
         return [self.tokenizer(text)["input_ids"] if isinstance(text, str) else text for text in asked.prompts]
 
     def ask(self, asked: Generation, prompts: Sequence[Sequence[int]]) -> Listener:
-        """Line up `asked.n` answers to each prompt. Raises PromptError, BusyError."""
+        """Line up `asked.n` answers to each prompt. Raises TooLong, PromptError, BusyError."""
         engine = self.plain if asked.layout == "plain" else self.engine
         # Before anything is copied or repeated: what is refused may be long.
         count, places = len(prompts) * asked.n, engine.queue.waiting + engine.queue.sequences
         if count > places:
             raise PromptError(f"{count} answers were asked for and there is room for {places}; ask for fewer")
+        for prompt in prompts:
+            engine.check_length(len(prompt), asked.limit or 1)
         check_prompts(engine.model, prompts, engine.config)
         wanted = [prompt for prompt in map(tuple, prompts) for _ in range(asked.n)]
         requests = [
             Request(prompt, asked.limit or self._room(engine, prompt), sample, asked.penalties)
             for prompt, sample in zip(wanted, asked.samples(len(wanted)))
         ]
-        return self.worker.ask(engine, requests, asked.stops, asked.top)
+        listener = self.worker.ask(engine, requests, asked.stops, asked.top)
+        self.metrics.repeated(asked.n)
+        return listener
 
     def close(self) -> None:
         """End every answer, and the thread."""
@@ -87,6 +98,22 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, asked: ChatRequest) -> list[in
         raise PromptError("this model has no chat template; use /v1/completions")
     messages = [{"role": message.role, "content": message.text} for message in asked.messages]
     try:
-        return template_ids(tokenizer, messages, prompt=True)
+        ids = template_ids(tokenizer, messages, prompt=True)
     except TemplateError as error:
         raise PromptError(f"the model's chat template does not take these messages: {error}") from error
+    for role in sorted({message.role for message in asked.messages} - set(SPEAKERS)):
+        if any(_as_if(tokenizer, messages, role, speaker) == ids for speaker in SPEAKERS):
+            raise PromptError(
+                f"the model's chat template has no place for {role} messages; put the text into the first user message"
+            )
+    return ids
+
+
+def _as_if(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], role: str, speaker: str) -> list[int]:
+    """The prompt if `speaker` had said what `role` says; empty where the template takes no such messages."""
+    try:
+        return template_ids(
+            tokenizer, [m | {"role": speaker} if m["role"] == role else m for m in messages], prompt=True
+        )
+    except TemplateError:
+        return []

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from foresay.decoding.engine import Engine, Progress, Request
 from foresay.decoding.session import Step
 from foresay.serving.answer import Answer
-from foresay.serving.metrics import Metrics
+from foresay.serving.metrics import Course, Metrics
 
 LOG = logging.getLogger("foresay")
 Ended = Literal["stop", "length", "abort", "error"]
@@ -50,9 +50,7 @@ class Listener:
         self.engine, self.answers, self.top = engine, answers, top
         self.tickets: list[int] = []
         self.open = len(answers)
-        self.asked = monotonic()
-        self.last = [0.0] * len(answers)
-        self.tokens = [0] * len(answers)
+        self.courses = [Course() for _ in answers]
         self._loop, self._events = asyncio.get_running_loop(), asyncio.Queue[Event]()
 
     def put(self, event: Event) -> None:
@@ -96,7 +94,7 @@ class Worker(Thread):
                 self._listeners[engine, ticket] = (listener, choice)
             self._wake.notify()
         for request in requests:
-            self._metrics.asked(len(request.prompt))
+            self._metrics.asked(len(request.prompt), request.max_tokens)
         return listener
 
     def cancel(self, listener: Listener) -> None:
@@ -138,6 +136,7 @@ class Worker(Thread):
                     self._step(engine)
 
     def _step(self, engine: Engine) -> None:
+        begun = monotonic()
         try:
             progress = engine.step()
         except Exception:
@@ -146,8 +145,7 @@ class Worker(Thread):
                 with self._wake:
                     listener, choice = self._listeners.pop((engine, ticket), (None, 0))
                 if listener is not None:
-                    self._count_end(listener, choice, "error")
-                    listener.put(Event(choice, ended="error"))
+                    self._fail(listener, choice)
             return
         if progress:
             self._metrics.forward(sum(len(told.step.tokens) for told in progress))
@@ -156,15 +154,25 @@ class Worker(Thread):
                 listener, choice = self._listeners.get((engine, told.ticket), (None, 0))
                 if told.ended:
                     self._listeners.pop((engine, told.ticket), None)
-            if listener is not None:
-                self._tell(listener, choice, told)
+            if listener is None:
+                continue
+            try:
+                self._tell(listener, choice, told, begun)
+            except Exception:
+                LOG.exception("a step could not be told, and with it ends its answer")
+                engine.cancel([told.ticket])
+                with self._wake:
+                    self._listeners.pop((engine, told.ticket), None)
+                self._fail(listener, choice)
 
-    def _tell(self, listener: Listener, choice: int, told: Progress) -> None:
-        now, tokens = monotonic(), told.step.tokens
-        first = not listener.last[choice]
-        self._metrics.step(told.step, now - (listener.asked if first else listener.last[choice]), first)
-        listener.last[choice] = now
-        listener.tokens[choice] += len(tokens)
+    def _fail(self, listener: Listener, choice: int) -> None:
+        # Whoever waits is told first: to count must not keep it from them.
+        listener.put(Event(choice, ended="error"))
+        self._count_end(listener, choice, "error")
+
+    def _tell(self, listener: Listener, choice: int, told: Progress, begun: float) -> None:
+        tokens = told.step.tokens
+        self._metrics.step(listener.courses[choice], told.step, begun)
         text = listener.answers[choice].tell(tokens, told.ended is not None)
         # A token that stops an answer is no part of it.
         said = tokens[:-1] if told.ended == "stop" else tokens
@@ -174,7 +182,7 @@ class Worker(Thread):
         listener.put(Event(choice, text, told.step, told.ended, likely))
 
     def _count_end(self, listener: Listener, choice: int, reason: Ended) -> None:
-        self._metrics.ended(reason, listener.tokens[choice], monotonic() - listener.asked)
+        self._metrics.ended(listener.courses[choice], reason)
 
 
 def _likely(tokens: Sequence[int], logits: Sequence[Tensor], top: int) -> tuple[Likely, ...]:

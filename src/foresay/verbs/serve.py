@@ -1,5 +1,6 @@
 """`foresay serve`: a model behind OpenAI's interface, and a page to chat with it."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,8 @@ class ServeCommand:
 
     def run(self) -> int:
         """Serve until stopped."""
+        if self.serve.host not in LOOPBACK and not self.serve.key:
+            ERR.print(f"foresay: {self.serve.host} is heard by others, and no --api-key is set", style="yellow")
         return self._serve_on_vllm() if self.engine == "vllm" else self._serve()
 
     def _serve_on_vllm(self) -> int:
@@ -79,12 +82,10 @@ class ServeCommand:
         from foresay.serving.server import listen, serve  # noqa: PLC0415
         from foresay.serving.service import Service  # noqa: PLC0415
 
-        if self.serve.host not in LOOPBACK and not self.serve.key:
-            ERR.print(f"foresay: {self.serve.host} is heard by others, and no --api-key is set", style="yellow")
         with listen(self.serve) as listening:
             model = self.opening.open(self.model)
             with progress_bar(ERR) as bar:
-                name = self.serve.name or Path(self.model).name
+                name = self.serve.name or Path(os.path.abspath(self.model)).name
                 service = Service(model, name, self.decode, self.queue, calibration_watch(bar))
             serve(service, self.serve, listening, lambda address: ERR.print(f"serving {name} at {address}"))
         return 0
