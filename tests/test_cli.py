@@ -25,6 +25,7 @@ from foresay.decoding.dice import SeededDice
 from foresay.errors import ConfigError
 from foresay.model import MultiTokenModel
 from foresay.modelling.load import load_tokenizer
+from foresay.prompts import Prompt, first_of_each_domain
 from foresay.recipe_file import with_config
 from foresay.training import masks
 from foresay.verbs import VERBS
@@ -1006,6 +1007,11 @@ def test_per_domain_counts_in_a_file_too(at: At, run: Run) -> None:
     prompts = at.file("\n".join(map(json.dumps, rows)))
     flags = ["--prompts", prompts, "--per-domain", "1", "--temperature", "0", "--layouts", "linear", "--json", *SHORT]
     assert json.loads(run("check", at.adapter, *flags).out)["prompts"] == 2
+
+
+def test_the_first_of_each_domain_keep_their_order() -> None:
+    prompts = [Prompt((number,), domain, "") for number, domain in enumerate("abbacb")]
+    assert [prompt.ids for prompt in first_of_each_domain(prompts, 2)] == [(0,), (1,), (2,), (3,), (4,)]
 
 
 def test_names_that_look_like_markup_are_printed_as_they_are(at: At, run: Run) -> None:

@@ -53,6 +53,16 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for content in sorted(files(folder).items()) for line in content[1].splitlines()]
 
 
+def test_a_question_beside_a_text_is_asked_whole(model: MultiTokenModel, tmp_path: Path) -> None:
+    """As Alpaca's rows are: the text is the question and its answer once more."""
+    question = "Say which of the many things that are said here are said at all, and which of them are not."
+    (tmp_path / "data.jsonl").write_text(json.dumps({"instruction": question, "text": f"{question} All."}))
+    distiller(model, tmp_path / "data.jsonl", tmp_path / "own").run()
+    [row] = rows(tmp_path / "own")
+    assert row["ids"][: row["prompt_tokens"]] == encode(model.require_tokenizer(), question)
+    assert row["prompt_tokens"] > TEXT_PROMPT_TOKENS
+
+
 def test_answers_are_the_bases_own_and_train_as_they_are(model: MultiTokenModel, data: Path, tmp_path: Path) -> None:
     done = distiller(model, data, tmp_path / "own").run()
     assert (done.rows, done.made) == (7, 7)

@@ -1,6 +1,7 @@
 """Quality beside the base, in lm-evaluation-harness, on local tasks."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def test_a_task_that_does_not_exist_is_named(nano: MultiTokenModel, tasks: Path)
 
 def test_code_is_run_where_it_may_be(nano: MultiTokenModel, tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The metric of HumanEval asks for a word of its own, and says so in a banner."""
-    monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
+    monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "0")
     banner = "#" * 9 + "\nmay run code"
     guard = f"import os\nassert os.environ.get('HF_ALLOW_CODE_EVAL') == '1', {banner!r}\n"
     (tasks / "guarded.py").write_text(guard + "def question(doc):\n    return doc['question']\n")
@@ -116,6 +117,7 @@ def test_code_is_run_where_it_may_be(nano: MultiTokenModel, tasks: Path, monkeyp
     with pytest.raises((DataError, AssertionError), match="may run code"):
         compare(nano, asked, DecodeConfig())
     assert compare(nano, replace(asked, run_code=True), DecodeConfig()).tasks[0].documents == 1
+    assert os.environ["HF_ALLOW_CODE_EVAL"] == "0", "for this run alone"
 
 
 def test_data_out_of_reach_are_named(nano: MultiTokenModel, tasks: Path) -> None:

@@ -339,7 +339,7 @@ def test_verbs_that_decode_take_heads(dtype: str, trained: Path, tmp_path: Path)
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("".join(f'{{"text": "{text}"}}\n' for text in ("1 2 3", "4 5 6 7", "Say yes")))
     asked = [str(trained), "--prompts", str(prompts), "--max-new-tokens", "12", "--dtype", dtype]
-    some = ["--layouts", "quadratic", "tree", "planned", "--batch-sizes", "1", "3", "--shift", "0.5"]
+    some = ["--layouts", "quadratic", "tree", "planned", "--batch-sizes", "1", "3", "--temperature", "0"]
     assert main(["check", *asked, *some]) == 0
     assert main(["bench", *asked, "--repeats", "1"]) == 0
     assert main(["eval", *asked]) == 0

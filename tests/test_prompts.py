@@ -39,3 +39,4 @@ def test_text_is_gone_on_with_and_a_question_is_a_message(tmp_path: Path) -> Non
     text, *questions = file_prompts(path, tokenizer)
     assert list(text.ids) == encode(tokenizer, "Once", raw=True)
     assert [list(prompt.ids) for prompt in questions] == [encode(tokenizer, "Once")] * 2
+    assert [prompt.from_text for prompt in (text, *questions)] == [True, False, False]

@@ -26,6 +26,7 @@ from foresay.config import LayoutName, PluginConfig, QueueConfig, SampleConfig, 
 from foresay.decoding.engine import Engine, Request
 from foresay.decoding.generate import generate
 from foresay.decoding.session import How, Session
+from foresay.errors import PromptError
 from foresay.inside import chooser_of
 from foresay.model import MultiTokenModel
 from foresay.modelling.model import MaskModel
@@ -319,6 +320,14 @@ def test_a_template_that_places_system_messages_gets_them(model: MultiTokenModel
     asked = ChatRequest(model="nano", messages=[{"role": "system", "content": "Be short."}, *QUESTION])
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     assert tokenizer.decode(_chat_ids(tokenizer, asked)).startswith("system: Be short.\nuser: Tom")
+
+
+def test_a_template_that_drops_them_does_not(model: MultiTokenModel) -> None:
+    tokenizer = copy(model.require_tokenizer())
+    asked = ChatRequest(model="nano", messages=[{"role": "developer", "content": "Be short."}, *QUESTION])
+    tokenizer.chat_template = "{% for m in messages if m.role == 'user' %}user: {{ m.content }}{% endfor %}"
+    with pytest.raises(PromptError, match="no place for developer messages"):
+        _chat_ids(tokenizer, asked)
 
 
 def test_what_is_too_long_is_named_as_clients_know_it(server: Served) -> None:

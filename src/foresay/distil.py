@@ -6,7 +6,7 @@ only the shards that are missing, and they come out as they would have.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -138,8 +138,7 @@ class Distiller:
 
     def _prompt(self, record: Record) -> Prompt:
         prompt = prompt_of(record, self.engine.tokenizer, str(record.row.get("domain") or ""))
-        opening = TEXT_PROMPT_TOKENS if isinstance(record.row.get("text"), str) else None
-        return Prompt(prompt.ids[:opening], prompt.domain, prompt.text)
+        return replace(prompt, ids=prompt.ids[: TEXT_PROMPT_TOKENS if prompt.from_text else None])
 
     def _row(self, number: int, prompt: Prompt, said: Said) -> Row:
         """Token ids, which training takes as they are, and text for a reader."""

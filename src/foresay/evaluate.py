@@ -113,8 +113,8 @@ class Evaluation:
 def check_evaluation(model: MultiTokenModel, prompts: Sequence[Prompt], config: EvalConfig) -> tuple[int, ...]:
     """The numbers of masks that are to be counted at.
 
-    Raises PromptError for prompts that cannot be served, ConfigError for a model that drafts nothing, or for more masks
-    than there are.
+    Raises PromptError for prompts that cannot be served and for more masks than there are, ConfigError for a model that
+    drafts nothing.
     """
     drafts = model.core.config.drafts
     require(drafts > 0, "the model has one head and drafts nothing, so there is no acceptance; give --no-acceptance")

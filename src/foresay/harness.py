@@ -7,7 +7,8 @@ and there every answer must be the base's own string.
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +19,7 @@ from foresay.errors import ConfigError, DataError
 from foresay.model import MultiTokenModel
 
 GENERATES = "generate_until"
+ALLOW = "HF_ALLOW_CODE_EVAL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +107,16 @@ def compare(
     return Quality(results, seconds, metadata.version("lm_eval"))
 
 
-def scores_of_base(model: MultiTokenModel, config: HarnessConfig) -> dict[str, float]:
-    """The first score of each task, from the base as it now answers, with whatever hooks hang on it.
+def accuracies(model: MultiTokenModel, config: HarnessConfig) -> dict[str, float]:
+    """Accuracy (0 to 1) on each task, of groups on each of theirs: of the base as it is, with whatever hangs on it.
 
-    Raises as `compare` does.
+    Raises as `compare` does, and ConfigError for a task that has no accuracy.
     """
-    results = _evaluated(_bare(model, config), config, check_tasks(config))["results"]
-    return {task: next(iter(_scores(result).values())) for task, result in results.items() if _scores(result)}
+    found = _evaluated(_bare(model, config), config, check_tasks(config))
+    scores = {task: _scores(found["results"][task]) for task in found["samples"]}
+    for task, measured in scores.items():
+        require("acc" in measured, f"task {task} has no accuracy (acc); give tasks of multiple choice")
+    return {task: measured["acc"] for task, measured in scores.items()}
 
 
 def check_tasks(config: HarnessConfig) -> Any:
@@ -156,18 +161,17 @@ def _evaluated(lm: Any, config: HarnessConfig, manager: Any) -> dict[str, Any]:
     """What the harness found; samples by task, in order of documents."""
     from lm_eval import simple_evaluate  # noqa: PLC0415
 
-    if config.run_code:
-        os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # asked for by the metric itself, beside the harness's own flag
     try:
-        found: dict[str, Any] = simple_evaluate(
-            lm,
-            tasks=list(config.tasks),
-            num_fewshot=None if config.fewshot < 0 else config.fewshot,
-            limit=config.limit or None,
-            task_manager=manager,
-            bootstrap_iters=0,
-            confirm_run_unsafe_code=config.run_code,
-        )
+        with _code_allowed(config.run_code):
+            found: dict[str, Any] = simple_evaluate(
+                lm,
+                tasks=list(config.tasks),
+                num_fewshot=None if config.fewshot < 0 else config.fewshot,
+                limit=config.limit or None,
+                task_manager=manager,
+                bootstrap_iters=0,
+                confirm_run_unsafe_code=config.run_code,
+            )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         said = [line.strip() for line in str(error).splitlines() if any(map(str.isalpha, line))]
         first = (said or [type(error).__name__])[0]
@@ -176,6 +180,19 @@ def _evaluated(lm: Any, config: HarnessConfig, manager: Any) -> dict[str, Any]:
             "file to local ones"
         ) from error
     return found
+
+
+@contextmanager
+def _code_allowed(allowed: bool) -> Iterator[None]:
+    """The metric that runs code asks for a word of its own, beside the harness's flag."""
+    before = os.environ.get(ALLOW)
+    if allowed:
+        os.environ[ALLOW] = "1"
+    try:
+        yield
+    finally:
+        if allowed:
+            os.environ.pop(ALLOW) if before is None else os.environ.update({ALLOW: before})
 
 
 def _result(name: str, base: dict[str, Any], accelerated: dict[str, Any]) -> TaskResult:

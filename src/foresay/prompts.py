@@ -1,5 +1,6 @@
 """Prompts to decode: from a file, or the embedded held-out ones."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ class Prompt:
     """As a person would read it."""
     benchmark: str = ""
     """Set that it is from, where it is from one."""
+    from_text: bool = False
+    """Its row had nothing but `text`: a text to go on with, whose beginning is prompt enough."""
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str, raw: bool = False) -> list[int]:
@@ -69,8 +72,14 @@ def by_domain(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
 
 
 def first_of_each_domain(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
-    """At most `most` prompts of each domain, the first ones, domain by domain."""
-    return [prompt for group in by_domain(prompts).values() for prompt in group[:most]]
+    """At most `most` prompts of each domain, the first ones, in their order."""
+    seen: Counter[str] = Counter()
+    kept = []
+    for prompt in prompts:
+        seen[prompt.domain] += 1
+        if seen[prompt.domain] <= most:
+            kept.append(prompt)
+    return kept
 
 
 def lengthened(prompts: Sequence[Prompt], tokens: int) -> list[Prompt]:
@@ -108,4 +117,4 @@ def prompt_of(record: Record, tokenizer: PreTrainedTokenizerBase, domain: str) -
             f"{record.place} has columns {', '.join(sorted(row)) or 'none'}; needed are messages, text, or one of "
             f"{', '.join(PROMPT_COLUMNS)}"
         )
-    return Prompt(tuple(encode(tokenizer, text, raw)), domain, text)
+    return Prompt(tuple(encode(tokenizer, text, raw)), domain, text, from_text=name == "text")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from foresay.errors import ConfigError
 def put(path: Path, text: str) -> None:
     """Write under a temporary name, to the disk, then rename. Raises OSError; what stood there before then stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with fresh.open("w", encoding="utf-8") as file:
             file.write(text)

@@ -137,10 +137,14 @@ class Engine:
     def check_length(self, length: int, max_tokens: int) -> None:
         """Raise TooLong for a prompt of so many tokens and an answer of as many as may come."""
         left = self.longest - length
+        if left < 1:
+            raise TooLong(
+                f"the prompt has {length} tokens, and prompt and answer may have {self.longest} together; shorten it"
+            )
         if not 1 <= max_tokens <= left:
             raise TooLong(
                 f"{max_tokens} tokens were asked for behind a prompt of {length}, and prompt and answer may have "
-                f"{self.longest} together; shorten the prompt{f', or ask for 1 to {left}' if left > 0 else ''}"
+                f"{self.longest} together; shorten the prompt, or ask for 1 to {left}"
             )
 
     def cancel(self, tickets: Sequence[int]) -> None:

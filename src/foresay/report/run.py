@@ -111,7 +111,8 @@ def _kind(content: Any) -> str | None:
     said = content if isinstance(content, dict) else {}
     kind = next((name for name, keys in KINDS.items() if keys <= said.keys()), None)
     rows = said.get("results", []) if kind == "bench" else []
-    return kind if all(isinstance(row, dict) and row.keys() >= MEASURED for row in rows) else None
+    whole = isinstance(rows, list) and all(isinstance(row, dict) and row.keys() >= MEASURED for row in rows)
+    return kind if whole else None
 
 
 def _content(path: Path, named: bool) -> Any:

@@ -87,16 +87,17 @@ class Metrics:
 
     def step(self, course: Course, step: Step, begun: float) -> None:
         """One answer got a step, which began at the time `begun`."""
-        now = monotonic()
+        now, before = monotonic(), course.last
+        # Whole before anything is counted: the end of the answer may be counted by another thread meanwhile.
+        course.last = now
+        course.tokens += len(step.tokens)
         if course.first:
-            self._between.observe(now - course.last)
+            self._between.observe(now - before)
         else:
             course.begun, course.first = begun, now
             self._queue.observe(begun - course.asked)
             self._prefill.observe(now - begun)
             self._first.observe(now - course.asked)
-        course.last = now
-        course.tokens += len(step.tokens)
         self._tokens.inc(len(step.tokens))
         if step.drafted:
             self._drafts.inc()

@@ -102,18 +102,23 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, asked: ChatRequest) -> list[in
     except TemplateError as error:
         raise PromptError(f"the model's chat template does not take these messages: {error}") from error
     for role in sorted({message.role for message in asked.messages} - set(SPEAKERS)):
-        if any(_as_if(tokenizer, messages, role, speaker) == ids for speaker in SPEAKERS):
+        without = [message for message in messages if message["role"] != role]
+        others = (_ids_of(tokenizer, without), *(_ids_of(tokenizer, _said_by(s, messages, role)) for s in SPEAKERS))
+        if ids in others:
             raise PromptError(
                 f"the model's chat template has no place for {role} messages; put the text into the first user message"
             )
     return ids
 
 
-def _as_if(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], role: str, speaker: str) -> list[int]:
-    """The prompt if `speaker` had said what `role` says; empty where the template takes no such messages."""
+def _said_by(speaker: str, messages: list[dict[str, str]], role: str) -> list[dict[str, str]]:
+    """The same messages, if `speaker` had said what `role` says."""
+    return [message | {"role": speaker} if message["role"] == role else message for message in messages]
+
+
+def _ids_of(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> list[int]:
+    """The prompt; empty where the template takes no such messages."""
     try:
-        return template_ids(
-            tokenizer, [m | {"role": speaker} if m["role"] == role else m for m in messages], prompt=True
-        )
+        return template_ids(tokenizer, messages, prompt=True)
     except TemplateError:
         return []

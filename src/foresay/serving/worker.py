@@ -162,8 +162,9 @@ class Worker(Thread):
                 LOG.exception("a step could not be told, and with it ends its answer")
                 engine.cancel([told.ticket])
                 with self._wake:
-                    self._listeners.pop((engine, told.ticket), None)
-                self._fail(listener, choice)
+                    waits = self._listeners.pop((engine, told.ticket), None) is not None or told.ended is not None
+                if waits:
+                    self._fail(listener, choice)
 
     def _fail(self, listener: Listener, choice: int) -> None:
         # Whoever waits is told first: to count must not keep it from them.

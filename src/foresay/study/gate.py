@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from foresay.harness import scores_of_base
+from foresay.harness import accuracies
 from foresay.study.cell import Cell, Figure, Lines, Point, Study, Subject, Verdict
 from foresay.training.losses import cross_entropy
 from foresay.training.one_pass import acting, packs, see_packed, standard_lora
@@ -50,11 +50,13 @@ def measure(subject: Subject) -> Iterator[Point]:
 
 
 def _scores(subject: Subject) -> dict[str, float]:
-    """Each task's first score, from text rows as the cell leaves them."""
+    """Accuracy on each task, from text rows as the cell leaves them: gated LoRA hangs there with its gate closed."""
     core, harness = subject.model.masks, subject.material.harness
-    core.equip(False)
+    if not harness.tasks:
+        return {}
+    core.equip(True)
     with standard_lora(core) if subject.cell.variant == "standard" else nullcontext():
-        return scores_of_base(subject.model, harness) if harness.tasks else {}
+        return accuracies(subject.model, harness)
 
 
 def verdict(figures: Mapping[str, Lines]) -> Verdict:
