@@ -26,7 +26,7 @@ __all__ = ["base", "data"]
 STEPS = 6
 
 
-def stopping_recipe(base: Path, data: Path, out: Path, parallel: Parallel, family: Family) -> Recipe:
+def stopping_recipe(base: Path, data: Path, out: Path, parallel: Parallel, family: Family = MTP) -> Recipe:
     """Sequences that two processes cannot share evenly, and a checkpoint behind every second step."""
     more = {"steps": STEPS, "sequences": 3, "save_every": 2, "curriculum_steps": 0}
     more |= {"chunk_anchors": 2} if family is MTP else {"anchors": TrainConfig().anchors}

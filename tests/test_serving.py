@@ -283,6 +283,7 @@ def test_many_at_once_each_as_alone(server: Served, model: MultiTokenModel) -> N
         ({"messages": [{"role": "wizard", "content": "hi"}]}, "role"),
         ({"messages": [{"role": "user", "content": None}]}, "messages.0: content is null; give the message's text"),
         ({"messages": [{"role": "system", "content": "Be short."}, *QUESTION]}, "no place for system messages; put"),
+        ({"messages": [{"role": "system", "content": "Be short."}]}, "no place for system messages; put"),
         ({"messages": [*QUESTION, {"role": "developer", "content": "Short."}]}, "no place for developer messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "content"),
         ({"messages": [{"role": "user", "content": "long " * 3000}]}, "prompt and answer may have 1024 together"),

@@ -117,8 +117,8 @@ def _said_by(speaker: str, messages: list[dict[str, str]], role: str) -> list[di
 
 
 def _ids_of(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> list[int]:
-    """The prompt; empty where the template takes no such messages."""
+    """The prompt; empty where there are no messages, or the template takes no such ones."""
     try:
-        return template_ids(tokenizer, messages, prompt=True)
+        return template_ids(tokenizer, messages, prompt=True) if messages else []
     except TemplateError:
         return []
