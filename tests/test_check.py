@@ -238,17 +238,14 @@ def test_agreement_in_float32_excuses_no_large_margin(
     assert all(divergence.verdict == "bug" and not divergence.diverges_in_float32 for divergence in wide)
 
 
-def test_a_close_margin_excuses_no_token_farther_off(
+def test_a_close_margin_excuses_no_third_token(
     exact: MultiTokenModel, rounded: MultiTokenModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A third token is a tie where it is as close itself: its own distance counts, not that of the best two."""
     monkeypatch.setattr(choose, "verify_greedy", only_in_bfloat16(third_where_close))
     found = check(rounded, exact)
-    assert {divergence.verdict for divergence in found.divergences} == {"tie", "bug"}
-    for divergence in found.divergences:
-        assert not divergence.diverges_in_float32
-        assert (divergence.verdict == "tie") == (divergence.margin <= divergence.bound)
-    assert max(divergence.margin for divergence in found.divergences) > 2 * max(d.bound for d in found.divergences)
+    wrong = [divergence for divergence in found.divergences if divergence.margin <= divergence.bound]
+    assert wrong
+    assert all(divergence.verdict == "bug" and not divergence.diverges_in_float32 for divergence in wrong)
 
 
 def test_an_answer_that_ends_too_soon_is_a_bug(exact: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ class Divergence:
     accelerated_token: int | None
     """None: this answer had ended there."""
     margin: float
-    """How far the worse of the two tokens lies below the base's best logit there."""
+    """Between the base's two best logits there."""
     bound: float
     """Largest margin that rounding in this dtype explains."""
     diverges_in_float32: bool

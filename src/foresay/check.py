@@ -53,6 +53,16 @@ class CheckConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TopTwo:
+    """The base's best tokens at one place."""
+
+    tokens: tuple[int, ...]
+    """The two best, and every token as good as the second."""
+    margin: float
+    bound: float
+
+
+@dataclass(frozen=True, slots=True)
 class Setting:
     """One way to decode all prompts."""
 
@@ -122,17 +132,16 @@ class Checker:
     def _explain(
         self, setting: Setting, index: int, prompts: Sequence[Prompt], answers: tuple[Sequence[int], Sequence[int]]
     ) -> Divergence:
-        """Judge one divergence: a tie needs two tokens within rounding of the base's best, and agreement in float32.
+        """Judge one divergence: a tie needs the base's top two, a margin within rounding, and agreement in float32.
 
         `answers`: the plain one and the accelerated one.
         """
         position = first_difference(*answers)
         tokens = [ids[position] if position < len(ids) else None for ids in answers]
-        there = [token for token in tokens if token is not None]
-        margin, bound = _margin(self.model, [*prompts[index].ids, *answers[0][:position]], there)
+        best = _top_two(self.model, [*prompts[index].ids, *answers[0][:position]])
         group = next(group for group in setting.groups(len(prompts)) if index in group)
         exact = self._diverge_in_float32(setting.layout, group, prompts)[group.index(index)]
-        tie = None not in tokens and margin <= bound and not exact
+        tie = set(tokens) <= set(best.tokens) and best.margin <= best.bound and not exact
         return Divergence(
             prompt=index,
             domain=prompts[index].domain,
@@ -141,8 +150,8 @@ class Checker:
             position=position,
             plain_token=tokens[0],
             accelerated_token=tokens[1],
-            margin=margin,
-            bound=bound,
+            margin=best.margin,
+            bound=best.bound,
             diverges_in_float32=exact,
             verdict="tie" if tie else "bug",
         )
@@ -186,13 +195,11 @@ def first_difference(left: Sequence[int], right: Sequence[int]) -> int:
 
 
 @torch.no_grad()
-def _margin(model: MultiTokenModel, ids: Sequence[int], tokens: Sequence[int]) -> tuple[float, float]:
-    """How far the worst of `tokens` lies below the base's best one behind `ids`, and what rounding explains there.
-
-    Where two tokens differ and one is the best, that is the margin between them; of three that are as good as each
-    other, rounding may choose any.
-    """
+def _top_two(model: MultiTokenModel, ids: Sequence[int]) -> TopTwo:
+    """The base's two best tokens behind `ids`, their margin, and the rounding bound of its dtype there."""
     logits = model.core.model(torch.tensor([ids], device=model.core.base.device), use_cache=False).logits[0, -1]
+    best = logits.float().topk(2)
     bound = ROUNDING * torch.finfo(logits.dtype).eps * logits.abs().max().item()
-    below = logits.float().max() - logits.float()[list(tokens)]
-    return below.max().item(), bound
+    # Tokens as good as the second best are second best too: which of them `topk` names is chance.
+    tokens = (logits >= logits.topk(2).values[-1]).nonzero()[:, 0].tolist()
+    return TopTwo(tuple(tokens), (best.values[0] - best.values[1]).item(), bound)

@@ -86,10 +86,10 @@ def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) 
 
 def _tokenizer(recipe: PretrainRecipe) -> PreTrainedTokenizerBase:
     """The tokenizer that is named, or the one beside config or model: going on, both must have the same tokens."""
-    if not recipe.train.continued:
-        return named_tokenizer(recipe.config, recipe.tokenizer)
-    place = checkpoint_of(recipe.config)
+    place = checkpoint_of(recipe.config) if recipe.train.continued else recipe.config
     tokenizer = named_tokenizer(place, recipe.tokenizer)
+    if not (recipe.train.continued and recipe.tokenizer):
+        return tokenizer
     try:
         own = load_tokenizer(place)
     except BaseNotFound:

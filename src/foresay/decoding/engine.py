@@ -91,7 +91,6 @@ class Engine:
         self._running: dict[int, _Running] = {}
         self._cancelled: set[int] = set()
         self._prefilled = False
-        self.session = self._empty()
 
     @classmethod
     def open(cls, model: DraftingModel, config: DecodeConfig, queue: QueueConfig, watch: Watch = unwatched) -> "Engine":
