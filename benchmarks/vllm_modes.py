@@ -3,8 +3,9 @@
     python benchmarks/vllm_modes.py --repeats 5 > vllm-nano.json
 
 All engines are open at once and take turns, each repeat starting with another; speed-ups are medians of the ratio to
-plain within a repeat. A pass is one output of vLLM for one request: its prompt's, then one for each forward. Needs vLLM
-beside foresay (`make test-vllm` sets it up).
+plain within a repeat. A pass is one output of vLLM for one request: its prompt's, then one for each forward of the
+target; the draft model (`draft model`) runs once more beside each. Needs vLLM beside foresay (`make test-vllm` sets it
+up).
 """
 
 import argparse
@@ -31,7 +32,7 @@ from vllm.sampling_params import RequestOutputKind
 
 from foresay.config import DecodeConfig, PluginConfig
 from foresay.decoding.generate import generate
-from foresay.export import export_vllm
+from foresay.export import export_vllm, export_vllm_draft_model
 from foresay.metrics import repeated_4grams, tally
 from foresay.model import MultiTokenModel
 from foresay.modelling.load import adapter_folder
@@ -40,7 +41,7 @@ from foresay.provenance import provenance
 from foresay.reference import plain_answers
 from foresay.served import engine_arguments
 
-PLAIN = "plain"
+PLAIN, DRAFT = "plain", "draft model"
 NGRAM = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
 
 
@@ -66,6 +67,7 @@ def modes(folder: Path) -> dict[str, dict[str, Any]]:
         "masks": engine_arguments(folder),
         "masks, all drafts": engine_arguments(folder, lengths="all"),
         "masks, k = 3": engine_arguments(folder, masks=3),
+        DRAFT: engine_arguments(folder.parent / DRAFT),
     }
 
 
@@ -164,6 +166,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "served"
         export_vllm(model, adapter_folder("nano"), folder, PluginConfig(), overwrite=False)
+        export_vllm_draft_model(model, adapter_folder("nano"), folder.parent / DRAFT, 0, overwrite=False)
         turns = measure(given, folder, domains)
     for domain in domains:
         results += [row(name, domain, made[domain], turns[PLAIN][domain], own[domain]) for name, made in turns.items()]

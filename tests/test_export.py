@@ -17,7 +17,7 @@ from foresay import artefact, served
 from foresay.cli import main
 from foresay.config import MTPConfig, PluginConfig
 from foresay.errors import ArtefactError, ConfigError, ForesayError
-from foresay.export import export_vllm
+from foresay.export import export_vllm, export_vllm_draft_model
 from foresay.fingerprint import Fingerprints, fingerprint
 from foresay.model import MultiTokenModel
 from foresay.modelling.load import EMBEDDED
@@ -88,6 +88,41 @@ def test_the_command_prints_what_vllm_takes(tmp_path: Path, capsys: pytest.Captu
     assert words[words.index("--max-lora-rank") + 1] == "16"
 
 
+def test_a_draft_model_is_the_base_and_its_adapter_in_one_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "draft"
+    assert main(["export", "nano", "--to", "vllm-draft-model", "--out", str(out), "--masks", "3"]) == 0
+    words = shlex.split(capsys.readouterr().out)
+    assert words == served.command_arguments(served.engine_arguments(out))
+    speculative = json.loads(words[words.index("--speculative-config") + 1])
+    assert speculative == {
+        "method": "draft_model",
+        "model": str(out),
+        "num_speculative_tokens": 4,
+        "parallel_drafting": True,
+    }
+    assert json.loads(words[words.index("--hf-overrides") + 1]) == {"architectures": ["LlamaForCausalLM"]}
+    said = json.loads((out / "config.json").read_text())
+    assert said["architectures"] == ["ForesayLlamaForCausalLM"]
+    assert 0 <= said["mask_token_id"] < said["vocab_size"]
+    mine, theirs = (
+        AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (EMBEDDED / "nano" / "base", out)
+    )
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in mine.items()), "the base, and nothing else"
+    assert {path.name for path in (out / served.ADAPTER).iterdir()} == {path.name for path in NANO.iterdir()}
+    with pytest.raises(ConfigError, match="a draft model, of which only masks can be changed"):
+        served.engine_arguments(out, lengths="all")
+
+
+def test_a_base_that_was_not_tried_is_no_draft_model(tmp_path: Path) -> None:
+    model = MultiTokenModel(with_adapter(NAMED["phi"].model(), masks=MASKS), None, "toy")
+    model.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ForesayError, match=r"PhiForCausalLM was not tried as a draft model .* export it --to vllm"):
+        export_vllm_draft_model(model, tmp_path / "adapter", tmp_path / "draft", 0, overwrite=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
 def test_settings_can_be_changed_for_a_run(tmp_path: Path) -> None:
     model = MultiTokenModel(with_adapter(LLAMA.model(), masks=MASKS), None, "toy")
     folder = exported(model, tmp_path, PluginConfig(busy_requests=9))
@@ -147,6 +182,8 @@ def test_peft_reads_the_lora_half(tmp_path: Path) -> None:
     [
         (["--to", "vllm", "--masks", "9"], "9 masks were asked for"),
         (["--to", "peft", "--masks", "2"], "are for vLLM"),
+        (["--to", "vllm-draft-model", "--masks", "9"], "9 masks were asked for"),
+        (["--to", "vllm-draft-model", "--lengths", "all"], "not a draft model's"),
         (["--to", "vllm", "--busy-requests", "-1"], "give 0 or more"),
         (["--to", "vllm", "--base", "nowhere"], "no base 'nowhere'"),
         (["--to", "tgi"], "invalid choice"),

@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -30,27 +30,62 @@ def export_vllm(model: MultiTokenModel, adapter: Path, out: Path, config: Plugin
     what vLLM must rule out is no token of the base. Raises ArtefactError, ConfigError, UnsupportedBase; then nothing
     is written.
     """
-    base, mtp = model.core.base, model.masks.config
+    base = model.core.base
     _refuse_unserved(base)
-    served.lora_rank(mtp.rank)
-    said = Served(
+    served.lora_rank(model.masks.config.rank)
+    said = _served(model, adapter, base.vocabulary, config)
+    served.plugin_config(said, {})
+    with replacing(out, overwrite) as fresh:
+        _write_base(fresh, base, model.masks.adapter.masks.detach())
+        _write_beside(fresh, model, adapter, said)
+    return said
+
+
+def export_vllm_draft_model(model: MultiTokenModel, adapter: Path, out: Path, masks: int, overwrite: bool) -> Served:
+    """Write to `out` a folder that vLLM takes twice: as the base, and with the adapter as its parallel draft model.
+
+    `masks`: most masks behind a token, 0 for the trained k. vLLM writes one id at every mask: the last of the
+    vocabulary, which a tokenizer seldom uses; in a prompt it would only draft badly. Raises ArtefactError, ConfigError,
+    UnsupportedBase; then nothing is written.
+    """
+    base = model.core.base
+    _refuse_unserved(base)
+    [architecture] = base.model.config.architectures or [type(base.model).__name__]
+    if architecture not in served.DRAFTED:
+        raise UnsupportedBase(
+            f"{architecture} was not tried as a draft model ({', '.join(served.DRAFTED)} were); export it --to vllm"
+        )
+    said = replace(_served(model, adapter, base.vocabulary - 1, PluginConfig(masks=masks)), draft_for=architecture)
+    served.plugin_config(said, {})
+    config = copy.deepcopy(base.model.config)
+    config.architectures, config.mask_token_id = [served.DRAFT_PREFIX + architecture], said.first_mask
+    with replacing(out, overwrite) as fresh:
+        base.model.save_pretrained(fresh)
+        config.save_pretrained(fresh)
+        _write_beside(fresh, model, adapter, said)
+    return said
+
+
+def _served(model: MultiTokenModel, adapter: Path, first_mask: int, config: PluginConfig) -> Served:
+    mtp = model.masks.config
+    return Served(
         base=model.base_name,
         fingerprints=asdict(artefact.read_settings(adapter).fingerprints),
-        first_mask=base.vocabulary,
+        first_mask=first_mask,
         num_masks=mtp.num_masks,
         rank=mtp.rank,
         linears=tuple(sorted({pair.name.rsplit(".", 1)[-1] for pair in model.masks.adapter.pairs})),
         plugin=config,
-        provenance=provenance(dtype=str(base.dtype), plugin=asdict(config)),
+        provenance=provenance(dtype=str(model.core.base.dtype), plugin=asdict(config)),
     )
-    served.plugin_config(said, {})
-    with replacing(out, overwrite) as fresh:
-        _write_base(fresh, base, model.masks.adapter.masks.detach())
-        if model.tokenizer is not None:
-            model.tokenizer.save_pretrained(fresh)
-        shutil.copytree(adapter, fresh / served.ADAPTER)
-        served.write(fresh, said)
-    return said
+
+
+def _write_beside(folder: Path, model: MultiTokenModel, adapter: Path, said: Served) -> None:
+    """What lies beside the base's weights: tokenizer, adapter and what the folder says of itself."""
+    if model.tokenizer is not None:
+        model.tokenizer.save_pretrained(folder)
+    shutil.copytree(adapter, folder / served.ADAPTER)
+    served.write(folder, said)
 
 
 def export_peft(adapter: Path, out: Path, overwrite: bool) -> Settings:

@@ -5,13 +5,16 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from foresay.config import PluginConfig
+from foresay.config import PluginConfig, require
 from foresay.errors import ArtefactError, ConfigError
 
 FORMAT = 1
 SETTINGS, ADAPTER = "vllm.json", "foresay"
 """What the folder says of itself; the adapter's folder in it, unchanged."""
 PROPOSER = "foresay.vllm_plugin.proposer.MaskProposer"
+DRAFT_PREFIX = "Foresay"
+DRAFTED = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+"""Architectures of bases that can be a draft model, which vLLM knows with that prefix from us."""
 PLUGIN = "foresay"
 """Our key in vLLM's `additional_config`, where fields of `PluginConfig` may be changed for a run."""
 LEAST_BATCH_ROWS = 2048
@@ -29,19 +32,23 @@ class Served:
     fingerprints: dict[str, str | None]
     """Of base, tokenizer and chat template, as in the adapter's own settings."""
     first_mask: int
-    """Vocabulary row of the first mask: the rows of the base's own tokens come before it."""
+    """Vocabulary row of the first mask: the rows of the base's own tokens come before it. In a draft model the id that
+    stands for every mask."""
     num_masks: int
     """Trained masks, k."""
     rank: int
     linears: tuple[str, ...]
     """Last parts of the names of the adapted linears."""
     plugin: PluginConfig
+    draft_for: str = ""
+    """Architecture of the base, in a folder that is both target and draft model; empty: masks ride in the target's own
+    forward."""
     provenance: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
 
 def is_served(folder: Path) -> bool:
-    """Whether `folder` was made by `foresay export --to vllm`."""
+    """Whether `folder` was made by `foresay export --to vllm`, or as a draft model."""
     return (folder / SETTINGS).is_file()
 
 
@@ -89,6 +96,9 @@ def engine_arguments(folder: str | Path, **changes: Any) -> dict[str, Any]:
     served = read(folder)
     masks = plugin_config(served, changes).masks
     rows = 2 * masks + 1
+    if served.draft_for:
+        require(changes.keys() <= {"masks"}, f"{folder} is a draft model, of which only masks can be changed")
+        return _draft_arguments(folder, served, masks)
     more = {"additional_config": {PLUGIN: changes}} if changes else {}
     return {
         "model": str(folder),
@@ -100,6 +110,22 @@ def engine_arguments(folder: str | Path, **changes: Any) -> dict[str, Any]:
         # vLLM's own default lets in more requests than fit with all their drafts and masks, and then refuses to start.
         "max_num_seqs": max(LEAST_BATCH_ROWS // rows, 1),
         **more,
+    }
+
+
+def _draft_arguments(folder: Path, served: Served, masks: int) -> dict[str, Any]:
+    """The folder twice: as its base alone, and with the adapter as vLLM's parallel draft model."""
+    drafts = masks + 1
+    return {
+        "model": str(folder),
+        "hf_overrides": {"architectures": [served.draft_for]},
+        "speculative_config": {
+            "method": "draft_model",
+            "model": str(folder),
+            "num_speculative_tokens": drafts,
+            "parallel_drafting": True,
+        },
+        "max_num_seqs": max(LEAST_BATCH_ROWS // (2 * drafts + 1), 1),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from foresay import artefact
 from foresay.config import DType, PluginConfig, require
-from foresay.export import export_peft, export_vllm
+from foresay.export import export_peft, export_vllm, export_vllm_draft_model
 from foresay.model import MultiTokenModel
 from foresay.modelling.load import adapter_folder, own_dtype
 from foresay.served import command_arguments, engine_arguments
@@ -20,16 +20,19 @@ class ExportCommand:
     """Write a model in the form that another engine reads.
 
     vllm: a served copy of the base that holds the masks in added rows of its vocabulary, and the adapter; it prints the
-    arguments that vLLM is started with. peft: the LoRA half alone, which PEFT lets act on every row (not for text).
+    arguments that vLLM is started with. vllm-draft-model: the fallback without private names of vLLM, the base with the
+    adapter as its parallel draft model (two passes a step). peft: the LoRA half alone, which PEFT lets act on every row
+    (not for text).
 
     Examples:
       foresay export nano --to vllm --out served
+      foresay export nano --to vllm-draft-model --out draft --masks 4
       foresay export my-adapter --to peft --out lora
     """
 
     model: Model
     """Folder of a foresay model, or nano."""
-    to: Literal["vllm", "peft"]
+    to: Literal["vllm", "vllm-draft-model", "peft"]
     """Whose form."""
     out: Path
     """Folder to write."""
@@ -54,7 +57,12 @@ class ExportCommand:
         require(base != artefact.HERE, f"{self.model} has heads, and the plugin for vLLM runs masks; give an adapter")
         dtype = own_dtype(base) if self.dtype == "own" else self.dtype
         model = MultiTokenModel.from_pretrained(adapter, base, dtype=dtype)
-        export_vllm(model, adapter, self.out, self.plugin, self.overwrite)
+        if self.to == "vllm":
+            export_vllm(model, adapter, self.out, self.plugin, self.overwrite)
+        else:
+            masks = self.plugin.masks
+            require(self.plugin == PluginConfig(masks=masks), "lengths and busy-requests are not a draft model's")
+            export_vllm_draft_model(model, adapter, self.out, masks, self.overwrite)
         ERR.print(f"Wrote {self.out}. Start vLLM with these arguments, where foresay is installed beside it:")
         OUT.print(shlex.join(command_arguments(engine_arguments(self.out))), highlight=False, soft_wrap=True)
         return 0

@@ -22,14 +22,10 @@ class Chain:
 
     def __init__(self, target: nn.Module, adapter: Path, served: Served) -> None:
         """Raises ArtefactError for an adapter that is not the one `served` was exported with."""
-        settings, weights = artefact.read_settings(adapter), load_file(adapter / families.WEIGHTS)
-        if settings.fingerprints.differing(Fingerprints(**served.fingerprints)):
-            raise ArtefactError(f"{adapter} is not the adapter that its folder was exported with; export it again")
-        self.masks: Tensor = weights.pop("masks")
         self.first, self._target, self._compute_logits = served.first_mask, target, target.compute_logits
         self.device = next(target.parameters()).device
-        assert isinstance(settings.mtp, MTPConfig), "only adapters are exported"
-        self.sampler = self._sampler(settings.mtp.sampler, weights)
+        self.masks, self.sampler = masks_and_sampler(read_mtp(adapter, served), adapter)
+        self.sampler.to(self.device)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """(...) int64 -> (..., E), as the base embeds them."""
@@ -58,8 +54,21 @@ class Chain:
             chances.append(best.values)
         return torch.stack(tokens, dim=1).tolist(), torch.stack(chances, dim=1).tolist()
 
-    def _sampler(self, kind: Any, weights: dict[str, Tensor]) -> Sampler:
-        width = next(len(value) for name, value in weights.items() if name.endswith(("out.weight", "second.weight")))
-        sampler = build_sampler(kind, self.masks.shape[1], width)
-        sampler.load_state_dict({name.removeprefix(SAMPLER): value for name, value in weights.items()})
-        return sampler.float().to(self.device).requires_grad_(False)
+
+def read_mtp(adapter: Path, served: Served) -> MTPConfig:
+    """How the adapter beside `served` was made. Raises ArtefactError where it is another than the exported one."""
+    settings = artefact.read_settings(adapter)
+    if settings.fingerprints.differing(Fingerprints(**served.fingerprints)):
+        raise ArtefactError(f"{adapter} is not the adapter that its folder was exported with; export it again")
+    assert isinstance(settings.mtp, MTPConfig), "only adapters are exported"
+    return settings.mtp
+
+
+def masks_and_sampler(mtp: MTPConfig, adapter: Path) -> tuple[Tensor, Sampler]:
+    """Mask embeddings (K, E) and the sampler head, frozen, in float32: as our own engine has it, and small."""
+    weights = load_file(adapter / families.WEIGHTS)
+    masks: Tensor = weights.pop("masks")
+    width = next(len(value) for name, value in weights.items() if name.endswith(("out.weight", "second.weight")))
+    sampler = build_sampler(mtp.sampler, masks.shape[1], width)
+    sampler.load_state_dict({name.removeprefix(SAMPLER): value for name, value in weights.items()})
+    return masks, sampler.float().requires_grad_(False)
