@@ -35,7 +35,7 @@ from foresay.serving import app
 from foresay.serving.answer import Answer
 from foresay.serving.replies import ChatReply, CompletionReply
 from foresay.serving.room import free_bytes, kv_bytes
-from foresay.serving.schema import ChatRequest
+from foresay.serving.schema import ChatRequest, CompletionRequest
 from foresay.serving.service import _chat_ids
 from foresay.serving.worker import Event, Likely
 from foresay.vllm_serving import VllmServeConfig
@@ -178,6 +178,18 @@ def test_log_probabilities(server: Served, model: MultiTokenModel) -> None:
     assert [offset for step in stream for offset in step.choices[0].logprobs.text_offset] == chances.text_offset
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_tokens_are_named_where_asked_for(server: Served, model: MultiTokenModel, stream: bool) -> None:
+    asked = {"model": "nano", "prompt": "Once upon", "max_tokens": 12, "temperature": 0, "stream": stream}
+    said = server.client.completions.create(**asked, extra_body={"return_token_ids": True})
+    tokens = [token for part in (said if stream else [said]) for choice in part.choices for token in choice.token_ids]
+    ids = model.require_tokenizer()("Once upon")["input_ids"]
+    [own] = generate(model.core, [ids], replace(DECODE, max_new_tokens=12, layout="plain"))
+    assert tokens == own.tokens
+    silent = server.client.completions.create(**asked)
+    assert not any(hasattr(choice, "token_ids") for part in (silent if stream else [silent]) for choice in part.choices)
+
+
 def test_the_token_that_was_said_is_always_named(server: Served) -> None:
     said = server.client.completions.create(model="nano", prompt="Once", max_tokens=20, temperature=2, logprobs=1)
     chances = said.choices[0].logprobs
@@ -194,7 +206,8 @@ def test_tokens_make_up_the_text_where_spaces_are_letters(kind: type[ChatReply |
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core)
     ids = [3, 4, 2, 5, 6]
     likely = [Likely(token, -0.5, ((token, -0.5),)) for token in ids]
-    reply = kind("nano", tokenizer, True)
+    asked = CompletionRequest(model="nano", prompt="Once", logprobs=1)
+    reply = kind("nano", tokenizer, asked)
     steps = [reply.chunk(Event(0, likely=likely[:2]), None, -1), reply.chunk(Event(0, likely=likely[2:]), None, 9)]
     chances = [step["choices"][0]["logprobs"] for step in steps]
     if kind is ChatReply:

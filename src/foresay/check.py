@@ -6,6 +6,7 @@ their distribution (`trial.py`).
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 
@@ -132,28 +133,11 @@ class Checker:
     def _explain(
         self, setting: Setting, index: int, prompts: Sequence[Prompt], answers: tuple[Sequence[int], Sequence[int]]
     ) -> Divergence:
-        """Judge one divergence: a tie needs the base's top two, a margin within rounding, and agreement in float32.
-
-        `answers`: the plain one and the accelerated one.
-        """
-        position = first_difference(*answers)
-        tokens = [ids[position] if position < len(ids) else None for ids in answers]
-        best = _top_two(self.model, [*prompts[index].ids, *answers[0][:position]])
         group = next(group for group in setting.groups(len(prompts)) if index in group)
         exact = self._diverge_in_float32(setting.layout, group, prompts)[group.index(index)]
-        tie = set(tokens) <= set(best.tokens) and best.margin <= best.bound and not exact
+        found = judged(self.model, prompts[index], answers, exact)
         return Divergence(
-            prompt=index,
-            domain=prompts[index].domain,
-            layout=setting.layout,
-            batch_size=setting.batch_size,
-            position=position,
-            plain_token=tokens[0],
-            accelerated_token=tokens[1],
-            margin=best.margin,
-            bound=best.bound,
-            diverges_in_float32=exact,
-            verdict="tie" if tie else "bug",
+            prompt=index, domain=prompts[index].domain, layout=setting.layout, batch_size=setting.batch_size, **found
         )
 
     def _diverge_in_float32(self, layout: LayoutName, group: range, prompts: Sequence[Prompt]) -> list[bool]:
@@ -192,6 +176,29 @@ def first_difference(left: Sequence[int], right: Sequence[int]) -> int:
     """Index of the first unequal token; where one ends first, its length."""
     unequal: Iterable[int] = (place for place, (a, b) in enumerate(zip(left, right)) if a != b)
     return next(iter(unequal), min(len(left), len(right)))
+
+
+def judged(
+    model: MultiTokenModel, prompt: Prompt, answers: tuple[Sequence[int], Sequence[int]], exact: bool
+) -> dict[str, Any]:
+    """Judge two unequal `answers`, the plain one and the accelerated one: what `Divergence` says of the place.
+
+    A tie needs the base's top two, a margin within rounding, and agreement in float32: `exact` says that the whole run
+    repeated there diverges too.
+    """
+    position = first_difference(*answers)
+    plain, accelerated = (ids[position] if position < len(ids) else None for ids in answers)
+    best = _top_two(model, [*prompt.ids, *answers[0][:position]])
+    tie = {plain, accelerated} <= set(best.tokens) and best.margin <= best.bound and not exact
+    return {
+        "position": position,
+        "plain_token": plain,
+        "accelerated_token": accelerated,
+        "margin": best.margin,
+        "bound": best.bound,
+        "diverges_in_float32": exact,
+        "verdict": "tie" if tie else "bug",
+    }
 
 
 @torch.no_grad()

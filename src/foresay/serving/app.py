@@ -153,7 +153,7 @@ class Api:
         listener = self.service.ask(asked, prompts)
         talk = Talk(
             listener,
-            kind(self.service.name, self.service.tokenizer, asked.top is not None),
+            kind(self.service.name, self.service.tokenizer, asked),
             Usage(sum(map(len, prompts))),
             asyncio.get_running_loop().time() + self.config.timeout_seconds,
         )

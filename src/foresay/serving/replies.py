@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from foresay.decoding.session import Generation
 from foresay.detokenizer import BROKEN
 from foresay.metrics import tally
+from foresay.serving.schema import Generation as Body
 from foresay.serving.worker import Event, Likely
 
 JSON = dict[str, Any]
@@ -52,12 +53,14 @@ class Choice:
     """One answer of a whole reply, collected."""
 
     text: str = ""
+    tokens: list[int] = field(default_factory=list)
     likely: list[Likely] = field(default_factory=list)
     ended: str | None = None
 
     def add(self, event: Event) -> None:
         """Take in a step."""
         self.text += event.text
+        self.tokens += event.step.tokens
         self.likely += event.likely
         self.ended = event.ended
 
@@ -69,9 +72,8 @@ class Reply(ABC):
     whole_object: str
     chunk_object: str
 
-    def __init__(self, model: str, tokenizer: PreTrainedTokenizerBase, chances: bool) -> None:
-        """`chances`: the reply carries log probabilities."""
-        self.tokenizer, self.chances = tokenizer, chances
+    def __init__(self, model: str, tokenizer: PreTrainedTokenizerBase, asked: Body) -> None:
+        self.tokenizer, self.chances, self.names = tokenizer, asked.top is not None, asked.return_token_ids
         self._letter = tokenizer("a", add_special_tokens=False)["input_ids"]
         self._head = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
@@ -79,7 +81,7 @@ class Reply(ABC):
         """A reply in one piece."""
         said = [
             {"index": index, **self.said(choice), "logprobs": self._chances(choice.likely, -1)}
-            | {"finish_reason": choice.ended}
+            | {"finish_reason": choice.ended, **self._tokens(choice.tokens)}
             for index, choice in enumerate(choices)
         ]
         return {**self._head, "object": self.whole_object, "choices": said, "usage": usage.json()}
@@ -88,6 +90,7 @@ class Reply(ABC):
         """A step of one answer, behind `shown` characters; `shown` is -1 for its first."""
         choice = {"index": event.choice, **self.says(event.text, shown < 0)}
         choice |= {"logprobs": self._chances(event.likely, shown), "finish_reason": event.ended}
+        choice |= self._tokens(event.step.tokens)
         return self._chunk([choice], usage)
 
     def last(self, usage: Usage) -> JSON:
@@ -111,6 +114,9 @@ class Reply(ABC):
         before = [] if first else self._letter
         text: str = self.tokenizer.decode([*before, token])
         return text[len(self.tokenizer.decode(before)) :]
+
+    def _tokens(self, tokens: Sequence[int]) -> JSON:
+        return {"token_ids": list(tokens)} if self.names else {}
 
     def _chances(self, likely: Sequence[Likely], shown: int) -> JSON | None:
         return self.chances_of(likely, shown) if self.chances else None

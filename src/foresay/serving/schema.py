@@ -65,6 +65,8 @@ class Generation(Strict):
     stream_options: StreamOptions | None = None
     user: str = ""
     """Taken, and used for nothing."""
+    return_token_ids: bool = False
+    """Name each answer's tokens, a closing stop token among them (vLLM's extension, without the prompt's)."""
     layout: Literal["plain"] | None = None
     """`plain`: decode this request one token a step, for comparison (foresay's extension)."""
 
