@@ -1,14 +1,19 @@
-"""What is shown fits a terminal of 80 columns, with large figures too."""
+"""What is shown fits a terminal of 80 columns, with large figures too; and no result is lost."""
 
+import errno
+import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
 
+from foresay import terminal, whole_file
 from foresay.benchmark import Bench, Result
 from foresay.decoding.calibrate import Curve, Forecast
 from foresay.decoding.planner import Entry
+from foresay.errors import ConfigError
 from foresay.heldout import Measured
 from foresay.metrics import Acceptance
 from foresay.run import News
@@ -168,6 +173,23 @@ def test_a_decode_is_told_once_on_a_plain_stream() -> None:
 
 def test_many_domains_are_not_cut() -> None:
     many = replace(MEASURED, tokens_per_step={f"domain{place}": 1.5 for place in range(9)})
-    for terminal in (True, False):
-        text = " ".join(told(replace(NEWS, measured=many), terminal=terminal))
+    for wide in (True, False):
+        text = " ".join(told(replace(NEWS, measured=many), terminal=wide))
         assert re.search(r"domain0 1\.50 .*domain8 1\.50\s+mean 1\.50", text)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_full_disk_loses_no_result(
+    as_json: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(whole_file, "put", full)
+    tell = None if as_json else lambda: print("a sentence")
+    with pytest.raises(ConfigError, match=r"No space left.*stands above as JSON"):
+        terminal.tell_and_keep({"answers": 3}, tell, tmp_path / "out.json")
+    said = capsys.readouterr().out
+    assert json.loads(said.removeprefix("a sentence\n")) == {"answers": 3}
+    assert said.startswith("a sentence") is not as_json
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,8 @@
 """Where text goes: results to stdout, chatter to stderr."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -8,6 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from foresay.decoding.session import Step
 from foresay.detokenizer import Detokenizer
+from foresay.errors import ConfigError
+from foresay.whole_file import write_json
 
 PIPE_WIDTH = 160
 """Columns of a table that goes into a pipe or a file."""
@@ -46,3 +50,18 @@ def print_table(table: RenderableType) -> None:
 def print_json(content: dict[str, Any]) -> None:
     """Print one JSON object."""
     print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def tell_and_keep(content: dict[str, Any], tell: Callable[[], None] | None, out: Path | None) -> None:
+    """Print a result, as `tell` does or else as JSON, and write the JSON to `out`.
+
+    Raises ConfigError where it cannot be written; then the JSON is printed too: what took hours is not lost.
+    """
+    print_json(content) if tell is None else tell()
+    try:
+        if out is not None:
+            write_json(out, content)
+    except ConfigError as error:
+        if tell is not None:
+            print_json(content)
+        raise ConfigError(f"{error}; the result stands above as JSON") from error

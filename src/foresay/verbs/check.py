@@ -10,13 +10,13 @@ from foresay.check import EVERY, CheckConfig, Checker, check_sampling
 from foresay.config import SampleConfig
 from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt
-from foresay.terminal import ERR, OUT, print_json, print_table
+from foresay.terminal import ERR, OUT, print_table, tell_and_keep
 from foresay.trial import SamplingReport
 from foresay.untouched import Untouched, check_untouched, witness
 from foresay.verbs.opening import Chosen, Model, Opening, filled
 from foresay.view.bars import progress_bar
 from foresay.view.tables import count_table, divergence_table
-from foresay.whole_file import check_place, write_json
+from foresay.whole_file import check_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +100,7 @@ class CheckCommand:
         prompts = self.chosen.load(model, 50 if self.full else 8, "all")
         greedy, sampling = self._compare(model, prompts, config)
         proof = Proof(greedy, check_untouched(before, model.core), sampling)
-        if self.json:
-            print_json(proof.content())
-        else:
-            _tell(proof)
-        # Last, so that a disk that is full loses nothing.
-        if self.out is not None:
-            write_json(self.out, proof.content())
+        tell_and_keep(proof.content(), None if self.json else lambda: _tell(proof), self.out)
         return 1 if proof.fails else 0
 
     def _compare(

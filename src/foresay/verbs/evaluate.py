@@ -9,11 +9,11 @@ from foresay.evaluate import EvalConfig, Evaluation, check_evaluation, evaluate,
 from foresay.harness import HarnessConfig, Quality, compare
 from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt
-from foresay.terminal import ERR, OUT, print_json, print_table
+from foresay.terminal import ERR, OUT, print_table, tell_and_keep
 from foresay.verbs.opening import Chosen, Model, Opening
 from foresay.view.bars import progress_bar
 from foresay.view.evaluation import evaluation_view, quality_table
-from foresay.whole_file import check_place, write_json
+from foresay.whole_file import check_place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +61,7 @@ class EvalCommand:
             asked = asdict(self.harness) | {"include_path": str(self.harness.include_path or "")}
             found = replace(found, quality=quality, provenance=origin(model, self.evaluation, harness=asked))
         content = asdict(found) | {"sentence": None if quality is None else quality.sentence}
-        if self.json:
-            print_json(content)
-        else:
-            _tell(found)
-        # Last, so that a disk that is full loses nothing.
-        if self.out is not None:
-            write_json(self.out, content)
+        tell_and_keep(content, None if self.json else lambda: _tell(found), self.out)
         return 1 if quality is not None and _differs(quality) else 0
 
     def _prompts(self, model: MultiTokenModel) -> list[Prompt]:
