@@ -67,7 +67,7 @@ def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) 
     if ranks.leads and (slow := in_software(config.dtype, model.base.device)):
         audience.told(slow)
     examples, heldout = split(parts, config.heldout, config.seed)
-    rows = token_rows(examples, config.length)
+    rows = token_rows(examples, config.length, config.answers_only)
     objective = HeadsObjective(model, rows, config)
     start = _start(recipe, model)
     identity = _identity(recipe, start, rows, tokenizer)

@@ -27,8 +27,10 @@ from foresay.decoding.session import Session
 from foresay.errors import ConfigError, UnsupportedBase
 from foresay.modelling.heads import HeadsModel
 from foresay.training import losses
+from foresay.training.data import Example
 from foresay.training.heads import HeadsObjective
 from foresay.training.parallel import ALONE
+from foresay.training.token_rows import token_rows
 from foresay.tree import Tree
 from toys import (
     GEMMA2,
@@ -153,7 +155,7 @@ def test_drafts_are_what_the_heads_say_of_the_whole_text(config: HeadsConfig, la
 # Training.
 
 
-def naive_loss(model: HeadsModel, ids: Tensor) -> Tensor:
+def naive_loss(model: HeadsModel, ids: Tensor, carries: Tensor | None = None) -> Tensor:
     """The sum of all heads' mean losses, with all logits at once: Llama's layers called by hand."""
     llama, config, layers = model.model.model, model.config, list(model.model.model.layers)
     states = llama.embed_tokens(ids)
@@ -181,7 +183,7 @@ def naive_loss(model: HeadsModel, ids: Tensor) -> Tensor:
     total = torch.zeros((), dtype=states.dtype)
     for head, states in enumerate(own, 1):
         logits = (unembeddings[head - 1] if config.replicated else unembeddings[0])(llama.norm(states))
-        targets = ids[:, head:]
+        targets = ids[:, head:] if carries is None else ids.masked_fill(~carries, -100)[:, head:]
         total = total + functional.cross_entropy(logits[:, :-head].flatten(0, 1), targets.flatten())
     return total
 
@@ -192,11 +194,12 @@ def gradients(model: HeadsModel) -> dict[str, Tensor]:
     return found
 
 
+@pytest.mark.parametrize("answers_only", [False, True], ids=["all", "answers"])
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("chunk_rows", [0, 2])
 @every_variant
 def test_head_by_head_gives_the_gradients_of_the_sum(
-    config: HeadsConfig, chunk_rows: int, tied: bool, monkeypatch: pytest.MonkeyPatch
+    config: HeadsConfig, chunk_rows: int, tied: bool, answers_only: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 13 * VOCABULARY)
     monkeypatch.setattr("foresay.training.heads.cross_entropy", exact_cross_entropy)
@@ -204,11 +207,13 @@ def test_head_by_head_gives_the_gradients_of_the_sum(
     redraw(model.heads, 1)
     model.requires_grad_(True)
     ids = torch.tensor(random_prompts((12, 12, 12), seed=2))
-    naive = naive_loss(model, ids)
+    examples = [Example(tuple(row), (False,) * 5 + (True,) * 6 + (False,)) for row in ids.tolist()]
+    rows = token_rows(examples, ids.shape[1], answers_only)
+    naive = naive_loss(model, ids, torch.tensor([example.answer for example in examples]) if answers_only else None)
     naive.backward()
     expected = gradients(model)
-    objective = HeadsObjective(model, ids.int(), PretrainConfig(chunk_rows=chunk_rows))
-    paid = objective.step(ids, 1, ALONE)
+    objective = HeadsObjective(model, rows, PretrainConfig(chunk_rows=chunk_rows))
+    paid = objective.step(rows.long(), 1, ALONE)
     assert paid.total == pytest.approx(naive.item(), abs=1e-10)
     assert 0 < paid.base < paid.total
     found = gradients(model)

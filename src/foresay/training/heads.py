@@ -20,7 +20,7 @@ from foresay.training.losses import Losses, backward_in_chunks, cross_entropy
 from foresay.training.objective import Objective
 from foresay.training.optimizer import optimizers
 from foresay.training.parallel import Ranks
-from foresay.training.token_rows import row_batches
+from foresay.training.token_rows import read_rows, row_batches
 
 Pay = Callable[[int, Tensor], None]
 """(head, its states (B, T, D) behind the tail): add the gradient of its loss to whatever they were made from."""
@@ -47,7 +47,7 @@ def go_backward(model: HeadsModel, points: Sequence[Point], call: Passed, pay: P
 
 @dataclass(frozen=True, slots=True)
 class HeadsObjective(Objective[Tensor]):
-    """Pretraining: every token of every row, by every head, all heads alike (paper B, section 2)."""
+    """Pretraining: every token of every row that carries loss, by every head, all heads alike (paper B, section 2)."""
 
     model: HeadsModel
     rows: Tensor
@@ -71,16 +71,18 @@ class HeadsObjective(Objective[Tensor]):
 
     def step(self, batch: Tensor, number: int, ranks: Ranks) -> Losses:
         """See `Objective.step`: `base` is what head 1 pays, `total` the sum over heads."""
-        losses, (count, length) = Losses(), batch.shape
+        losses, whole = Losses(), read_rows(batch)[1]
         own = batch[ranks.rank :: ranks.world]
-        for ids in torch.split(own, self.config.chunk_rows or count) if len(own) else ():
+        for part in torch.split(own, self.config.chunk_rows or len(batch)) if len(own) else ():
+            ids, carries = read_rows(part)
 
-            def pay(head: int, states: Tensor, ids: Tensor = ids) -> None:
-                rows, targets = states[:, :-head].flatten(0, 1), ids[:, head:].flatten()
+            def pay(head: int, states: Tensor, ids: Tensor = ids, carries: Tensor = carries) -> None:
+                chosen, count = carries[:, head:], max(int(whole[:, head:].sum()), 1)
+                rows, targets = states[:, :-head][chosen], ids[:, head:][chosen]
 
                 def loss(some: slice, states: Tensor) -> Tensor:
                     logits = self.model.logits(head, states)
-                    paid = cross_entropy(logits, targets[some]).sum() / (count * (length - head))
+                    paid = cross_entropy(logits, targets[some]).sum() / count
                     losses.add(Losses(base=paid.item() if head == 1 else 0.0, total=paid.item()))
                     return paid
 

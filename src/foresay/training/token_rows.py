@@ -10,19 +10,28 @@ from foresay.errors import DataError
 from foresay.training.data import Example
 
 
-def token_rows(examples: Sequence[Example], length: int) -> Tensor:
+def token_rows(examples: Sequence[Example], length: int, answers_only: bool = False) -> Tensor:
     """The tokens of `examples` in their order, cut into rows: (N, length) int32; what is left over is dropped.
 
-    Documents follow one another in a row and see what stands before them, as usual in pretraining. Raises DataError
-    for less than one row.
+    Documents follow one another in a row and see what stands before them, as usual in pretraining. With `answers_only`
+    a token that carries no loss is written as its complement (`read_rows`). Raises DataError for less than one row.
     """
     tokens = np.concatenate([np.asarray(example.ids, np.int32) for example in examples])
+    if answers_only:
+        carries = np.concatenate([np.asarray(example.answer, bool) for example in examples])
+        tokens = np.where(carries, tokens, ~tokens)
     rows = len(tokens) // length
     if not rows:
         raise DataError(
             f"the data holds {len(tokens)} tokens, less than one row of {length}; give more, or less length"
         )
     return torch.from_numpy(tokens[: rows * length]).view(rows, length)
+
+
+def read_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Of rows as `token_rows` writes them: the tokens, and True where one carries loss as a target."""
+    carries = rows >= 0
+    return torch.where(carries, rows, ~rows), carries
 
 
 def row_batches(rows: Tensor, count: int, seed: int, device: torch.device) -> Iterator[Tensor]:
