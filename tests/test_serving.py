@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import torch
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
@@ -31,7 +33,7 @@ from foresay.inside import chooser_of
 from foresay.model import MultiTokenModel
 from foresay.modelling.model import MaskModel
 from foresay.prompts import embedded_prompts, encode
-from foresay.serving import app
+from foresay.serving import app, room
 from foresay.serving.answer import Answer
 from foresay.serving.replies import ChatReply, CompletionReply
 from foresay.serving.room import free_bytes, kv_bytes
@@ -509,6 +511,17 @@ def test_the_room_that_is_asked_for_is_the_room_that_is_taken(model: MultiTokenM
     taken = sum(stored.nbytes for layer in engine.session.cache.layers for stored in (layer.keys, layer.values))
     assert kv_bytes(model.core, decode, 3, 70) == taken
     assert (free_bytes(model.core.base.device) or 2**40) > taken
+
+
+def test_a_containers_limit_is_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(room, "CONTAINER", tmp_path)
+    whole = free_bytes(cpu)
+    for most, left in {"max": None, "1000": 1000 - 900 + 50, "800": 0, "?": None}.items():
+        for name, text in {"max": most, "current": "900", "stat": "anon 850\ninactive_file 50"}.items():
+            (tmp_path / f"memory.{name}").write_text(f"{text}\n")
+        if whole is not None:
+            assert free_bytes(cpu) == left if left is not None else free_bytes(cpu) > 2**20
 
 
 @pytest.mark.parametrize("drain", [0.2, 20.0])

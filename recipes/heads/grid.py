@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from foresay.config import HeadsConfig, PretrainConfig
 from foresay.model import MultiTokenModel
@@ -16,6 +16,9 @@ from foresay.pretrain import PretrainRecipe, Reading, pretrain
 from foresay.provenance import provenance
 from foresay.whole_file import write_json
 
+PACE: dict[str, Any] = {"optimizer": "muon", "learning_rate": 3e-3, "tracker": "none"}
+"""What all trainings here share."""
+Precision = Literal["float32", "bfloat16"]
 SIZES = {"1M": (128, 5, 4), "3M": (256, 4, 8), "1M-deep": (96, 10, 4), "3M-deep": (160, 10, 4)}
 """Width, layers with those of the heads, attention heads: the paper's two smallest (table S14), and two as deep as its
 30M, so that a trunk is left below 8 heads."""

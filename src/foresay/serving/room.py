@@ -10,7 +10,7 @@ from foresay.config import DecodeConfig, require
 from foresay.decoding.session import Session
 from foresay.modelling.drafting import DraftingModel
 
-MEMINFO = Path("/proc/meminfo")
+MEMINFO, CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 GIB = 2**30
 
 
@@ -42,4 +42,15 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type != "cpu" or not MEMINFO.is_file():
         return None
     [kibibytes] = [line.split()[1] for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:")]
-    return 1024 * int(kibibytes)
+    limits = (1024 * int(kibibytes), _left_to_container())
+    return min(limit for limit in limits if limit is not None)
+
+
+def _left_to_container() -> int | None:
+    """What a limit leaves (cgroup v2), pages that the kernel would give back counted as free; None: no limit."""
+    try:
+        most, held = (CONTAINER.joinpath(f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        cached = dict(line.split() for line in CONTAINER.joinpath("memory.stat").read_text().splitlines())
+        return None if most == "max" else max(int(most) - int(held) + int(cached["inactive_file"]), 0)
+    except (OSError, ValueError, KeyError):
+        return None
