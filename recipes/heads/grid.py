@@ -19,9 +19,16 @@ from foresay.whole_file import write_json
 PACE: dict[str, Any] = {"optimizer": "muon", "learning_rate": 3e-3, "tracker": "none"}
 """What all trainings here share."""
 Precision = Literal["float32", "bfloat16"]
-SIZES = {"1M": (128, 5, 4), "3M": (256, 4, 8), "1M-deep": (96, 10, 4), "3M-deep": (160, 10, 4)}
-"""Width, layers with those of the heads, attention heads: the paper's two smallest (table S14), and two as deep as its
-30M, so that a trunk is left below 8 heads."""
+SIZES = {
+    "0.3M": (64, 6, 4),
+    "1M": (128, 6, 4),
+    "3M": (256, 4, 8),
+    "10M": (320, 8, 8),
+    "1M-deep": (96, 10, 4),
+    "3M-deep": (160, 10, 4),
+}
+"""Width, layers with those of the heads, attention heads: about the paper's smallest (table S14), one below them, and two
+deep ones, so that a trunk is left below 8 heads."""
 Values = Mapping[str, Mapping[str, float]]
 """By line, then by place along the bottom."""
 
