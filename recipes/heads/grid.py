@@ -27,8 +27,8 @@ SIZES = {
     "1M-deep": (96, 10, 4),
     "3M-deep": (160, 10, 4),
 }
-"""Width, layers with those of the heads, attention heads: about the paper's smallest (table S14), one below them, and two
-deep ones, so that a trunk is left below 8 heads."""
+"""Width, layers with those of the heads, attention heads: about the paper's smallest (table S14), one below them, and
+two deep ones, so that a trunk is left below 8 heads."""
 Values = Mapping[str, Mapping[str, float]]
 """By line, then by place along the bottom."""
 
