@@ -20,6 +20,7 @@ from grid import PACE, Experiment, Precision, Values, cells, plot, run_all, summ
 from foresay.config import DecodeConfig, PretrainConfig
 from foresay.decoding.generate import generate
 from foresay.model import MultiTokenModel
+from foresay.modelling.blank import named_tokenizer
 from foresay.whole_file import write_whole
 
 FIELD, DEGREE, MOST = 7, 5, 3
@@ -76,10 +77,14 @@ def questions(operations: int, count: int, dice: random.Random) -> Iterator[tupl
 
 
 def write_data(path: Path, count: int) -> None:
-    """Training expressions, the same for every cell, as prompts and answers."""
-    dice = random.Random(0)
+    """Training expressions, the same for every cell, as tokens: as rows of text the tokenizer would make them chats."""
+    dice, tokenizer = random.Random(0), named_tokenizer("", "bytes")
     pairs = [pair for _ in range(count) for pair in questions(dice.randint(1, MOST), 1, dice)]
-    rows = ({"prompt": question, "response": answer} for question, answer in pairs)
+    asked, said = (tokenizer(list(texts))["input_ids"] for texts in zip(*pairs))
+    rows = (
+        {"ids": [*question, *answer, tokenizer.eos_token_id], "prompt_tokens": len(question)}
+        for question, answer in zip(asked, said)
+    )
     write_whole(path, "".join(f"{json.dumps(row)}\n" for row in rows))
 
 
