@@ -192,6 +192,19 @@ def test_tokens_are_named_where_asked_for(server: Served, model: MultiTokenModel
     assert not any(hasattr(choice, "token_ids") for part in (silent if stream else [silent]) for choice in part.choices)
 
 
+def test_tokens_of_several_chat_answers_go_on_to_the_stop_string(server: Served, model: MultiTokenModel) -> None:
+    asked = {**ASKED, "max_tokens": 24, "n": 2}
+    whole = server.client.chat.completions.create(**asked).choices[0].message.content
+    stop = whole[len(whole) // 2 :][:3]
+    said = server.client.chat.completions.create(**asked, stop=stop, extra_body={"return_token_ids": True})
+    for choice in said.choices:
+        text = model.require_tokenizer().decode(choice.token_ids)
+        assert choice.message.content == whole[: whole.index(stop)]
+        assert text.startswith(choice.message.content + stop)
+        assert len(choice.token_ids) < 24
+    assert sum(len(choice.token_ids) for choice in said.choices) == said.usage.completion_tokens
+
+
 def test_the_token_that_was_said_is_always_named(server: Served) -> None:
     said = server.client.completions.create(model="nano", prompt="Once", max_tokens=20, temperature=2, logprobs=1)
     chances = said.choices[0].logprobs

@@ -44,26 +44,40 @@ def export_vllm(model: MultiTokenModel, adapter: Path, out: Path, config: Plugin
 def export_vllm_draft_model(model: MultiTokenModel, adapter: Path, out: Path, masks: int, overwrite: bool) -> Served:
     """Write to `out` a folder that vLLM takes twice: as the base, and with the adapter as its parallel draft model.
 
-    `masks`: most masks behind a token, 0 for the trained k. vLLM writes one id at every mask: the last of the
-    vocabulary, which a tokenizer seldom uses; in a prompt it would only draft badly. Raises ArtefactError, ConfigError,
-    UnsupportedBase; then nothing is written.
+    `masks`: most masks behind a token, 0 for the trained k. Raises ArtefactError, ConfigError, UnsupportedBase; then
+    nothing is written.
     """
     base = model.core.base
     _refuse_unserved(base)
-    [architecture] = base.model.config.architectures or [type(base.model).__name__]
+    architecture = type(base.model).__name__
     if architecture not in served.DRAFTED:
         raise UnsupportedBase(
             f"{architecture} was not tried as a draft model ({', '.join(served.DRAFTED)} were); export it --to vllm"
         )
-    said = replace(_served(model, adapter, base.vocabulary - 1, PluginConfig(masks=masks)), draft_for=architecture)
+    said = replace(_served(model, adapter, _seldom_said(model), PluginConfig(masks=masks)), draft_for=architecture)
     served.plugin_config(said, {})
     config = copy.deepcopy(base.model.config)
     config.architectures, config.mask_token_id = [served.DRAFT_PREFIX + architecture], said.first_mask
+    # By its config vLLM tells whether what it compiled before fits.
+    config.foresay = {"rank": said.rank, "linears": list(said.linears)}
     with replacing(out, overwrite) as fresh:
         base.model.save_pretrained(fresh)
         config.save_pretrained(fresh)
         _write_beside(fresh, model, adapter, said)
     return said
+
+
+def _seldom_said(model: MultiTokenModel) -> int:
+    """The id that vLLM writes at every mask of a draft model: of no token, else of one that hardly stands in a text.
+
+    Where it does stand in one, drafts behind it are worse, and nothing else.
+    """
+    last, tokenizer = model.core.base.vocabulary - 1, model.tokenizer
+    if tokenizer is None or len(tokenizer) <= last:
+        return last
+    ends = {*model.core.base.stop_tokens, tokenizer.eos_token_id, tokenizer.bos_token_id, None}
+    spare = (one for one in (tokenizer.unk_token_id, tokenizer.pad_token_id) if one not in ends)
+    return next(spare, last)
 
 
 def _served(model: MultiTokenModel, adapter: Path, first_mask: int, config: PluginConfig) -> Served:

@@ -53,15 +53,19 @@ def print_json(content: dict[str, Any]) -> None:
 
 
 def tell_and_keep(content: dict[str, Any], tell: Callable[[], None] | None, out: Path | None) -> None:
-    """Print a result, as `tell` does or else as JSON, and write the JSON to `out`.
+    """Write the JSON of a result to `out`, and print it, as `tell` does or else as JSON.
 
     Raises ConfigError where it cannot be written; then the JSON is printed too: what took hours is not lost.
     """
-    print_json(content) if tell is None else tell()
+    failed: ConfigError | None = None
     try:
         if out is not None:
             write_json(out, content)
     except ConfigError as error:
-        if tell is not None:
-            print_json(content)
-        raise ConfigError(f"{error}; the result stands above as JSON") from error
+        failed = error
+    if tell is not None:
+        tell()
+    if tell is None or failed:
+        print_json(content)
+    if failed:
+        raise ConfigError(f"{failed}; the result stands above as JSON") from failed

@@ -58,7 +58,7 @@ def test_sampling_has_transformers_distribution(llm: Any, nano: MultiTokenModel,
 
 
 def test_a_random_adapter_changes_nothing(tmp_path: Path) -> None:
-    """An adapter that hides nothing, another family, the `paper` sampler, prompts in chunks, its mask id in one."""
+    """Another family, the `paper` sampler, prompts in chunks, the mask id in one: what it drafts is verified."""
     toy = Toy("wide-qwen3", "Qwen3", {"hidden_size": 128, "head_dim": 32, "intermediate_size": 96})
     model = MultiTokenModel(with_adapter(toy.model(), masks=3, sampler="paper"), None, "toy")
     model.save_pretrained(tmp_path / "adapter")

@@ -96,3 +96,30 @@ def test_a_copy_of_another_adapter_is_refused(nano_copy: Path) -> None:
     target.logits_processor = SimpleNamespace(base_layer=None)
     with pytest.raises(ConfigError, match="LoRA was hung on logits_processor"):
         guard.check_target(target, Chain(target, nano_copy / served.ADAPTER, said))
+
+
+def test_a_draft_models_pair_adds_each_linears_own_product_to_masks_alone() -> None:
+    """Three linears that vLLM joined in one, of which the adapter changes two."""
+    from foresay.vllm_plugin.draft_model import Pair  # noqa: PLC0415 - imports vLLM's models
+
+    generator = torch.Generator().manual_seed(0)
+    joined = torch.nn.Linear(5, 12, bias=False)
+    joined.output_sizes = [6, 4, 2]
+    first, last = (
+        (torch.randn(3, 5, generator=generator), torch.randn(size, 3, generator=generator)) for size in (6, 2)
+    )
+    gate = torch.tensor([0.0, 1.0, 1.0, 0.0, 0.0])[:, None]
+    joined.register_forward_hook(Pair(joined, [first, None, last], gate))
+    states = torch.randn(4, 5, generator=generator)
+    plain, changed = states @ joined.weight.t(), joined(states)
+    added = [states @ down.t() @ up.t() * gate[:4] for down, up in (first, last)]
+    torch.testing.assert_close(changed - plain, torch.cat((added[0], torch.zeros(4, 4), added[1]), dim=1))
+
+
+def test_a_draft_models_masks_count_from_each_run() -> None:
+    from foresay.vllm_plugin.draft_model import DraftModel  # noqa: PLC0415 - imports vLLM's models
+
+    runs = torch.tensor([0, 1, 1, 1, 0, 0, 1, 1, 0, 1, 1, 1, 1, 1]).bool()
+    found = DraftModel._offsets(SimpleNamespace(masks=torch.zeros(4, 2)), runs)
+    assert found[runs].tolist() == [0, 1, 2, 0, 1, 0, 1, 2, 3, 3]
+    assert not found[~runs].any()

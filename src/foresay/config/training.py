@@ -147,7 +147,8 @@ class PretrainConfig:
     length: int = 512
     """Tokens in a row; documents are packed one behind the other."""
     answers_only: bool = False
-    """Loss on answers alone, where rows tell them from prompts (prompt and response, chats); texts carry it whole."""
+    """Loss on answers alone, where rows tell them from prompts (prompt and response, chats); texts carry it whole. The
+    bits per byte are of prompts too."""
     chunk_rows: int = 0
     """Rows that run at once (0: all of a step); changes memory, never the result."""
     added_layers: bool = False

@@ -66,7 +66,8 @@ class Generation(Strict):
     user: str = ""
     """Taken, and used for nothing."""
     return_token_ids: bool = False
-    """Name each answer's tokens, a closing stop token among them (vLLM's extension, without the prompt's)."""
+    """Name each answer's tokens, those of a stop string or stop token that closed it among them (vLLM's extension,
+    without the prompt's)."""
     layout: Literal["plain"] | None = None
     """`plain`: decode this request one token a step, for comparison (foresay's extension)."""
 

@@ -71,18 +71,20 @@ class HeadsObjective(Objective[Tensor]):
 
     def step(self, batch: Tensor, number: int, ranks: Ranks) -> Losses:
         """See `Objective.step`: `base` is what head 1 pays, `total` the sum over heads."""
-        losses, whole = Losses(), read_rows(batch)[1]
+        losses, counts = Losses(), self._targets(batch)
         own = batch[ranks.rank :: ranks.world]
         for part in torch.split(own, self.config.chunk_rows or len(batch)) if len(own) else ():
             ids, carries = read_rows(part)
 
             def pay(head: int, states: Tensor, ids: Tensor = ids, carries: Tensor = carries) -> None:
-                chosen, count = carries[:, head:], max(int(whole[:, head:].sum()), 1)
-                rows, targets = states[:, :-head][chosen], ids[:, head:][chosen]
+                rows, targets = states[:, :-head].flatten(0, 1), ids[:, head:].flatten()
+                if self.config.answers_only:
+                    chosen = carries[:, head:].flatten()
+                    rows, targets = rows[chosen], targets[chosen]
 
                 def loss(some: slice, states: Tensor) -> Tensor:
                     logits = self.model.logits(head, states)
-                    paid = cross_entropy(logits, targets[some]).sum() / count
+                    paid = cross_entropy(logits, targets[some]).sum() / counts[head]
                     losses.add(Losses(base=paid.item() if head == 1 else 0.0, total=paid.item()))
                     return paid
 
@@ -91,6 +93,13 @@ class HeadsObjective(Objective[Tensor]):
             with self.autocast():
                 head_by_head(self.model, ids, pay)
         return losses
+
+    def _targets(self, batch: Tensor) -> dict[int, int]:
+        """By head: the targets of a whole batch that carry loss, at least 1."""
+        (count, length), heads = batch.shape, range(1, self.model.config.heads + 1)
+        if not self.config.answers_only:
+            return {head: count * (length - head) for head in heads}
+        return {head: max(int((batch[:, head:] >= 0).sum()), 1) for head in heads}
 
     def autocast(self) -> AbstractContextManager[object]:
         """Products in bfloat16 where asked for; weights, sums and losses stay float32."""

@@ -19,6 +19,6 @@ def register() -> None:
 
     register_draft_models()
     if may_run(found()):
-        from foresay.vllm_plugin.counting import count_masks_apart  # noqa: PLC0415 - imports vLLM
+        from foresay.vllm_plugin.registry import try_to_count  # noqa: PLC0415 - imports vLLM
 
-        count_masks_apart()
+        try_to_count()

@@ -23,7 +23,6 @@ from vllm.platforms import current_platform
 from foresay import families, served
 from foresay.config import require
 from foresay.errors import ArtefactError
-from foresay.vllm_plugin.cpu import mend_cpu
 from foresay.vllm_plugin.sampler import masks_and_sampler, read_mtp
 from foresay.vllm_plugin.versions import check_version
 
@@ -36,13 +35,12 @@ class Pair(nn.Module):
         super().__init__()
         sizes = list(getattr(linear, "output_sizes", None) or [linear.output_size])
         known = [(place, *part) for place, part in enumerate(parts) if part is not None]
-        like = next(linear.parameters())
-        self.down = torch.cat([down for _, down, _ in known]).to(like)
-        self.up = like.new_zeros(sum(sizes), len(self.down))
+        self.down = torch.cat([down for _, down, _ in known]).to(gate)
+        self.up = gate.new_zeros(sum(sizes), len(self.down))
         self.gate, rank = gate, 0
         for place, down, up in known:
             start = sum(sizes[:place])
-            self.up[start : start + len(up), rank : rank + len(down)] = up.to(like)
+            self.up[start : start + len(up), rank : rank + len(down)] = up.to(gate)
             rank += len(down)
 
     def forward(self, linear: nn.Module, args: tuple[Tensor, ...], output: Any) -> Any:
@@ -57,6 +55,8 @@ class DraftModel(nn.Module):
 
     gate: Tensor
     """(rows, 1) 1 at masks: of one place and size for good, so that compiled code and graphs see what is written."""
+    embedded: Tensor
+    """(rows, E), likewise."""
     embed_input_ids: Callable[[Tensor], Tensor]
     packed_modules_mapping: dict[str, list[str]]
     """vLLM's own: linears that it joined in one, by its name."""
@@ -65,6 +65,8 @@ class DraftModel(nn.Module):
         check_version()
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         if current_platform.is_cpu():
+            from foresay.vllm_plugin.cpu import mend_cpu  # noqa: PLC0415 - private names, of no use on a GPU
+
             mend_cpu()
         folder, speculative = Path(vllm_config.model_config.model), vllm_config.speculative_config
         self.served, self.adapter = served.read(folder), folder / served.ADAPTER
@@ -77,13 +79,18 @@ class DraftModel(nn.Module):
             f"{folder} is a parallel draft model; start vLLM with the arguments that foresay export printed",
         )
         assert speculative is not None
+        require(
+            not speculative.use_local_argmax_reduction,
+            "use_local_argmax_reduction passes the sampler head by; leave it out",
+        )
         self.drafts: int = speculative.num_speculative_tokens
         most = self.served.num_masks + 1
         require(
             self.drafts <= most, f"num_speculative_tokens is {self.drafts}; give at most {most}: one, and the masks"
         )
-        rows = vllm_config.scheduler_config.max_num_batched_tokens
-        self.register_buffer("gate", torch.zeros(rows, 1, dtype=vllm_config.model_config.dtype), persistent=False)
+        rows, model = vllm_config.scheduler_config.max_num_batched_tokens, vllm_config.model_config
+        for name, width in (("gate", 1), ("embedded", model.get_hidden_size())):
+            self.register_buffer(name, torch.zeros(rows, width, dtype=model.dtype), persistent=False)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """The base's weights as its own class loads them, then ours from the adapter's folder."""
@@ -105,8 +112,10 @@ class DraftModel(nn.Module):
     ) -> Any:
         is_mask = input_ids == self.served.first_mask
         self.gate[: len(is_mask), 0] = is_mask
-        embedded = torch.where(is_mask[:, None], self.masks[self._offsets(is_mask)], self.embed_input_ids(input_ids))
-        return super().forward(None, positions, intermediate_tensors, embedded, **more)
+        rows = self.embedded[: len(is_mask)]
+        own = self.masks[self._offsets(is_mask)]
+        rows.copy_(torch.where(is_mask[:, None], own, self.embed_input_ids(input_ids)))
+        return super().forward(None, positions, intermediate_tensors, rows, **more)
 
     def compute_logits(self, states: Tensor) -> Tensor | None:
         """States (B * drafts, D) of newest tokens and masks -> (B * drafts, V), the masks' through the sampler head."""

@@ -1,8 +1,11 @@
-"""Our draft models in vLLM's registry of architectures."""
+"""What every process of vLLM is told at its start: our draft models, and how masks are counted."""
 
 from vllm import ModelRegistry
+from vllm.logger import init_logger
 
 from foresay.served import DRAFT_PREFIX, DRAFTED
+
+logger = init_logger(__name__)
 
 
 def register_draft_models() -> None:
@@ -10,3 +13,13 @@ def register_draft_models() -> None:
     for architecture in DRAFTED:
         name = DRAFT_PREFIX + architecture
         ModelRegistry.register_model(name, f"foresay.vllm_plugin.draft_model:{name}")
+
+
+def try_to_count() -> None:
+    """Count masks apart (`counting`); a vLLM whose scheduler has other names runs all the same, whatever it serves."""
+    try:
+        from foresay.vllm_plugin.counting import count_masks_apart  # noqa: PLC0415 - private names of vLLM
+
+        count_masks_apart()
+    except (ImportError, AttributeError) as error:
+        logger.warning("foresay: masks will be counted as drafts, for vLLM's scheduler has changed (%s)", error)
