@@ -3,7 +3,7 @@
 Each client asks, waits for the whole answer and asks again until all requests are answered; prompts are the embedded
 held-out ones, answers have mixed lengths. One server process for each layout; they take turns on the same requests, the
 other one idle. Every greedy answer is compared, token by token, with what `generate` says offline. In float32 each that
-differs is a bug; with `--dtype bfloat16` it is judged as `foresay check` does, its prompt repeated alone in float32: who
+differs is a bug; with `--dtype bfloat16` it is judged as in `foresay check`, its prompt repeated in float32, alone: who
 shared its batches is not known. Then the faults, on the first layout: clients that vanish in mid-stream, and readers
 that hardly read.
 

@@ -42,6 +42,8 @@ def test_a_start_that_cannot_work_is_refused_in_words(changes: dict[str, Any], r
     guard.check_engine(engine_config(), said, plugin)
     with pytest.raises(ConfigError, match=reason):
         guard.check_engine(engine_config(**changes), said, plugin)
+    with pytest.raises(ConfigError, match="holds a draft model"):
+        guard.check_engine(engine_config(), replace(said, draft_for="LlamaForCausalLM"), plugin)
 
 
 def test_a_runner_with_other_methods_is_refused(nano_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
