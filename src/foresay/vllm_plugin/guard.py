@@ -28,7 +28,10 @@ USED = {
 def check_engine(config: VllmConfig, served: Served, plugin: PluginConfig) -> None:
     """Raise ConfigError where vLLM was started in a way that the plugin cannot work in."""
     check_version()
-    require(not served.draft_for, "the folder holds a draft model, not masks beside a base; start vLLM with the arguments that foresay export printed")
+    require(
+        not served.draft_for,
+        "the folder holds a draft model, not masks beside a base; start vLLM as foresay export printed",
+    )
     for owner, methods in USED.items():
         for name, parameters in methods.items():
             known = getattr(owner, name, None)
