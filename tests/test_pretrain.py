@@ -451,7 +451,9 @@ def test_the_command(design: Path, data: Path, tmp_path: Path, capsys: pytest.Ca
     out = tmp_path / "out"
     common = ["--data", str(data), "--out", str(out), "--tokenizer", "bytes", "--config", str(tmp_path / "small.yaml")]
     assert main(["pretrain", str(design), *common, "--steps", "2", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert "shards" not in printed.err, "transformers' own bars stay silent"
+    said = json.loads(printed.out)
     assert said["steps"] == 2
     assert said["folder"] == str(out)
     assert said["losses"]["total"] > said["losses"]["base"] > 0

@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is returned, and raised by the console script."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.set_verbosity_error()
+    logging.disable_progress_bar()  # the verbs have bars of their own
     try:
         kind = command_for(arguments[0] if arguments else "")
         command = tyro.cli(kind, prog="foresay", description=ABOUT, args=with_config(arguments))
