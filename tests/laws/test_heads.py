@@ -212,7 +212,7 @@ def test_head_by_head_gives_the_gradients_of_the_sum(
     naive = naive_loss(model, ids, torch.tensor([example.answer for example in examples]) if answers_only else None)
     naive.backward()
     expected = gradients(model)
-    objective = HeadsObjective(model, rows, PretrainConfig(chunk_rows=chunk_rows))
+    objective = HeadsObjective(model, rows, PretrainConfig(chunk_rows=chunk_rows, answers_only=answers_only))
     paid = objective.step(rows.long(), 1, ALONE)
     assert paid.total == pytest.approx(naive.item(), abs=1e-10)
     assert 0 < paid.base < paid.total
