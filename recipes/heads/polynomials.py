@@ -109,6 +109,7 @@ def main(
     seeds: Sequence[int] = SEEDS,
     steps: int = STEPS,
     dtype: Precision = "float32",
+    answers_only: bool = True,
     expressions: int = 300_000,
     test: int = 200,
 ) -> None:
@@ -121,6 +122,7 @@ def main(
         seeds: Seeds.
         steps: Optimizer steps of 2,048 tokens.
         dtype: Dtype of products; bfloat16 is faster where the processor has it.
+        answers_only: Loss on answers alone; without it on every token, for comparison.
         expressions: Training expressions.
         test: Test expressions for each number of operations.
     """
@@ -128,7 +130,7 @@ def main(
     data = out / f"expressions-{expressions}.jsonl"
     if not data.is_file():
         write_data(data, expressions)
-    train = PretrainConfig(steps=steps, batch_tokens=2048, length=256, answers_only=True, dtype=dtype, **PACE)
+    train = PretrainConfig(steps=steps, batch_tokens=2048, length=256, answers_only=answers_only, dtype=dtype, **PACE)
     experiment = Experiment(
         data, out, "bytes", train, lambda model: accuracy(model, MOST + 2, test), measuring=f"{test} expressions"
     )
