@@ -118,7 +118,7 @@ def test_torchrun_starts_the_command(base: Path, data: Path, tmp_path: Path) -> 
     small = ["--steps", "2", "--sequences", "2", "--num-masks", "2", "--rank", "2", "--heldout", "1"]
     env = os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
     # Twice at most: one start in ten failed on a loaded machine, for a reason not found. A fault of ours fails both.
-    for _ in range(2):
+    for _ in range(1):
         done = subprocess.run([*launch, *train, *small], env=env, capture_output=True, text=True, check=False)
         if not done.returncode:
             break

@@ -207,7 +207,7 @@ def test_head_by_head_gives_the_gradients_of_the_sum(
     redraw(model.heads, 1)
     model.requires_grad_(True)
     ids = torch.tensor(random_prompts((12, 12, 12), seed=2))
-    # Unequal rows: targets that far heads cannot reach, a long answer, and a chunk in which hardly a token carries loss.
+    # Unequal rows: targets that far heads cannot reach, a long answer, and a chunk in which hardly one carries loss.
     answers = ({1, 2, 9, 10}, set(range(4, 11)), {3})
     examples = [
         Example(tuple(row), tuple(place in own for place in range(12))) for row, own in zip(ids.tolist(), answers)
