@@ -25,8 +25,8 @@ from transformers import AutoModelForCausalLM
 from foresay.config import LossConfig, MTPConfig
 from foresay.layout import Call, Layout
 from foresay.memory import peak_bytes, restart_peak
-from foresay.modelling.load import NANO, base_folder
 from foresay.modelling.model import MaskModel
+from foresay.modelling.shipped import NANO, base_folder
 from foresay.provenance import provenance
 from foresay.training.losses import Losses, teach
 from foresay.training.two_pass import Batch, Kept, Step, count, mask_rows, two_pass

@@ -10,7 +10,8 @@ from itertools import islice
 import torch
 
 from foresay.config import TrainConfig
-from foresay.modelling.load import NANO, load_tokenizer
+from foresay.modelling.load import load_tokenizer
+from foresay.modelling.shipped import NANO
 from foresay.provenance import provenance
 from foresay.training.batches import batches
 from foresay.training.corpus import read

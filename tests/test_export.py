@@ -20,8 +20,8 @@ from foresay.errors import ArtefactError, ConfigError, ForesayError
 from foresay.export import export_vllm, export_vllm_draft_model
 from foresay.fingerprint import Fingerprints, fingerprint
 from foresay.model import MultiTokenModel
-from foresay.modelling.load import EMBEDDED
 from foresay.modelling.model import MaskModel
+from foresay.modelling.shipped import EMBEDDED
 from foresay.vllm_plugin import versions
 from toys import GPT2, LLAMA, TOYS, Toy, with_adapter
 
@@ -185,7 +185,7 @@ def test_peft_reads_the_lora_half(tmp_path: Path) -> None:
         (["--to", "vllm", "--masks", "9"], "9 masks were asked for"),
         (["--to", "peft", "--masks", "2"], "are for vLLM"),
         (["--to", "vllm-draft-model", "--masks", "9"], "9 masks were asked for"),
-        (["--to", "vllm-draft-model", "--lengths", "all"], "not a draft model's"),
+        (["--to", "vllm-draft-model", "--lengths", "all"], "not of a draft model; leave them out"),
         (["--to", "vllm", "--busy-requests", "-1"], "give 0 or more"),
         (["--to", "vllm", "--base", "nowhere"], "no base 'nowhere'"),
         (["--to", "tgi"], "invalid choice"),

@@ -19,7 +19,7 @@ from foresay.errors import ArtefactError, ConfigError, DataError, ForesayError
 from foresay.model import MultiTokenModel
 from foresay.modelling.blank import byte_tokenizer
 from foresay.modelling.heads import HeadsModel
-from foresay.modelling.load import EMBEDDED
+from foresay.modelling.shipped import EMBEDDED
 from foresay.pretrain import PretrainRecipe, Reading, pretrain
 from foresay.reference import plain_answer
 from foresay.training.checkpoint import Checkpoints

@@ -19,7 +19,7 @@ from foresay.config import LossConfig, TrainConfig, require
 from foresay.decoding.calibrate import SECONDS, Curve, Forecast, Watch, calibrate, forecast, rounded, unwatched
 from foresay.errors import DataError
 from foresay.model import MultiTokenModel
-from foresay.modelling.load import EMBEDDED
+from foresay.modelling.shipped import EMBEDDED
 from foresay.provenance import provenance
 from foresay.training.data import Example
 from foresay.training.masks import MaskObjective

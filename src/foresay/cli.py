@@ -54,4 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def entry() -> None:
     """The console script."""
-    sys.exit(main())
+    status = main()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        # A thread of gloo may still hold tensors. It would ask for an interpreter that is ending, which aborts the
+        # process (pytorch/pytorch, pull request 179291), and torchrun would take the whole run for failed.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -13,7 +13,8 @@ from foresay.benchmark import Bench, bench
 from foresay.config import DecodeConfig, TrainConfig
 from foresay.decoding.generate import generate
 from foresay.model import MultiTokenModel
-from foresay.modelling.load import EMBEDDED, NANO, load_tokenizer
+from foresay.modelling.load import load_tokenizer
+from foresay.modelling.shipped import EMBEDDED, NANO
 from foresay.prompts import Prompt, by_domain, embedded_prompts
 from foresay.stand import BenchConfig
 from foresay.terminal import print_table

@@ -22,9 +22,10 @@ from foresay.fingerprint import Fingerprints, fingerprint
 from foresay.inside import Bridge, refuse_withheld
 from foresay.modelling.drafting import DraftingModel
 from foresay.modelling.guest import Guest, bare
-from foresay.modelling.load import NANO, adapter_folder, load_base, load_tokenizer
+from foresay.modelling.load import adapter_folder, load_base, load_tokenizer
 from foresay.modelling.model import MaskModel
 from foresay.modelling.quantize import LIBRARY, quantization_of
+from foresay.modelling.shipped import NANO
 from foresay.prompts import encode
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from foresay.errors import DataError
-from foresay.modelling.load import EMBEDDED
+from foresay.modelling.shipped import EMBEDDED
 from foresay.training.data import CHAT_COLUMNS, PROMPT_COLUMNS, checked_messages, template_ids
 from foresay.training.records import Record, read_records
 

@@ -16,7 +16,8 @@ from foresay.config import DecodeConfig, LayoutName, MTPConfig, TrainConfig
 from foresay.decoding.generate import generate
 from foresay.metrics import Tally, tally
 from foresay.model import MultiTokenModel
-from foresay.modelling.load import EMBEDDED, NANO, load_base
+from foresay.modelling.load import load_base
+from foresay.modelling.shipped import EMBEDDED, NANO
 
 PROMPTS = 30
 NEW = 100

@@ -21,6 +21,7 @@ from foresay.errors import ArtefactError, BaseNotFound, ConfigError, MissingPack
 from foresay.families import PEFT_WEIGHTS
 from foresay.fingerprint import fingerprint
 from foresay.model import MultiTokenModel
+from foresay.modelling import guest
 from foresay.modelling.base import Base
 from foresay.modelling.guest import Guest
 from foresay.modelling.load import load_tokenizer
@@ -244,3 +245,12 @@ def test_other_kinds_of_adapters_are_refused() -> None:
     woken = with_lora(LLAMA.model(), alora_invocation_tokens=[3])
     with pytest.raises(UnsupportedBase, match="carries a aLoRA adapter"):
         MultiTokenModel.from_base(woken)
+
+
+def test_the_embedded_base_is_not_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network that would be half a minute of retries."""
+    asked: list[str] = []
+    monkeypatch.setattr(guest, "find_adapter_config_file", asked.append)
+    assert Guest.find("nano") == Guest("nano")
+    assert asked
+    assert all(Path(place).is_dir() for place in asked)

@@ -14,7 +14,8 @@ from foresay.config import DecodeConfig, DType, LoadConfig, MTPConfig, SampleCon
 from foresay.fingerprint import Fingerprints, tokenizer_fingerprints
 from foresay.model import MultiTokenModel
 from foresay.modelling.guest import Guest
-from foresay.modelling.load import EMBEDDED, NANO, base_folder, load_tokenizer
+from foresay.modelling.load import load_tokenizer
+from foresay.modelling.shipped import EMBEDDED, NANO, base_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,8 @@ from typing import Any
 
 from foresay.engines.engine import Asked, Engine, Said, Task
 from foresay.errors import ConfigError, MissingPackage
-from foresay.modelling.load import base_folder, load_stop_tokens
+from foresay.modelling.load import load_stop_tokens
+from foresay.modelling.shipped import base_folder
 
 
 class VllmEngine(Engine):

@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import ADAPTER_CONFIG_NAME, find_adapter_config_file
 
 from foresay.errors import BaseNotFound, ConfigError, MissingPackage, UnsupportedBase
+from foresay.modelling.shipped import base_folder
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -47,7 +48,7 @@ class Guest:
         # A model with heads is an ordinary checkpoint as well.
         if (Path(name) / ARTEFACT).is_file() and not (Path(name) / "config.json").is_file():
             raise BaseNotFound(f"{name} is a foresay model and no base; give the base that it names in {ARTEFACT}")
-        found = find_adapter_config_file(name)
+        found = find_adapter_config_file(base_folder(name))
         if found is None:
             return cls(name, _checked(adapter))
         if adapter:

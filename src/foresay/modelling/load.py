@@ -21,14 +21,7 @@ from foresay.config import DType, LoadConfig
 from foresay.errors import BaseNotFound, ConfigError, UnsupportedBase
 from foresay.modelling.guest import hang
 from foresay.modelling.quantize import check_quantized, quantizer
-
-NANO = "nano"
-EMBEDDED = Path(__file__).parent.parent / "embedded"
-
-
-def base_folder(name: str) -> str:
-    """Where transformers finds the base called `name`."""
-    return str(EMBEDDED / NANO / "base") if name == NANO else name
+from foresay.modelling.shipped import EMBEDDED, NANO, base_folder
 
 
 def adapter_folder(name: str) -> Path:

@@ -118,6 +118,8 @@ def joined(parallel: Parallel) -> Iterator[Ranks]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
+        # Nobody leaves while the leading process still writes: if one ends badly, torchrun ends them all.
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 

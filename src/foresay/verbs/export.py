@@ -53,16 +53,19 @@ class ExportCommand:
             export_peft(adapter, self.out, self.overwrite)
             ERR.print(f"Wrote {self.out}. In PEFT it acts on every row and spoils the text: not for generating.")
             return 0
+        masks, draft_model = self.plugin.masks, self.to == "vllm-draft-model"
+        require(
+            not draft_model or self.plugin == PluginConfig(masks=masks),
+            "lengths and busy-requests are settings of masks beside a base, not of a draft model; leave them out",
+        )
         base = self.base or artefact.read_settings(adapter).base
         require(base != artefact.HERE, f"{self.model} has heads, and the plugin for vLLM runs masks; give an adapter")
         dtype = own_dtype(base) if self.dtype == "own" else self.dtype
         model = MultiTokenModel.from_pretrained(adapter, base, dtype=dtype)
-        if self.to == "vllm":
-            export_vllm(model, adapter, self.out, self.plugin, self.overwrite)
-        else:
-            masks = self.plugin.masks
-            require(self.plugin == PluginConfig(masks=masks), "lengths and busy-requests are not a draft model's")
+        if draft_model:
             export_vllm_draft_model(model, adapter, self.out, masks, self.overwrite)
+        else:
+            export_vllm(model, adapter, self.out, self.plugin, self.overwrite)
         ERR.print(f"Wrote {self.out}. Start vLLM with these arguments, where foresay is installed beside it:")
         OUT.print(shlex.join(command_arguments(engine_arguments(self.out))), highlight=False, soft_wrap=True)
         return 0
