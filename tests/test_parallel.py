@@ -12,15 +12,19 @@ from typing import Any, Literal
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
 
 from foresay.adapt import News, Recipe, adapt
 from foresay.config import Family, HeadsConfig, Parallel, TrainConfig
 from foresay.errors import ConfigError
+from foresay.modelling.heads import HeadsModel
 from foresay.training.parallel import Ranks, joined
 from foresay.training.progress import Progress
+from foresay.training.sharding import shard
 from foresay.training.two_pass import Batch
 from processes import start, start_together
 from test_resume import MTP, base, data, recipe
+from toys import LLAMA
 
 __all__ = ["base", "data"]
 
@@ -122,6 +126,34 @@ def test_torchrun_starts_the_command(base: Path, data: Path, tmp_path: Path) -> 
     assert not done.returncode, done.stderr
     assert json.loads(done.stdout)["steps"] == 2, "one process speaks for all"
     assert (tmp_path / "out" / "foresay.json").exists()
+
+
+def run_in_shards(out: Path) -> None:
+    """What is whole before a forward, behind it and behind its backward: the names of layers' parameters."""
+    with joined("fsdp") as ranks:
+        model = HeadsModel.from_base(LLAMA.model(), HeadsConfig(heads=2)).requires_grad_(True)
+        layers = [*model.base.decoder_layers(), *model.heads.layers]
+        shard(model, layers)
+        whole = []
+
+        def look() -> None:
+            named = [found for layer in layers for found in layer.named_parameters()]
+            whole.append([name for name, parameter in named if not isinstance(parameter, DTensor)])
+
+        look()
+        points, call = model.points(torch.arange(4)[None], cut=False)
+        states = [points[-1].made, *(states for _, states in model.branches(points[0].made, call))]
+        look()
+        torch.stack(states).sum().backward()
+        look()
+        if ranks.leads:
+            out.write_text(json.dumps(whole))
+
+
+def test_layers_are_whole_only_while_they_run(tmp_path: Path) -> None:
+    for process in start_together(2, run_in_shards, tmp_path / "whole"):
+        process.join()
+    assert json.loads((tmp_path / "whole").read_text()) == [[], [], []]
 
 
 def leave_when_written(folder: Path) -> None:

@@ -1,7 +1,9 @@
 """Models from random weights: they learn, go on exactly, and are ordinary checkpoints with heads beside them."""
 
 import json
+import os
 import random
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,10 @@ from foresay.modelling.heads import HeadsModel
 from foresay.modelling.shipped import EMBEDDED
 from foresay.pretrain import PretrainRecipe, Reading, pretrain
 from foresay.reference import plain_answer
+from foresay.training import optimizer
 from foresay.training.checkpoint import Checkpoints
+from foresay.training.parallel import Ranks
+from foresay.training.progress import Progress
 from logged import events
 from processes import killed_often, killed_until_done, start, start_together
 
@@ -252,28 +257,95 @@ def test_chunks_change_nothing(design: Path, data: Path, tmp_path: Path) -> None
             torch.testing.assert_close(tensor, whole[name], atol=1e-4, rtol=1e-3, msg=name)
 
 
-def pretrain_logged(folder: Path, design: Path, data: Path, parallel: str) -> None:
-    with (folder / "log").open("a") as log:
-        # With prompts without loss, so that the processes' rows hold unequal numbers of targets.
-        asked = recipe(design, data, folder / "out", VARIANTS[0], parallel=parallel, answers_only=True)
-        pretrain(asked, lambda reading: print(json.dumps(reading.progress.losses.total), file=log) and None)
+def pretrain_logged(asked: PretrainRecipe, last: int = STEPS, exact: bool = True) -> None:
+    """Train, and leave at step `last` of 12 if that is not the end; what was told stands in a file beside `out`.
+
+    `exact` keeps Muon from bfloat16, in which it makes another step of another rounding.
+    """
+
+    def log(reading: Reading) -> None:
+        said = reading.progress
+        with asked.out.with_suffix(".log").open("a") as file:
+            file.write(json.dumps([said.step, said.losses.total, said.gradient_norm]) + "\n")
+
+    def leave(progress: Progress) -> bool:
+        if progress.step == last < STEPS:
+            os._exit(0)
+        return False
+
+    if exact:
+        optimizer.multiplies_bfloat16 = lambda device: False
+    pretrain(asked, log, leave)
 
 
-def test_two_processes_are_one(design: Path, data: Path, tmp_path: Path) -> None:
-    """Rows that two processes cannot share evenly."""
-    for name in ("none", "ddp"):
-        (tmp_path / name).mkdir()
-    arguments = (design, data)
-    processes = [
-        start(pretrain_logged, tmp_path / "none", *arguments, "none"),
-        *start_together(2, pretrain_logged, tmp_path / "ddp", *arguments, "ddp"),
-    ]
+def together(asked: PretrainRecipe, last: int = STEPS, exact: bool = True) -> list[Any]:
+    """Pretrain in one process (`none`) or two; what was logged so far."""
+    work = (pretrain_logged, asked, last, exact)
+    processes = [start(*work)] if asked.train.parallel == "none" else start_together(2, *work)
     for process in processes:
         process.join()
-    assert [process.exitcode for process in processes] == [0, 0, 0]
-    alone, together = ([float(x) for x in (tmp_path / n / "log").read_text().split()] for n in ("none", "ddp"))
-    assert len(alone) == STEPS + 1
-    assert together == pytest.approx(alone, rel=1e-5)
+    assert [process.exitcode for process in processes] == [0] * len(processes)
+    return [json.loads(line) for line in asked.out.with_suffix(".log").read_text().splitlines()]
+
+
+def assert_same_losses(told: list[Any], expected: list[Any]) -> None:
+    assert [step for step, *_ in told] == [*range(1, STEPS + 1), STEPS]
+    for said, wanted in zip(told, expected, strict=True):
+        assert said == pytest.approx(wanted, rel=1e-3)
+
+
+def assert_alike(told: list[Any], expected: list[Any], out: Path, expected_out: Path) -> None:
+    assert_same_losses(told, expected)
+    for name, tensor in weights(expected_out).items():
+        torch.testing.assert_close(weights(out)[name], tensor, atol=1e-4, rtol=1e-3, msg=name)
+    assert MultiTokenModel.from_pretrained(out).core.acceptance == pytest.approx(
+        MultiTokenModel.from_pretrained(expected_out).core.acceptance
+    )
+
+
+def of_two(parallel: str, rows: int, heads: HeadsConfig, name: str, *places: Path) -> tuple[PretrainRecipe, ...]:
+    """A recipe for one process and for two, with an optimizer; some rows carry no loss in their prompts."""
+    design, data, folder = places
+    more = {"answers_only": True, "batch_tokens": rows * 32, "optimizer": name, "learning_rate": 1e-3}
+    return tuple(recipe(design, data, folder / kind, heads, parallel=kind, **more) for kind in ("none", parallel))
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_two_processes_are_one(name: str, design: Path, data: Path, tmp_path: Path) -> None:
+    """Three rows cannot be shared evenly."""
+    alone, two = of_two("ddp", 3, VARIANTS[0], name, design, data, tmp_path)
+    assert_alike(together(two), together(alone), two.out, alone.out)
+
+
+@pytest.mark.parametrize(("heads", "name"), [*((heads, "muon") for heads in VARIANTS), (VARIANTS[0], "adamw")])
+def test_two_processes_with_shards_are_one(
+    heads: HeadsConfig, name: str, design: Path, data: Path, tmp_path: Path
+) -> None:
+    alone, two = of_two("fsdp", 4, heads, name, design, data, tmp_path)
+    assert_alike(together(two), together(alone), two.out, alone.out)
+
+
+def test_torchs_own_muon_takes_shards(design: Path, data: Path, tmp_path: Path) -> None:
+    alone, two = of_two("fsdp", 4, VARIANTS[0], "muon", design, data, tmp_path)
+    assert_same_losses(together(two, exact=False), together(alone, exact=False))
+
+
+def test_a_run_moves_between_shards_and_whole_weights(design: Path, data: Path, tmp_path: Path) -> None:
+    more = {"batch_tokens": 4 * 32, "optimizer": "muon", "learning_rate": 1e-3}
+    alone, moving = (recipe(design, data, tmp_path / name, VARIANTS[0], **more) for name in ("alone", "moving"))
+    for parallel, last in (("fsdp", 3), ("none", 6), ("ddp", 9)):
+        together(replace(moving, train=replace(moving.train, parallel=parallel)), last)
+    told = together(replace(moving, train=replace(moving.train, parallel="fsdp")))
+    assert_alike(told, together(alone), moving.out, alone.out)
+
+
+def test_shards_want_as_many_rows_in_each_process(
+    design: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foresay.pretrain.joined", lambda parallel: nullcontext(Ranks(0, 2)))
+    with pytest.raises(ConfigError, match=r"makes 3 rows of 32 tokens for 2 processes, .* give a multiple of 64"):
+        pretrain(recipe(design, data, tmp_path / "out", parallel="fsdp"))
+    assert not list(tmp_path.iterdir())
 
 
 # What belongs together.

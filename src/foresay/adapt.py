@@ -24,9 +24,10 @@ from foresay.training.corpus import Part, read, split
 from foresay.training.data import Encoder, Example
 from foresay.training.masks import MaskObjective
 from foresay.training.objective import Objective
-from foresay.training.parallel import Ranks, joined, shard
+from foresay.training.parallel import Ranks, joined
 from foresay.training.progress import Progress
 from foresay.training.retrofit import RetrofitObjective
+from foresay.training.sharding import shard
 from foresay.training.source import Source
 from foresay.training.train import Trainer
 from foresay.training.two_pass import Batch
@@ -146,7 +147,7 @@ def open_fresh(recipe: Recipe) -> MultiTokenModel:
         raise ConfigError("parallel is fsdp, which shards no quantised weights; give --parallel ddp or a plain base")
     model.fingerprints()  # Of whole weights: shards have no fingerprint.
     if sharded:
-        shard(model.core)
+        shard(model.core, model.core.base.decoder_layers())
     return model
 
 

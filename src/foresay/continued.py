@@ -5,22 +5,23 @@ from pathlib import Path
 import torch
 
 from foresay.artefact import HERE, SETTINGS, read_settings
-from foresay.config import HeadsConfig
+from foresay.config import HeadsConfig, LoadConfig
 from foresay.errors import ConfigError
 from foresay.model import MultiTokenModel
 from foresay.modelling.heads import HeadsModel
 from foresay.modelling.load import load_base
 
 
-def continued(name: str, wanted: HeadsConfig, seed: int) -> HeadsModel:
+def continued(name: str, wanted: HeadsConfig, seed: int, device: str = "") -> HeadsModel:
     """The model called `name` in float32, all of it to be trained, with the heads that are `wanted`.
 
     The farthest heads are dropped (paper B, section 4.3: n' < n), or more begin as copies of head 1 on top of what is
     there (table S6, "+layers"). Raises ConfigError where the wanted heads are of another kind, ArtefactError,
     BaseNotFound, UnsupportedBase.
     """
-    held = _held(name)
-    model = held.model if held else load_base(name, "float32")
+    loading = LoadConfig(device=device)
+    held = _held(name, loading)
+    model = held.model if held else load_base(name, "float32", loading)
     if held:
         _check_kind(name, held.config, wanted)
         if held.config.heads == wanted.heads:
@@ -42,11 +43,11 @@ def checkpoint_of(name: str) -> str:
     return name if base == HERE else base
 
 
-def _held(name: str) -> HeadsModel | None:
+def _held(name: str, loading: LoadConfig) -> HeadsModel | None:
     """A model with heads; None where there is an ordinary checkpoint only."""
     if not (Path(name) / SETTINGS).is_file():
         return None
-    core = MultiTokenModel.from_pretrained(name).core
+    core = MultiTokenModel.from_pretrained(name, loading=loading).core
     if not isinstance(core, HeadsModel):
         raise ConfigError(f"{name} is an adapter with masks, which has no whole model to go on from; give its base")
     return core

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from foresay import artefact
-from foresay.config import require
+from foresay.config import PretrainConfig, require
 from foresay.continued import checkpoint_of, continued
 from foresay.errors import BaseNotFound, ConfigError
 from foresay.fingerprint import fingerprint, weights_hash
@@ -25,6 +25,7 @@ from foresay.training.data import Encoder
 from foresay.training.heads import HeadsObjective
 from foresay.training.parallel import Ranks, joined
 from foresay.training.progress import Progress
+from foresay.training.sharding import shard
 from foresay.training.source import Source
 from foresay.training.token_rows import token_rows
 from foresay.training.train import Trainer
@@ -56,6 +57,7 @@ def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) 
     place, config = run_folder(recipe.out), recipe.train
     # Killed between its last two acts, a run has left its model and still has its state.
     may_replace = recipe.overwrite or (place.exists() and not recipe.restart)
+    _check_shares(config, ranks)
     artefact.check_writable(recipe.out, may_replace)
     data = [str(source).split(",")[0] for source in recipe.data]
     artefact.check_apart(recipe.out, (recipe.config, recipe.tokenizer or recipe.config, *data))
@@ -71,6 +73,8 @@ def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) 
     objective = HeadsObjective(model, rows, config)
     start = _start(recipe, model)
     identity = _identity(recipe, start, rows, tokenizer)
+    if config.parallel == "fsdp":
+        shard(model, [*model.base.decoder_layers(), *model.heads.layers])
     checkpoints = Checkpoints(place, identity, config.keep_checkpoints)
     if recipe.restart and ranks.leads:
         checkpoints.remove()
@@ -82,6 +86,15 @@ def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) 
     if ranks.leads:
         checkpoints.remove()
     return pretrained
+
+
+def _check_shares(config: PretrainConfig, ranks: Ranks) -> None:
+    """Raise ConfigError where not all processes of a sharded model would take part in every call."""
+    if config.parallel == "fsdp" and config.rows % ranks.world:
+        raise ConfigError(
+            f"batch_tokens makes {config.rows} rows of {config.length} tokens for {ranks.world} processes, and fsdp "
+            f"needs as many in each; give a multiple of {config.length * ranks.world}, or --parallel ddp"
+        )
 
 
 def _tokenizer(recipe: PretrainRecipe) -> PreTrainedTokenizerBase:
@@ -105,8 +118,10 @@ def _tokenizer(recipe: PretrainRecipe) -> PreTrainedTokenizerBase:
 def _blank(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> HeadsModel:
     """Trunk and heads with random weights, or those to go on from; all of them to be trained."""
     config = recipe.train
+    # What does not fit one device goes to all of them in shards.
+    device = "cuda" if torch.cuda.is_available() and config.parallel != "fsdp" else "cpu"
     if config.continued:
-        model = continued(recipe.config, recipe.heads, config.seed)
+        model = continued(recipe.config, recipe.heads, config.seed, device)
         require(
             len(tokenizer) <= model.base.vocabulary,
             f"the tokenizer has {len(tokenizer)} tokens and {recipe.config} has weights for {model.base.vocabulary}; "
@@ -114,8 +129,7 @@ def _blank(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> HeadsM
         )
     else:
         base = blank_model(read_config(recipe.config), tokenizer, recipe.heads, config.added_layers, config.seed)
-        base = base.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
-        model = HeadsModel.from_base(base, recipe.heads, config.seed)
+        model = HeadsModel.from_base(base.to(device), recipe.heads, config.seed)  # type: ignore[arg-type]
     if config.length > model.base.limits[0]:
         raise ConfigError(
             f"length is {config.length} and the config's model reads {model.base.limits[0]} tokens; shorten the rows, "

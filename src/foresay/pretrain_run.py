@@ -22,6 +22,7 @@ from foresay.training.data import Example
 from foresay.training.held_out import bits_per_byte
 from foresay.training.parallel import Ranks
 from foresay.training.progress import Progress
+from foresay.training.sharding import gather
 
 DECODED, DECODED_TOKENS = 4, 64
 """Held-out examples of each domain that are decoded at the end, and most tokens of each."""
@@ -134,9 +135,8 @@ class PretrainRun:
         self.tracker.log(progress.step, {**self.reading(progress).figures, **bits})
 
     def measure(self, progress: Progress) -> None:
-        """Bits per byte as the model is now: only the leading process speaks of them."""
-        if self.ranks.leads:
-            self.bits, self.measured_at = bits_per_byte(self.model.base, self.tokenizer, self.heldout), progress.step
+        """Bits per byte as the model is now, in every process: none has all of a sharded one."""
+        self.bits, self.measured_at = bits_per_byte(self.model.base, self.tokenizer, self.heldout), progress.step
 
     @property
     def bit_figures(self) -> dict[str, float]:
@@ -159,17 +159,17 @@ class PretrainRun:
         dtype = getattr(torch, self.recipe.train.save_dtype)
         for parameter in self.model.parameters():
             # What is measured is what the folder will hold.
-            parameter.data = parameter.data.to(dtype).to(parameter.dtype)
+            parameter.data.copy_(parameter.data.to(dtype))
         if self.measured_at != last.step or dtype != torch.float32:
             self.measure(last)
             self.tracker.log(last.step, self.bit_figures)
         self.tell(last)
-        rates = dict[str, float]()
         whole = MultiTokenModel(self.model, self.tokenizer, artefact.HERE)
-        if self.ranks.leads:
-            rates = self._decode(whole) if self.model.config.drafts else {}
-            self._save(whole, last, rates)
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        rates = self._decode(whole) if self.model.config.drafts else {}
+        gather(self.model, self.ranks.leads)
+        if self.ranks.leads:
+            self._save(whole, last, rates)
         return Pretrained(self.recipe.out, parameters, tokens, self.reading(last), rates, self.ranks.leads)
 
     def _decode(self, whole: MultiTokenModel) -> dict[str, float]:

@@ -176,8 +176,8 @@ class PretrainConfig:
     """Steps between checkpoints of the run's state; 0 keeps none."""
     keep_checkpoints: int = 2
     """Checkpoints that are kept while it runs."""
-    parallel: Literal["none", "ddp"] = "none"
-    """Processes under torchrun: `none` or `ddp` (rows divided)."""
+    parallel: Parallel = "none"
+    """Processes under torchrun: `none`, `ddp` (rows divided) or `fsdp` (layers and optimizer state sharded too)."""
     tracker: TrackerName = "auto"
     """Where figures are logged: `tensorboard` (to OUT.tensorboard), `wandb`, `trackio` or `none`; `auto` is tensorboard
     where it is installed."""

@@ -1,6 +1,7 @@
 """The state of a run on disk, so that a run killed at any moment goes on exactly where its last checkpoint stands.
 
-A checkpoint is a folder: adapter and optimizer as torch's distributed checkpoint, and `state.json` with the hash of
+A checkpoint is a folder: what is trained and its optimizers as torch's distributed checkpoint (which any number of
+processes may go on from, shards or none), and `state.json` with the hash of
 every file, what the run is, and how far it came. Batches, anchors and rates are functions of seed and step, so the
 step is all there is to know of them. It is written under another name and renamed when it is whole.
 """
@@ -28,6 +29,7 @@ from torch.optim import Optimizer
 
 from foresay.errors import ArtefactError
 from foresay.training.progress import Progress
+from foresay.training.sharding import is_sharded
 from foresay.whole_file import put
 
 STATE, PREFIX, RUN = "state.json", "checkpoint-", "run.json"
@@ -68,16 +70,22 @@ class Checkpoints:
             raise ArtefactError(f"{path} could not be written ({error}); nothing was begun") from error
         return made
 
-    def save(self, progress: Progress, adapter: nn.Module, optimizers: Sequence[Optimizer]) -> None:
-        """Write one, whole or not at all. Raises ArtefactError."""
+    def save(self, progress: Progress, trained: nn.Module, optimizers: Sequence[Optimizer], leads: bool = True) -> None:
+        """Write one, whole or not at all: the process that `leads`, alone unless what is `trained` is in shards.
+
+        Raises ArtefactError.
+        """
         final = self.folder / f"{PREFIX}{progress.step:08d}"
         fresh = self.folder / f".{final.name}"
         try:
-            for old in (fresh, final):
-                shutil.rmtree(old, ignore_errors=True)
-            fresh.mkdir(parents=True)
+            if leads:
+                for old in (fresh, final):
+                    shutil.rmtree(old, ignore_errors=True)
+                fresh.mkdir(parents=True)
             with _quiet():
-                save(_tensors(adapter, optimizers), checkpoint_id=fresh, no_dist=True)
+                save(_tensors(trained, optimizers), checkpoint_id=fresh, no_dist=not is_sharded(trained))
+            if not leads:
+                return
             said = {"run": self.run, "progress": asdict(progress), "files": _hashes(fresh)}
             put(fresh / STATE, json.dumps(said, indent=2))
             _settle(fresh)
@@ -106,15 +114,15 @@ class Checkpoints:
             raise ArtefactError(f"no checkpoint in {self.folder} is whole; give --restart to begin anew")
         return None
 
-    def load(self, path: Path, adapter: nn.Module, optimizers: Sequence[Optimizer]) -> Progress:
-        """Fill adapter and optimizers from a checkpoint and say how far it was."""
+    def load(self, path: Path, trained: nn.Module, optimizers: Sequence[Optimizer]) -> Progress:
+        """Fill what is trained and its optimizers from a checkpoint and say how far it was."""
         state = _read(path)
         if state is None:
             raise ArtefactError(f"checkpoint {path} cannot be read; every process needs the folder {self.folder}")
-        tensors = _tensors(adapter, optimizers)
+        tensors = _tensors(trained, optimizers)
         with _quiet():
             load(tensors, checkpoint_id=path, no_dist=True)
-        set_state_dict(adapter, optimizers, model_state_dict=tensors["adapter"], optim_state_dict=tensors["optimizer"])
+        set_state_dict(trained, optimizers, model_state_dict=tensors["adapter"], optim_state_dict=tensors["optimizer"])
         return Progress.read(state["progress"])
 
     def remove(self) -> None:
@@ -147,8 +155,8 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _tensors(adapter: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Any]:
-    model, optim = get_state_dict(adapter, optimizers)
+def _tensors(trained: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Any]:
+    model, optim = get_state_dict(trained, optimizers)
     return {"adapter": model, "optimizer": optim}
 
 

@@ -1,8 +1,8 @@
 """Several processes as one trainer: the same global batch, losses and steps at any number of them.
 
 Every process draws the same global batch, counts its denominators, and runs its own sequences of it. A step has many
-backward passes, so gradients of the small adapter (or of heads) are summed once behind them all. `fsdp` also shards
-the layers of the frozen base, for one that does not fit; what is trained stays whole everywhere.
+backward passes, so gradients of what is whole in every process are summed once behind them all; `sharding` sums those
+of the layers that it shards.
 """
 
 import os
@@ -14,13 +14,11 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
 from foresay.config import Parallel
 from foresay.errors import ConfigError
-from foresay.modelling.drafting import DraftingModel
 from foresay.training.losses import Losses
 from foresay.training.two_pass import Batch
 
@@ -65,11 +63,13 @@ class Ranks:
         )
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up the gradients of all processes."""
+        """Add up the gradients of all processes, but for shards: their layers have done so."""
         if self.world == 1:
             return
         working = []
         for parameter in parameters:
+            if isinstance(parameter, DTensor):
+                continue
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             working.append(dist.all_reduce(parameter.grad, async_op=True))
@@ -122,15 +122,6 @@ def joined(parallel: Parallel) -> Iterator[Ranks]:
         dist.barrier()
     finally:
         dist.destroy_process_group()
-
-
-def shard(model: DraftingModel) -> None:
-    """Shard the base's decoder layers over all processes; whatever else there is goes whole to this one's device."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    for layer in model.base.decoder_layers():
-        fully_shard(layer, mesh=mesh)
-    model.to(device)
 
 
 def _more_rows(tensor: Tensor, count: int, value: int | bool) -> Tensor:

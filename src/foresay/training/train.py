@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, Protocol
 
-from torch import nn
 from torch.optim import Optimizer
 
 from foresay.errors import DivergedError
@@ -16,6 +15,7 @@ from foresay.training.losses import Losses
 from foresay.training.objective import Objective
 from foresay.training.parallel import ALONE, Ranks
 from foresay.training.progress import Progress
+from foresay.training.sharding import clip_gradients, is_sharded
 
 
 def no_watch(progress: Progress) -> bool:
@@ -84,7 +84,7 @@ class Trainer:
         losses = self.objective.step(batch, step, self.ranks)
         trained = [p for p in self.objective.trained.parameters() if p.requires_grad]
         self.ranks.sum_gradients(trained)
-        norm = nn.utils.clip_grad_norm_(trained, self.config.clip).item()
+        norm = clip_gradients(trained, self.config.clip)
         if not math.isfinite(norm):
             raise DivergedError(
                 f"step {step} has a gradient norm of {norm}, and training cannot go on from there; lower learning_rate "
@@ -109,8 +109,9 @@ class Trainer:
 
     def _save(self, progress: Progress, optimizers: Sequence[Optimizer]) -> None:
         every = self.config.save_every
-        if self.checkpoints and self.ranks.leads and every and progress.step % every == 0:
-            self.checkpoints.save(progress, self.objective.trained, optimizers)
+        trained = self.objective.trained
+        if self.checkpoints and every and progress.step % every == 0 and (self.ranks.leads or is_sharded(trained)):
+            self.checkpoints.save(progress, trained, optimizers, self.ranks.leads)
 
     def rate(self, step: int) -> float:
         """Factor on the peak learning rate at `step`, counted from 0."""

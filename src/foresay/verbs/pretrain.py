@@ -23,7 +23,7 @@ class PretrainCommand:
     Examples:
       foresay pretrain config.json --tokenizer bytes --data stories.jsonl --out my-model --heads 8 --replicated
       foresay pretrain my-config --data web.parquet,weight=1 code,weight=2 --out my-model --steps 20000
-      torchrun --nproc-per-node 4 -m foresay pretrain my-config --data web --out my-model --heads 4 --parallel ddp
+      torchrun --nproc-per-node 4 -m foresay pretrain my-config --data web --out my-model --heads 4 --parallel fsdp
       foresay pretrain my-model --continued --heads 1 --data contests.jsonl --out tuned      # heads 2 and on dropped
     """
 
