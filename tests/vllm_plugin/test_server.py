@@ -13,19 +13,33 @@ pytest.importorskip("vllm", reason="vLLM has an environment of its own: make tes
 import openai
 from engines import reference
 
+from foresay.export import export_vllm_draft_model
 from foresay.model import MultiTokenModel
+from foresay.modelling.load import adapter_folder
 from foresay.vllm_serving import Server, VllmServeConfig, start
 
 START_SECONDS = 540
 WORDS = ("--dtype", "float32", "--max-model-len", "512", "--enforce-eager")
 
 
+@pytest.fixture(scope="module", params=["masks", "draft model"])
+def folder(
+    request: pytest.FixtureRequest, nano: MultiTokenModel, nano_copy: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """What is served: masks inside vLLM, or the fallback."""
+    if request.param == "masks":
+        return nano_copy
+    folder = tmp_path_factory.mktemp("draft") / "nano"
+    export_vllm_draft_model(nano, adapter_folder("nano"), folder, 4, overwrite=False)
+    return folder
+
+
 @pytest.fixture(scope="module")
-def server(nano_copy: Path) -> Iterator[Server]:
+def server(folder: Path) -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with start(str(nano_copy), VllmServeConfig(port=port, api_key="secret", arguments=WORDS)) as server:
+    with start(str(folder), VllmServeConfig(port=port, api_key="secret", arguments=WORDS)) as server:
         server.wait_until_ready(START_SECONDS)
         yield server
     assert server.process.poll() is not None
@@ -36,32 +50,32 @@ def client(server: Server, key: str = "secret") -> Any:
 
 
 def test_streams_several_tokens_a_chunk(
-    server: Server, nano: MultiTokenModel, nano_copy: Path, prompts: list[list[int]]
+    server: Server, nano: MultiTokenModel, folder: Path, prompts: list[list[int]]
 ) -> None:
     wanted = reference(nano, prompts[:4])
     for prompt, tokens in zip(prompts, wanted):
         stream = client(server).completions.create(
-            model=str(nano_copy), prompt=prompt, max_tokens=48, temperature=0.0, stream=True
+            model=str(folder), prompt=prompt, max_tokens=48, temperature=0.0, stream=True
         )
         chunks = [chunk.choices[0].text for chunk in stream if chunk.choices]
         assert "".join(chunks) == nano.require_tokenizer().decode(tokens, skip_special_tokens=True)
         assert len(chunks) < len(tokens), "a chunk a token would be plain decoding"
 
 
-def test_chats(server: Server, nano_copy: Path) -> None:
+def test_chats(server: Server, folder: Path) -> None:
     said = client(server).chat.completions.create(
-        model=str(nano_copy), messages=[{"role": "user", "content": "Say hello."}], max_tokens=8, temperature=0.7
+        model=str(folder), messages=[{"role": "user", "content": "Say hello."}], max_tokens=8, temperature=0.7
     )
     assert said.usage.completion_tokens > 0
 
 
-def test_a_wrong_key_is_refused(server: Server, nano_copy: Path) -> None:
+def test_a_wrong_key_is_refused(server: Server, folder: Path) -> None:
     with pytest.raises(openai.AuthenticationError):
-        client(server, "wrong").completions.create(model=str(nano_copy), prompt="a")
+        client(server, "wrong").completions.create(model=str(folder), prompt="a")
 
 
-def test_metrics_count_drafts_and_no_masks(server: Server, nano_copy: Path, prompts: list[list[int]]) -> None:
-    client(server).completions.create(model=str(nano_copy), prompt=prompts[0], max_tokens=48, temperature=0.0)
+def test_metrics_count_drafts_and_no_masks(server: Server, folder: Path, prompts: list[list[int]]) -> None:
+    client(server).completions.create(model=str(folder), prompt=prompts[0], max_tokens=48, temperature=0.0)
     lines = urlopen(f"{server.url}/metrics").read().decode().splitlines()
     found = {
         name: sum(
