@@ -234,6 +234,15 @@ def test_token_ids_are_taken_as_they_are(tmp_path: Path, tokenizer: PreTrainedTo
     assert example.prompt == (5, 6)
 
 
+def test_token_ids_of_another_tokenizer_are_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    row = {"prompt": "Hi.", "response": "Hello there.", "prompt_tokens": 2}
+    right = tokenizer(f" Hello there.{STOP}", add_special_tokens=False)["input_ids"]
+    [example] = load_examples(write_rows(tmp_path, row | {"ids": [5, 6, *right]}), tokenizer, 64)
+    assert example.ids == (5, 6, *right)
+    with pytest.raises(DataError, match=r"begins 'Hello there\.' and ids that say .* by this tokenizer; generate"):
+        load_examples(write_rows(tmp_path, row | {"ids": [5, 6, *reversed(right)]}), tokenizer, 64)
+
+
 def test_an_answer_of_one_token_teaches_nothing(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     with pytest.raises(DataError, match=r"none of the 1 rows of .* has two answer tokens"):
         load_examples(write_rows(tmp_path, {"ids": [5, 6, 7], "prompt_tokens": 2}), tokenizer, 64)

@@ -121,7 +121,7 @@ class Encoder:
         messages = conversation(record)
         row = record.row
         if isinstance(row.get("ids"), list):
-            schema, pieces = "ids", [_given(record, len(self.tokenizer))]
+            schema, pieces = "ids", [_given(record, self.tokenizer)]
         elif messages is not None:
             schema = "messages" if any(isinstance(row.get(name), list) for name in CHAT_COLUMNS) else "prompt/response"
             pieces = self._chat(messages, record.place)
@@ -262,15 +262,22 @@ def _check_start(tokens: Tokens, asked: list[int], place: str) -> None:
         )
 
 
-def _given(record: Record, vocabulary: int) -> Tokens:
-    """A row that brings its own ids."""
-    ids, prompt = record.row["ids"], record.row.get("prompt_tokens", 0)
+def _given(record: Record, tokenizer: PreTrainedTokenizerBase) -> Tokens:
+    """A row that brings its own ids; its response, where it has one, must be what they say by this tokenizer."""
+    vocabulary, ids, prompt = len(tokenizer), record.row["ids"], record.row.get("prompt_tokens", 0)
     known = all(isinstance(token, int) and 0 <= token < vocabulary for token in ids)
     if not known or not isinstance(prompt, int):
         raise DataError(
             f"{record.place} has ids or prompt_tokens that are no ids below {vocabulary} and no number; give text, "
             "or ids of the base's own tokenizer"
         )
+    if isinstance(response := record.row.get("response"), str):
+        said: str = tokenizer.decode(ids[prompt:], skip_special_tokens=True)
+        if said.strip() != response.strip():
+            raise DataError(
+                f"{record.place} has a response that begins {response[:30]!r} and ids that say {said[:30]!r} by this "
+                "tokenizer; generate the data with this base, or remove ids, and the text is read"
+            )
     return Tokens(ids, prompt)
 
 
