@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,19 +13,22 @@ from typing import Any, Literal
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from torch.distributed.tensor import DTensor
 
 from foresay.adapt import News, Recipe, adapt
 from foresay.config import Family, HeadsConfig, Parallel, TrainConfig
-from foresay.errors import ConfigError
+from foresay.errors import ArtefactError, ConfigError
 from foresay.modelling.heads import HeadsModel
+from foresay.training.checkpoint import Checkpoints
+from foresay.training.optimizer import optimizers
 from foresay.training.parallel import Ranks, joined
 from foresay.training.progress import Progress
 from foresay.training.sharding import shard
 from foresay.training.two_pass import Batch
 from processes import start, start_together
 from test_resume import MTP, base, data, recipe
-from toys import LLAMA
+from toys import LLAMA, VOCABULARY
 
 __all__ = ["base", "data"]
 
@@ -128,12 +132,21 @@ def test_torchrun_starts_the_command(base: Path, data: Path, tmp_path: Path) -> 
     assert (tmp_path / "out" / "foresay.json").exists()
 
 
+def sharded_model() -> tuple[HeadsModel, list[nn.Module]]:
+    """A model to be trained, and its layers, which are in shards."""
+    model = HeadsModel.from_base(LLAMA.model(), HeadsConfig(heads=2)).requires_grad_(True)
+    layers = [*model.base.decoder_layers(), *model.heads.layers]
+    shard(model, layers)
+    return model, layers
+
+
 def run_in_shards(out: Path) -> None:
-    """What is whole before a forward, behind it and behind its backward: the names of layers' parameters."""
+    """What is whole before a forward, behind it and behind its backward: the names of layers' parameters.
+
+    Then a step, which on CUDA takes shards and whole tensors of a group together.
+    """
     with joined("fsdp") as ranks:
-        model = HeadsModel.from_base(LLAMA.model(), HeadsConfig(heads=2)).requires_grad_(True)
-        layers = [*model.base.decoder_layers(), *model.heads.layers]
-        shard(model, layers)
+        model, layers = sharded_model()
         whole = []
 
         def look() -> None:
@@ -146,6 +159,10 @@ def run_in_shards(out: Path) -> None:
         look()
         torch.stack(states).sum().backward()
         look()
+        [adamw] = optimizers(model.parameters(), "adamw", 0.1, VOCABULARY)
+        for group in adamw.param_groups:
+            group["foreach"] = True
+        adamw.step()
         if ranks.leads:
             out.write_text(json.dumps(whole))
 
@@ -154,6 +171,47 @@ def test_layers_are_whole_only_while_they_run(tmp_path: Path) -> None:
     for process in start_together(2, run_in_shards, tmp_path / "whole"):
         process.join()
     assert json.loads((tmp_path / "whole").read_text()) == [[], [], []]
+
+
+def save_shards(folder: Path, apart: bool) -> None:
+    """Two checkpoints, whose leading process is slow to clear their places; `apart`, each process has its own disk."""
+
+    def slow(path: Path, **settings: Any) -> None:
+        remove(path, **settings)
+        time.sleep(0.5)
+
+    remove, said = shutil.rmtree, "written"
+    try:
+        with joined("fsdp") as ranks:
+            model, _ = sharded_model()
+            adamw = optimizers(model.parameters(), "adamw", 0.1, VOCABULARY)
+            if ranks.leads:
+                shutil.rmtree = slow  # type: ignore[assignment]
+            checkpoints = Checkpoints(folder / str(ranks.rank) if apart else folder / "run", {})
+            for step in (1, 2):
+                checkpoints.save(Progress(step), model, adamw, ranks.leads)
+    except ArtefactError as error:
+        said = str(error)
+    (folder / f"said-{os.environ['RANK']}").write_text(said)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_checkpoints_of_shards_want_one_disk(apart: bool, tmp_path: Path) -> None:
+    for process in start_together(2, save_shards, tmp_path, apart):
+        process.join()
+    leading = (tmp_path / "said-0").read_text()
+    if apart:
+        assert "__1_0.distcp of the checkpoint" in leading
+        assert "give --out on a disk that all processes share" in leading
+        return
+    assert leading == "written"
+    newest = Checkpoints(tmp_path / "run", {}).newest()
+    assert newest is not None
+    (newest / "__1_0.distcp").unlink()
+    model = HeadsModel.from_base(LLAMA.model(), HeadsConfig(heads=2)).requires_grad_(True)
+    adamw = optimizers(model.parameters(), "adamw", 0.1, VOCABULARY)
+    with pytest.raises(ArtefactError, match=r"checkpoint-00000002 cannot be read .* every process needs the folder"):
+        Checkpoints(tmp_path / "run", {}).load(newest, model, adamw)
 
 
 def leave_when_written(folder: Path) -> None:

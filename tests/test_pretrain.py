@@ -326,8 +326,11 @@ def test_two_processes_with_shards_are_one(
 
 
 def test_torchs_own_muon_takes_shards(design: Path, data: Path, tmp_path: Path) -> None:
+    """In bfloat16 where the processor has it, saved in it too: the whole model must be cast where it lies."""
     alone, two = of_two("fsdp", 4, VARIANTS[0], "muon", design, data, tmp_path)
-    assert_same_losses(together(two, exact=False), together(alone, exact=False))
+    half = replace(two, train=replace(two.train, save_dtype="bfloat16"))
+    assert_same_losses(together(half, exact=False), together(alone, exact=False))
+    assert {tensor.dtype for tensor in weights(half.out).values()} == {torch.bfloat16}
 
 
 def test_a_run_moves_between_shards_and_whole_weights(design: Path, data: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@
 mask embeddings and sampler, `foresay.json` the settings, fingerprints and provenance; `README.md` is the card.
 """
 
-import copy
 import json
 import logging
 import os
@@ -80,9 +79,14 @@ def write(folder: Path, model: DraftingModel, settings: Settings, dtype: torch.d
 def write_with_base(
     folder: Path, model: DraftingModel, tokenizer: PreTrainedTokenizerBase, settings: Settings, dtype: torch.dtype
 ) -> None:
-    """Write the artefact's files into `folder`, and the ordinary checkpoint of its base beside them."""
-    base = model.model if dtype == model.base.dtype else copy.deepcopy(model.model).to(dtype)
-    base.save_pretrained(folder)
+    """Write the artefact's files into `folder`, and the ordinary checkpoint of its base beside them.
+
+    The base is left in `dtype`: a copy might not fit beside it.
+    """
+    for tensor in (*model.model.parameters(), *model.model.buffers()):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
+    model.model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write(folder, model, settings, dtype)
 

@@ -12,14 +12,14 @@ from foresay.modelling.heads import HeadsModel
 from foresay.modelling.load import load_base
 
 
-def continued(name: str, wanted: HeadsConfig, seed: int, device: str = "") -> HeadsModel:
-    """The model called `name` in float32, all of it to be trained, with the heads that are `wanted`.
+def continued(name: str, wanted: HeadsConfig, seed: int) -> HeadsModel:
+    """The model called `name` in float32 on the CPU, all of it to be trained, with the heads that are `wanted`.
 
     The farthest heads are dropped (paper B, section 4.3: n' < n), or more begin as copies of head 1 on top of what is
     there (table S6, "+layers"). Raises ConfigError where the wanted heads are of another kind, ArtefactError,
     BaseNotFound, UnsupportedBase.
     """
-    loading = LoadConfig(device=device)
+    loading = LoadConfig(device="cpu")
     held = _held(name, loading)
     model = held.model if held else load_base(name, "float32", loading)
     if held:

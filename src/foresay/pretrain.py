@@ -66,8 +66,6 @@ def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) 
     parts = _read(recipe, tokenizer, model)
     for part in parts if ranks.leads else ():
         audience.told(part.report.sentence)
-    if ranks.leads and (slow := in_software(config.dtype, model.base.device)):
-        audience.told(slow)
     examples, heldout = split(parts, config.heldout, config.seed)
     rows = token_rows(examples, config.length, config.answers_only)
     objective = HeadsObjective(model, rows, config)
@@ -75,6 +73,10 @@ def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) 
     identity = _identity(recipe, start, rows, tokenizer)
     if config.parallel == "fsdp":
         shard(model, [*model.base.decoder_layers(), *model.heads.layers])
+    else:
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+    if ranks.leads and (slow := in_software(config.dtype, model.base.device)):
+        audience.told(slow)
     checkpoints = Checkpoints(place, identity, config.keep_checkpoints)
     if recipe.restart and ranks.leads:
         checkpoints.remove()
@@ -116,12 +118,10 @@ def _tokenizer(recipe: PretrainRecipe) -> PreTrainedTokenizerBase:
 
 
 def _blank(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> HeadsModel:
-    """Trunk and heads with random weights, or those to go on from; all of them to be trained."""
+    """Trunk and heads with random weights, or those to go on from; all of them to be trained, on the CPU as yet."""
     config = recipe.train
-    # What does not fit one device goes to all of them in shards.
-    device = "cuda" if torch.cuda.is_available() and config.parallel != "fsdp" else "cpu"
     if config.continued:
-        model = continued(recipe.config, recipe.heads, config.seed, device)
+        model = continued(recipe.config, recipe.heads, config.seed)
         require(
             len(tokenizer) <= model.base.vocabulary,
             f"the tokenizer has {len(tokenizer)} tokens and {recipe.config} has weights for {model.base.vocabulary}; "
@@ -129,7 +129,7 @@ def _blank(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> HeadsM
         )
     else:
         base = blank_model(read_config(recipe.config), tokenizer, recipe.heads, config.added_layers, config.seed)
-        model = HeadsModel.from_base(base.to(device), recipe.heads, config.seed)  # type: ignore[arg-type]
+        model = HeadsModel.from_base(base, recipe.heads, config.seed)
     if config.length > model.base.limits[0]:
         raise ConfigError(
             f"length is {config.length} and the config's model reads {model.base.limits[0]} tokens; shorten the rows, "

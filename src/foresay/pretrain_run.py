@@ -22,7 +22,7 @@ from foresay.training.data import Example
 from foresay.training.held_out import bits_per_byte
 from foresay.training.parallel import Ranks
 from foresay.training.progress import Progress
-from foresay.training.sharding import gather
+from foresay.training.sharding import gather, is_sharded
 
 DECODED, DECODED_TOKENS = 4, 64
 """Held-out examples of each domain that are decoded at the end, and most tokens of each."""
@@ -135,8 +135,14 @@ class PretrainRun:
         self.tracker.log(progress.step, {**self.reading(progress).figures, **bits})
 
     def measure(self, progress: Progress) -> None:
-        """Bits per byte as the model is now, in every process: none has all of a sharded one."""
-        self.bits, self.measured_at = bits_per_byte(self.model.base, self.tokenizer, self.heldout), progress.step
+        """Bits per byte as the model is now."""
+        if self.takes_part:
+            self.bits, self.measured_at = bits_per_byte(self.model.base, self.tokenizer, self.heldout), progress.step
+
+    @property
+    def takes_part(self) -> bool:
+        """This process runs the model that is measured: the leading one, and all where each has a part of it."""
+        return self.ranks.leads or is_sharded(self.model)
 
     @property
     def bit_figures(self) -> dict[str, float]:
@@ -166,7 +172,7 @@ class PretrainRun:
         self.tell(last)
         whole = MultiTokenModel(self.model, self.tokenizer, artefact.HERE)
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        rates = self._decode(whole) if self.model.config.drafts else {}
+        rates = self._decode(whole) if self.model.config.drafts and self.takes_part else {}
         gather(self.model, self.ranks.leads)
         if self.ranks.leads:
             self._save(whole, last, rates)

@@ -22,6 +22,7 @@ from typing import Any
 
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -81,11 +82,13 @@ class Checkpoints:
             if leads:
                 for old in (fresh, final):
                     shutil.rmtree(old, ignore_errors=True)
-                fresh.mkdir(parents=True)
+                # Others may have made it: all do so before any of them writes.
+                fresh.mkdir(parents=True, exist_ok=True)
             with _quiet():
-                save(_tensors(trained, optimizers), checkpoint_id=fresh, no_dist=not is_sharded(trained))
+                written = save(_tensors(trained, optimizers), checkpoint_id=fresh, no_dist=not is_sharded(trained))
             if not leads:
                 return
+            _check_whole(fresh, written)
             said = {"run": self.run, "progress": asdict(progress), "files": _hashes(fresh)}
             put(fresh / STATE, json.dumps(said, indent=2))
             _settle(fresh)
@@ -116,12 +119,16 @@ class Checkpoints:
 
     def load(self, path: Path, trained: nn.Module, optimizers: Sequence[Optimizer]) -> Progress:
         """Fill what is trained and its optimizers from a checkpoint and say how far it was."""
-        state = _read(path)
-        if state is None:
-            raise ArtefactError(f"checkpoint {path} cannot be read; every process needs the folder {self.folder}")
         tensors = _tensors(trained, optimizers)
-        with _quiet():
-            load(tensors, checkpoint_id=path, no_dist=True)
+        try:
+            state = json.loads((path / STATE).read_text(encoding="utf-8"))
+            with _quiet():
+                load(tensors, checkpoint_id=path, no_dist=True)
+        except (OSError, CheckpointException) as error:
+            why = str(error).partition("\n")[0]
+            raise ArtefactError(
+                f"checkpoint {path} cannot be read ({why}); every process needs the folder {self.folder}"
+            ) from error
         set_state_dict(trained, optimizers, model_state_dict=tensors["adapter"], optim_state_dict=tensors["optimizer"])
         return Progress.read(state["progress"])
 
@@ -158,6 +165,16 @@ def _quiet() -> Iterator[None]:
 def _tensors(trained: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Any]:
     model, optim = get_state_dict(trained, optimizers)
     return {"adapter": model, "optimizer": optim}
+
+
+def _check_whole(fresh: Path, written: Metadata) -> None:
+    """Raise ArtefactError where another process wrote its part elsewhere."""
+    names = {part.relative_path for part in written.storage_data.values()}
+    if away := [name for name in names if not (fresh / name).exists()]:
+        raise ArtefactError(
+            f"{', '.join(sorted(away))} of the checkpoint {fresh} lies on another machine; give --out on a disk that "
+            "all processes share"
+        )
 
 
 def _read(path: Path) -> dict[str, Any] | None:

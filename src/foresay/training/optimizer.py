@@ -1,14 +1,29 @@
 """What moves the weights: AdamW for all of them, or Muon for the matrices that it is made for."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor.experimental import implicit_replication
 from torch.optim import Optimizer
 
 from foresay.config import OptimizerName
 from foresay.modelling.native import multiplies_bfloat16
 from foresay.training.muon import Float32Muon
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's, for shards and whole tensors in one group: what is whole is the same in every process.
+
+    On CUDA torch's moves a group at a time, and refuses a mixed one; groups of their own would make checkpoints of
+    shards unlike those of whole weights.
+    """
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Move every parameter that has a gradient."""
+        with implicit_replication():
+            return super().step(closure)
 
 
 def optimizers(
@@ -31,7 +46,7 @@ def optimizers(
     ]
     made: list[Optimizer] = []
     if any(group["params"] for group in groups):
-        made.append(torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, beta)))
+        made.append(AdamW([group for group in groups if group["params"]], betas=(0.9, beta)))
     if hidden:
         kind = torch.optim.Muon if multiplies_bfloat16(hidden[0].device) else Float32Muon
         made.append(kind(hidden, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -115,7 +116,9 @@ def joined(parallel: Parallel) -> Iterator[Ranks]:
         )
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    # The others wait while the leading process measures, hashes and writes.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(hours=2))
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
         # Nobody leaves while the leading process still writes: if one ends badly, torchrun ends them all.

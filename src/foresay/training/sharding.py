@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, share_comm_ctx
 from torch.distributed.tensor import DTensor
 
 
@@ -20,12 +20,16 @@ def shard(model: nn.Module, layers: Iterable[nn.Module]) -> None:
     """Shard `layers` of `model` over all processes; whatever else there is goes whole to this one's device."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    for layer in layers:
-        # Asked for: a unit that hangs in no other one would stay gathered after its first forward.
-        unit = fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+    # Asked for: a unit that hangs in no other one would stay gathered after its first forward.
+    units = [fully_shard(layer, mesh=mesh, reshard_after_forward=True) for layer in layers]
+    for unit in units:
         # Denominators are those of the whole batch, and gloo knows no other reduction than sums.
         unit.set_gradient_divide_factor(1.0)
         unit.set_force_sum_reduction_for_comms(True)
+        # A step goes backward in several calls, which have no one order to gather ahead by.
+        unit.set_modules_to_backward_prefetch([unit])
+    # Else each unit keeps its whole gradients until the last has reduced its own.
+    share_comm_ctx(units)
     model.to(device)
 
 
