@@ -17,7 +17,7 @@ from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt
 from toys import LLAMA, random_prompts, with_adapter
 
-CONFIG = CheckConfig(max_new_tokens=24, batch_sizes=(4,))
+CONFIG = CheckConfig(max_new_tokens=24, batch_sizes=(4,), layouts=("linear", "quadratic"))
 KEYS = {"prompts", "tokens", "dtype", "identical", "ties", "bugs", "tokens_per_step", "divergences"}
 
 
@@ -45,6 +45,10 @@ def check(model: MultiTokenModel, exact: MultiTokenModel, config: CheckConfig = 
         return exact
 
     return Checker(model, config, reopen).run(prompts())
+
+
+def test_what_is_decoded_with_by_default_is_checked_by_default() -> None:
+    assert DecodeConfig().layout in CheckConfig().layouts
 
 
 # Broken and half-broken verifiers.

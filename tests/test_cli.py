@@ -51,7 +51,8 @@ SMALL = [
 ]
 TRAIN = ["--steps", "2", "--tracker", "none", *SMALL]
 SHORT = ["--max-new-tokens", "6"]
-CHECKED = ["--per-domain", "1", "--shift", "0.5", *SHORT]
+TWO = ["--layouts", "linear", "quadratic"]
+CHECKED = ["--per-domain", "1", "--shift", "0.5", *TWO, *SHORT]
 
 
 @dataclass(frozen=True)
@@ -542,7 +543,7 @@ def test_check_without_a_temperature_samples_nothing(at: At, run: Run) -> None:
 def test_a_certificate_goes_into_a_file(at: At, run: Run) -> None:
     prompts = at.file('{"prompt": "Say 3.", "domain": "math"}\n{"prompt": "Be kind.", "domain": "safety"}\n')
     out = at.tmp / "new" / "certificate.json"
-    more = ["--prompts", prompts, "--batch-sizes", "1", "2", "--temperature", "0", "--out", out, *SHORT]
+    more = ["--prompts", prompts, "--batch-sizes", "1", "2", "--temperature", "0", "--out", out, *TWO, *SHORT]
     said = run("check", at.adapter, *more)
     assert said.status == 0
     assert [path.name for path in out.parent.iterdir()] == ["certificate.json"]

@@ -22,8 +22,8 @@ from foresay.trial import MASKS, SamplingReport, Trial, power_for
 
 ROUNDING = 4
 """A margin counts as rounding when it is within this many machine epsilons of the dtype, times the largest logit."""
-LAYOUTS: tuple[LayoutName, ...] = ("linear", "quadratic")
-EVERY: tuple[LayoutName, ...] = (*LAYOUTS, "tree", "planned")
+LAYOUTS: tuple[LayoutName, ...] = ("linear", "quadratic", "tree", "planned")
+"""All that draft: what is decoded with unless it is said otherwise must be among what is checked."""
 
 
 @dataclass(frozen=True, slots=True)

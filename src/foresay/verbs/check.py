@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from foresay.certificate import Certificate
-from foresay.check import EVERY, CheckConfig, Checker, check_sampling
+from foresay.check import CheckConfig, Checker, check_sampling
 from foresay.config import SampleConfig
 from foresay.model import MultiTokenModel
 from foresay.prompts import Prompt
@@ -80,7 +80,7 @@ class CheckCommand:
     model: Model
     """Folder of a foresay model, or nano."""
     full: bool = False
-    """Check 200 prompts of 128 tokens instead of a few, in every layout, and sampling to a shift of 0.05."""
+    """Check 200 prompts of 128 tokens instead of a few, and sampling to a shift of 0.05."""
     out: Path | None = None
     """File for the certificate as JSON, beside what is printed."""
     json: bool = False
@@ -96,7 +96,7 @@ class CheckCommand:
             check_place(self.out)
         before = witness(self.opening.bare(self.model))
         model = self.opening.open(self.model)
-        config = filled(self.check, max_new_tokens=128, shift=0.05, layouts=EVERY) if self.full else self.check
+        config = filled(self.check, max_new_tokens=128, shift=0.05) if self.full else self.check
         prompts = self.chosen.load(model, 50 if self.full else 8, "all")
         greedy, sampling = self._compare(model, prompts, config)
         proof = Proof(greedy, check_untouched(before, model.core), sampling)
