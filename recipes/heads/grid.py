@@ -4,10 +4,12 @@ import hashlib
 import json
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from foresay.config import HeadsConfig, PretrainConfig
 from foresay.model import MultiTokenModel
@@ -152,33 +154,50 @@ def missing(whole: Mapping[str, tuple[int, int]]) -> str:
 
 def summary(found: Sequence[dict[str, Any]], whole: Mapping[str, tuple[int, int]], **settings: Any) -> dict[str, Any]:
     """Every cell, and medians over seeds with their range, ready for JSON; a partial grid says so (`missing`)."""
-    lines: dict[str, dict[str, list[float]]] = {}
-    for cell in found:
-        for line, places in cell["values"].items():
-            own = lines.setdefault(f"{line}, {cell['size']}, n = {cell['heads']}", {})
-            for place, value in places.items():
-                own.setdefault(place, []).append(value)
-    medians = {
-        line: {place: [statistics.median(v), min(v), max(v)] for place, v in places.items()}
-        for line, places in lines.items()
-    }
+    places = [
+        (f"{line}, {cell['size']}, n = {cell['heads']}", place, value)
+        for cell in found
+        for line, values in cell["values"].items()
+        for place, value in values.items()
+    ]
     return {
         "partial": missing(whole),
-        "median_least_most": medians,
+        "median_least_most": over_seeds(places),
         "cells": list(found),
         "provenance": provenance(**settings),
     }
 
 
+def over_seeds(found: Iterable[tuple[str, str, float]]) -> dict[str, dict[str, list[float]]]:
+    """Median, least and most of what was found more than once for a line and a place along the bottom."""
+    lines: dict[str, dict[str, list[float]]] = {}
+    for line, place, value in found:
+        lines.setdefault(line, {}).setdefault(place, []).append(value)
+    return {
+        line: {place: [statistics.median(v), min(v), max(v)] for place, v in places.items()}
+        for line, places in lines.items()
+    }
+
+
+def along_sizes(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The same cells with a line for each number of heads, and sizes along the bottom, at each line's last place."""
+    places = [
+        (f"{line}, n = {cell['heads']}", cell["size"], [*values.values()][-1])
+        for cell in said["cells"]
+        for line, values in cell["values"].items()
+    ]
+    return {**said, "median_least_most": over_seeds(places)}
+
+
 def plot(said: Mapping[str, Any], path: Path, title: str, x: str, y: str) -> None:
-    """A line for each size and number of heads, with the range over seeds."""
+    """A line of medians for each size and number of heads, with bars of the range over seeds."""
     pyplot = require_matplotlib()
     figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
-    for place, (line, values) in enumerate(said["median_least_most"].items()):
-        middle, least, most = zip(*values.values())
-        style = {"color": f"C{place % 10}", "marker": "osD^v"[place % 5], "label": line}
-        axes.plot(list(values), middle, linestyle="--" if "1M" in line else "-", **style)
-        axes.fill_between(list(values), least, most, color=style["color"], alpha=0.15)
+    for number, (line, values) in enumerate(said["median_least_most"].items()):
+        middle, least, most = map(np.array, zip(*values.values()))
+        style = {"color": f"C{number % 10}", "marker": "osD^v"[number % 5], "label": line, "capsize": 3}
+        bars = [middle - least, most - middle]
+        axes.errorbar(list(values), middle, bars, linestyle="--" if "1M" in line else "-", **style)
     axes.set(title=f"{title}\n{said['partial']}".strip(), xlabel=x, ylabel=y)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
