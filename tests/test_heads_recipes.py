@@ -88,3 +88,19 @@ def test_what_is_left_out_of_a_grid_is_said(recipes: tuple[ModuleType, ModuleTyp
     assert grid.missing({"cells": (6, 12), "steps": (300, 1500)}) == "PARTIAL: 6 of 12 cells, 300 of 1500 steps"
     cell = {"size": "1M", "heads": 1, "values": {"right": {"1": 0.5}}}
     assert grid.summary([cell], {"cells": (1, 2)})["partial"] == "PARTIAL: 1 of 2 cells"
+
+
+def test_induction_is_drawn_along_sizes_and_mixes_no_epochs(recipes: tuple[ModuleType, ModuleType]) -> None:
+    _, induction = recipes
+    found = [
+        {"size": size, "heads": 2, "seed": seed, "values": {"head 1": {epochs: share}}}
+        for size, seed, epochs, share in (
+            ("1M", 0, "4", 0.1),
+            ("1M", 1, "4", 0.3),
+            ("3M", 0, "4", 0.5),
+            ("1M", 0, "8", 0.9),
+        )
+    ]
+    drawn = induction.along_sizes(found)
+    assert drawn["n = 2, 4 epochs"] == {"1M": [0.2, 0.1, 0.3], "3M": [0.5, 0.5, 0.5]}
+    assert drawn["n = 2, 8 epochs"] == {"1M": [0.9, 0.9, 0.9]}

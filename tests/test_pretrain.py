@@ -288,10 +288,12 @@ def together(asked: PretrainRecipe, last: int = STEPS, exact: bool = True) -> li
     return [json.loads(line) for line in asked.out.with_suffix(".log").read_text().splitlines()]
 
 
-def assert_same_losses(told: list[Any], expected: list[Any]) -> None:
+def assert_same_losses(told: list[Any], expected: list[Any], within: float = 1e-5) -> None:
+    """Losses of all steps; gradient norms ten times less exactly."""
     assert [step for step, *_ in told] == [*range(1, STEPS + 1), STEPS]
-    for said, wanted in zip(told, expected, strict=True):
-        assert said == pytest.approx(wanted, rel=1e-3)
+    for (_, loss, norm), (_, wanted, wanted_norm) in zip(told, expected, strict=True):
+        assert loss == pytest.approx(wanted, rel=within)
+        assert norm == pytest.approx(wanted_norm, rel=10 * within)
 
 
 def assert_alike(told: list[Any], expected: list[Any], out: Path, expected_out: Path) -> None:
@@ -306,7 +308,8 @@ def assert_alike(told: list[Any], expected: list[Any], out: Path, expected_out: 
 def of_two(parallel: str, rows: int, heads: HeadsConfig, name: str, *places: Path) -> tuple[PretrainRecipe, ...]:
     """A recipe for one process and for two, with an optimizer; some rows carry no loss in their prompts."""
     design, data, folder = places
-    more = {"answers_only": True, "batch_tokens": rows * 32, "optimizer": name, "learning_rate": 1e-3}
+    rate = 1e-3 if name == "muon" else TRAIN["learning_rate"]
+    more = {"answers_only": True, "batch_tokens": rows * 32, "optimizer": name, "learning_rate": rate}
     return tuple(recipe(design, data, folder / kind, heads, parallel=kind, **more) for kind in ("none", parallel))
 
 
@@ -329,7 +332,7 @@ def test_torchs_own_muon_takes_shards(design: Path, data: Path, tmp_path: Path) 
     """In bfloat16 where the processor has it, saved in it too: the whole model must be cast where it lies."""
     alone, two = of_two("fsdp", 4, VARIANTS[0], "muon", design, data, tmp_path)
     half = replace(two, train=replace(two.train, save_dtype="bfloat16"))
-    assert_same_losses(together(half, exact=False), together(alone, exact=False))
+    assert_same_losses(together(half, exact=False), together(alone, exact=False), within=1e-3)
     assert {tensor.dtype for tensor in weights(half.out).values()} == {torch.bfloat16}
 
 

@@ -179,16 +179,6 @@ def over_seeds(found: Iterable[tuple[str, str, float]]) -> dict[str, dict[str, l
     }
 
 
-def along_sizes(said: Mapping[str, Any]) -> dict[str, Any]:
-    """The same cells with a line for each number of heads, and sizes along the bottom, at each line's last place."""
-    places = [
-        (f"{line}, n = {cell['heads']}", cell["size"], [*values.values()][-1])
-        for cell in said["cells"]
-        for line, values in cell["values"].items()
-    ]
-    return {**said, "median_least_most": over_seeds(places)}
-
-
 def plot(said: Mapping[str, Any], path: Path, title: str, x: str, y: str) -> None:
     """A line of medians for each size and number of heads, with bars of the range over seeds."""
     pyplot = require_matplotlib()

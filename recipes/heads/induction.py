@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from grid import PACE, Experiment, Precision, along_sizes, cells, plot, run_all, summary
+from grid import PACE, Experiment, Precision, cells, over_seeds, plot, run_all, summary
 from transformers import PreTrainedTokenizerBase
 
 from foresay.config import PretrainConfig
@@ -137,6 +137,15 @@ class Stories:
         return sum(len(self.tokenizer(text)["input_ids"]) + 1 for text in texts)
 
 
+def along_sizes(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """Of each number of heads and of epochs: median, least and most over seeds, by size."""
+    return over_seeds(
+        (f"n = {cell['heads']}, {epochs} epochs", cell["size"], share)
+        for cell in found
+        for epochs, share in cell["values"]["head 1"].items()
+    )
+
+
 def main(
     out: Path,
     *,
@@ -178,8 +187,8 @@ def main(
     # Two controls. Were a model trained for longer on more data at chance too, the test and not the models would fail.
     control = {"nano": accuracy(MultiTokenModel.from_pretrained("nano"), tests, LENGTH), "chance": 1 / HALVES}
     said = summary(found, whole, epochs=list(epochs), training_names=names, names=len(known.names), dtype=dtype)
-    title = f"Induction: second half of a name seen before, {epochs[-1]} epochs"
-    plot(along_sizes(said), out / "induction.png", title, "size", "share right")
+    drawn = said | {"median_least_most": along_sizes(found)}
+    plot(drawn, out / "induction.png", "Induction: second half of a name seen before", "size", "share right")
     print(json.dumps(said | {"control": control}, indent=1))
 
 

@@ -71,10 +71,7 @@ def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) 
     objective = HeadsObjective(model, rows, config)
     start = _start(recipe, model)
     identity = _identity(recipe, start, rows, tokenizer)
-    if config.parallel == "fsdp":
-        shard(model, [*model.base.decoder_layers(), *model.heads.layers])
-    else:
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
+    _place(model, config)
     if ranks.leads and (slow := in_software(config.dtype, model.base.device)):
         audience.told(slow)
     checkpoints = Checkpoints(place, identity, config.keep_checkpoints)
@@ -97,6 +94,14 @@ def _check_shares(config: PretrainConfig, ranks: Ranks) -> None:
             f"batch_tokens makes {config.rows} rows of {config.length} tokens for {ranks.world} processes, and fsdp "
             f"needs as many in each; give a multiple of {config.length * ranks.world}, or --parallel ddp"
         )
+
+
+def _place(model: HeadsModel, config: PretrainConfig) -> None:
+    """Move a whole model to the device that it is trained on, in shards where they are asked for."""
+    if config.parallel == "fsdp":
+        shard(model, [*model.base.decoder_layers(), *model.heads.layers])
+    else:
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _tokenizer(recipe: PretrainRecipe) -> PreTrainedTokenizerBase:

@@ -1,9 +1,9 @@
 """The state of a run on disk, so that a run killed at any moment goes on exactly where its last checkpoint stands.
 
 A checkpoint is a folder: what is trained and its optimizers as torch's distributed checkpoint (which any number of
-processes may go on from, shards or none), and `state.json` with the hash of
-every file, what the run is, and how far it came. Batches, anchors and rates are functions of seed and step, so the
-step is all there is to know of them. It is written under another name and renamed when it is whole.
+processes may go on from, shards or none), and `state.json` with the hash of every file, what the run is, and how far
+it came. Batches, anchors and rates are functions of seed and step, so the step is all there is to know of them. It is
+written under another name and renamed when it is whole.
 """
 
 import hashlib
@@ -119,16 +119,12 @@ class Checkpoints:
 
     def load(self, path: Path, trained: nn.Module, optimizers: Sequence[Optimizer]) -> Progress:
         """Fill what is trained and its optimizers from a checkpoint and say how far it was."""
+        state = _read(path)
+        if state is None:
+            raise ArtefactError(f"checkpoint {path} cannot be read; every process needs the folder {self.folder}")
         tensors = _tensors(trained, optimizers)
-        try:
-            state = json.loads((path / STATE).read_text(encoding="utf-8"))
-            with _quiet():
-                load(tensors, checkpoint_id=path, no_dist=True)
-        except (OSError, CheckpointException) as error:
-            why = str(error).partition("\n")[0]
-            raise ArtefactError(
-                f"checkpoint {path} cannot be read ({why}); every process needs the folder {self.folder}"
-            ) from error
+        with _quiet():
+            load(tensors, checkpoint_id=path, no_dist=True)
         set_state_dict(trained, optimizers, model_state_dict=tensors["adapter"], optim_state_dict=tensors["optimizer"])
         return Progress.read(state["progress"])
 
