@@ -9,11 +9,14 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from foresay.errors import DataError
-from foresay.modelling.shipped import EMBEDDED
+from foresay.modelling.shipped import EMBEDDED, NANO
 from foresay.training.data import CHAT_COLUMNS, PROMPT_COLUMNS, checked_messages, template_ids
 from foresay.training.records import Record, read_records
 
 DOMAINS = ("math", "code", "stories", "chat")
+"""Of the prompts for nano, and for models without a chat template."""
+FIVE_DOMAINS = ("math", "code", "chat", "knowledge", "safety")
+"""Of the prompts for every other model."""
 Split = Literal["dev", "test", "all"]
 
 
@@ -39,13 +42,21 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, raw: bool = False) -> 
     return ids
 
 
-def embedded_prompts(tokenizer: PreTrainedTokenizerBase, split: Split, most: int) -> list[Prompt]:
-    """At most `most` held-out prompts of each domain, none of which the embedded model was trained on."""
+def embedded_prompts(tokenizer: PreTrainedTokenizerBase, split: Split, most: int, base: str = NANO) -> list[Prompt]:
+    """At most `most` held-out prompts of each domain: those for the base called `base`, which no adapter saw.
+
+    `nano`, and a model without a chat template, get easy questions and openings of stories; any other model gets
+    questions of eight benchmarks in five domains.
+    """
+    five = base != NANO and tokenizer.chat_template is not None
+    folder = EMBEDDED / "prompts" / ("five_domains" if five else "")
+    domains = FIVE_DOMAINS if five else DOMAINS
     chosen = []
-    for domain in DOMAINS:
-        path = EMBEDDED / "prompts" / f"{domain}.jsonl"
-        records = [record for record in read_records(path) if split in ("all", record.row["split"])]
-        chosen += [prompt_of(record, tokenizer, domain) for record in records[:most]]
+    for domain in domains:
+        records = [
+            record for record in read_records(folder / f"{domain}.jsonl") if split in ("all", record.row["split"])
+        ]
+        chosen += [_of_benchmark(record, tokenizer, domain) for record in records[:most]]
     return chosen
 
 
@@ -56,11 +67,15 @@ def file_prompts(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]
     """
     prompts = []
     for record in read_records(path):
-        prompt = prompt_of(record, tokenizer, str(record.row.get("domain", path.stem)))
-        prompts.append(replace(prompt, benchmark=str(record.row.get("benchmark", ""))))
+        prompts.append(_of_benchmark(record, tokenizer, str(record.row.get("domain", path.stem))))
     if not prompts:
         raise DataError(f"{path} is empty; give one prompt a row")
     return prompts
+
+
+def _of_benchmark(record: Record, tokenizer: PreTrainedTokenizerBase, domain: str) -> Prompt:
+    """The prompt of a row that may say which benchmark it is from."""
+    return replace(prompt_of(record, tokenizer, domain), benchmark=str(record.row.get("benchmark", "")))
 
 
 def by_domain(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
