@@ -26,7 +26,9 @@ from foresay.errors import ArtefactError, ConfigError
 from foresay.families import FAMILIES, card, files_of
 from foresay.fingerprint import Fingerprints
 from foresay.modelling.drafting import DraftingModel
+from foresay.modelling.gguf import is_gguf
 from foresay.modelling.guest import ARTEFACT
+from foresay.modelling.shipped import SMOLLM2
 
 FORMAT = 1
 HERE = "."
@@ -187,8 +189,14 @@ def check_base(settings: Settings, found: Fingerprints, folder: Path, base: str)
     _check_lora(settings, found, folder, base)
     for what in trained.differing(found):
         name, wanted, seen = what.replace("_", " "), getattr(trained, what), getattr(found, what)
+        rounded = what in ("base", "embeddings") and (is_gguf(settings.base) or settings.base == SMOLLM2)
+        why = (
+            " (a GGUF file's weights are rounded: they are not those of the checkpoint it was made of)"
+            if rounded
+            else ""
+        )
         raise ArtefactError(
-            f"the adapter in {folder} was trained on {settings.base} with {name} {wanted}, and {base} has {seen}; "
+            f"the adapter in {folder} was trained on {settings.base} with {name} {wanted}, and {base} has {seen}{why}; "
             f"give the {name} it was trained on, or train a new adapter"
         )
 

@@ -3,11 +3,19 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from foresay import artefact
+from foresay.config import LoadConfig, MTPConfig
 from foresay.model import MultiTokenModel
-from foresay.modelling.load import adapter_folder
+from foresay.modelling.base import Base
+from foresay.modelling.guest import Guest
+from foresay.modelling.load import adapter_folder, own_dtype, weightless_base
 from foresay.modelling.model import MaskModel
 from foresay.modelling.quantize import quantization_of
+
+RANKS = (16, 64, 128)
+"""Ranks whose adapters are weighed: small, the default, and paper A's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +30,11 @@ class Info:
     """How the base is quantised; empty: not at all."""
     base_kind: str
     base_parameters: int
+    layers: int
+    """Decoder layers of the base."""
     context: int
+    dtype: str
+    """Dtype that the base is open in."""
     adapter_parameters: int
     adapted_linears: int
     left_alone: tuple[str, ...]
@@ -30,6 +42,73 @@ class Info:
     settings: dict[str, Any]
     fingerprints: dict[str, Any]
     provenance: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSize:
+    """What an adapter would weigh, with other settings at their defaults."""
+
+    rank: int
+    parameters: int
+    megabytes: float
+    """Of a saved one in bfloat16, 10^6 bytes each."""
+
+
+@dataclass(frozen=True, slots=True)
+class BaseInfo:
+    """Facts of a base that has no adapter yet."""
+
+    base: str
+    base_adapter: str
+    """The user's LoRA on the base; empty: none."""
+    quantization: str
+    """How the checkpoint is quantised; empty: not at all."""
+    family: str
+    """transformers' `model_type`."""
+    base_kind: str
+    base_parameters: int
+    layers: int
+    context: int
+    vocabulary: int
+    dtype: str
+    """Dtype of the checkpoint."""
+    adapted_linears: int
+    left_alone: tuple[str, ...]
+    """Routers and experts that get no LoRA."""
+    adapters: tuple[AdapterSize, ...]
+
+
+def describe_base(name: str, loading: LoadConfig | None = None) -> BaseInfo:
+    """Facts of the base called `name`, from its settings alone: no weight is read.
+
+    Raises BaseNotFound, and UnsupportedBase for a base that foresay cannot drive.
+    """
+    loading = loading or LoadConfig()
+    guest = Guest.find(name, loading.base_adapter, loading.gguf_file)
+    with torch.device("meta"):
+        base = Base(weightless_base(guest.base))
+        linears = base.linears()
+        return BaseInfo(
+            base=guest.base,
+            base_adapter=guest.adapter,
+            quantization=quantization_of(base.model.config),
+            family=base.model.config.model_type,
+            base_kind=type(base.model).__name__,
+            base_parameters=sum(parameter.numel() for parameter in base.model.parameters()),
+            layers=base.layers,
+            context=base.context,
+            vocabulary=base.vocabulary,
+            dtype=own_dtype(guest.base),
+            adapted_linears=len(linears.adapted),
+            left_alone=linears.left_alone,
+            adapters=tuple(_size(base, rank) for rank in RANKS),
+        )
+
+
+def _size(base: Base, rank: int) -> AdapterSize:
+    added = MaskModel(base, MTPConfig(rank=rank)).added
+    parameters = sum(parameter.numel() for parameter in added.parameters())
+    return AdapterSize(rank, parameters, parameters * torch.bfloat16.itemsize / 1e6)
 
 
 def describe(model: MultiTokenModel, folder: str) -> Info:
@@ -43,7 +122,9 @@ def describe(model: MultiTokenModel, folder: str) -> Info:
         quantization=quantization_of(core.model.config),
         base_kind=type(core.model).__name__,
         base_parameters=sum(parameter.numel() for parameter in core.model.parameters()),
+        layers=core.base.layers,
         context=core.base.context,
+        dtype=model.dtype,
         adapter_parameters=sum(parameter.numel() for parameter in core.added.parameters()),
         adapted_linears=len(core.adapter.pairs) if isinstance(core, MaskModel) else 0,
         left_alone=core.base.linears().left_alone if isinstance(core, MaskModel) else (),

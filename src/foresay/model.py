@@ -21,11 +21,12 @@ from foresay.families import build, family_of, fresh
 from foresay.fingerprint import Fingerprints, fingerprint
 from foresay.inside import Bridge, refuse_withheld
 from foresay.modelling.drafting import DraftingModel
+from foresay.modelling.gguf import is_gguf
 from foresay.modelling.guest import Guest, bare
 from foresay.modelling.load import adapter_folder, load_base, load_tokenizer
 from foresay.modelling.model import MaskModel
 from foresay.modelling.quantize import LIBRARY, quantization_of
-from foresay.modelling.shipped import NANO
+from foresay.modelling.shipped import NAMED
 from foresay.prompts import encode
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class MultiTokenModel:
         loading: LoadConfig | None = None,
     ) -> "MultiTokenModel":
         """A fresh adapter, or fresh heads, on `base`: a loaded causal LM, with a PEFT LoRA or without, or a name
-        (`nano`, folder, hub id), which `dtype` and `loading` say how to load.
+        (`nano`, `smollm2`, folder, GGUF file, hub id), which `dtype` and `loading` say how to load.
 
         The base is frozen and put in eval mode. Raises BaseNotFound, UnsupportedBase, ConfigError, MissingPackage.
         """
@@ -221,7 +222,7 @@ def open_base(
     if not isinstance(base, str):
         model = bare(base)
         return Guest(_place(model.name_or_path)), model
-    guest = Guest.find(base, loading.base_adapter)
+    guest = Guest.find(base, loading.base_adapter, loading.gguf_file)
     guest = Guest(_place(guest.base), _place(guest.adapter or trained_on))
     return guest, load_base(guest.base, dtype, replace(loading, base_adapter=guest.adapter))
 
@@ -239,5 +240,6 @@ def _own_tokenizer(base: "str | PreTrainedModel | PeftModel", guest: Guest) -> P
 
 
 def _place(name: str) -> str:
-    """How the artefact names a base or LoRA: folders by their whole path, so that it loads from anywhere."""
-    return str(Path(name).resolve()) if name not in ("", NANO) and Path(name).is_dir() else name
+    """How the artefact names a base or LoRA: folders and files by their whole path, so that it loads from anywhere."""
+    here = Path(name).is_dir() or (is_gguf(name) and Path(name).is_file())
+    return str(Path(name).resolve()) if here and name not in ("", *NAMED) else name

@@ -4,18 +4,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from foresay.artefact import SETTINGS, read_settings
+from foresay.artefact import read_settings
 from foresay.config import DecodeConfig, DType, LoadConfig, MTPConfig, SampleConfig, require_at_least, require_choices
 from foresay.fingerprint import Fingerprints, tokenizer_fingerprints
 from foresay.model import MultiTokenModel
 from foresay.modelling.guest import Guest
-from foresay.modelling.load import load_tokenizer
-from foresay.modelling.shipped import EMBEDDED, NANO, base_folder
+from foresay.modelling.load import adapter_folder, is_adapter, load_tokenizer
+from foresay.modelling.shipped import base_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +58,7 @@ class Task:
     """What every engine is asked for."""
 
     model: str
-    """A base (folder, hub id or nano) or a foresay model."""
+    """A base (folder, GGUF file, hub id, smollm2 or nano) or a foresay model."""
     dtype: DType = "float32"
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
@@ -69,14 +68,14 @@ class Task:
     @property
     def adapted(self) -> bool:
         """The model is a foresay model, no bare base."""
-        return self.model == NANO or (Path(self.model) / SETTINGS).is_file()
+        return is_adapter(self.model)
 
     @cached_property
     def guest(self) -> Guest:
         """The base that answers, and the user's LoRA on it."""
         if not self.adapted:
-            return Guest.find(self.model, self.loading.base_adapter)
-        settings = read_settings(EMBEDDED / NANO / "adapter" if self.model == NANO else Path(self.model))
+            return Guest.find(self.model, self.loading.base_adapter, self.loading.gguf_file)
+        settings = read_settings(adapter_folder(self.model))
         return Guest(settings.base, self.loading.base_adapter or settings.base_adapter)
 
     @cached_property
@@ -128,8 +127,8 @@ class Engine(ABC):
         """Who answers, and how, ready for JSON: a folder of answers is gone on with by the same alone."""
 
     @abstractmethod
-    def answer(self, prompts: Sequence[Asked]) -> dict[int, Said]:
-        """The answer to each prompt, by its row; prompts are shorter than the context."""
+    def answer(self, prompts: Sequence[Asked]) -> Iterator[dict[int, Said]]:
+        """The answers by their rows, some at a time as they are ready; prompts are shorter than the context."""
 
 
 def groups(prompts: Sequence[Asked], size: int) -> Iterator[list[Asked]]:

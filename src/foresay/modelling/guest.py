@@ -40,11 +40,13 @@ class Guest:
     """Folder or hub id; empty: none."""
 
     @classmethod
-    def find(cls, name: str, adapter: str = "") -> "Guest":
+    def find(cls, name: str, adapter: str = "", gguf_file: str = "") -> "Guest":
         """What `name` means, a base or a PEFT LoRA that names its base, with the LoRA `adapter` where one is given.
 
-        Raises ConfigError when both are LoRAs, BaseNotFound for a foresay model or a LoRA that names no base.
+        `gguf_file` is the one that is meant of a repository's, or of a folder's. Raises ConfigError when both are
+        LoRAs, BaseNotFound for a foresay model or a LoRA that names no base, and what `base_folder` raises.
         """
+        name = f"{name}/{gguf_file}" if gguf_file else name
         # A model with heads is an ordinary checkpoint as well.
         if (Path(name) / ARTEFACT).is_file() and not (Path(name) / "config.json").is_file():
             raise BaseNotFound(f"{name} is a foresay model and no base; give the base that it names in {ARTEFACT}")

@@ -1,4 +1,4 @@
-"""Bases and tokenizers by name: `nano` (embedded), a local folder, or a hub id."""
+"""Bases and tokenizers by name: `nano` (embedded), `smollm2`, a local folder, a GGUF file, or a hub id."""
 
 import os
 from dataclasses import dataclass
@@ -18,21 +18,40 @@ from transformers import (
 from transformers.utils import logging
 
 from foresay.config import DType, LoadConfig
-from foresay.errors import BaseNotFound, ConfigError, UnsupportedBase
-from foresay.modelling.guest import hang
+from foresay.errors import ArtefactError, BaseNotFound, ConfigError, UnsupportedBase
+from foresay.modelling.gguf import is_gguf
+from foresay.modelling.guest import ARTEFACT, hang
 from foresay.modelling.quantize import check_quantized, quantizer
-from foresay.modelling.shipped import EMBEDDED, NANO, base_folder
+from foresay.modelling.shipped import EMBEDDED, NAMED, base_folder
 
 
 def adapter_folder(name: str) -> Path:
-    """Where the adapter called `name` lies: a folder, or the embedded one."""
-    return EMBEDDED / NANO / "adapter" if name == NANO else Path(name)
+    """Where the adapter called `name` lies: a folder, or one that comes with foresay. Raises ArtefactError."""
+    place = _adapter_place(name)
+    if name in NAMED and not place.is_dir():
+        raise ArtefactError(
+            f"this foresay comes without an adapter for {name}; make one with foresay train {name} --data YOUR-DATA "
+            "--out MY-ADAPTER, and give its folder"
+        )
+    return place
+
+
+def is_adapter(name: str) -> bool:
+    """`name` stands for a foresay model; a base may have the same name."""
+    return (_adapter_place(name) / ARTEFACT).is_file()
+
+
+def _adapter_place(name: str) -> Path:
+    return EMBEDDED / name / "adapter" if name in NAMED else Path(name)
 
 
 def own_dtype(name: str) -> DType:
     """Dtype of the checkpoint of the base called `name`; float32 where it says none of ours. Raises BaseNotFound."""
     dtype = str(_find(name).config.dtype).removeprefix("torch.")
     return next((known for known in get_args(DType) if known == dtype), "float32")
+
+
+NAMES = " or ".join(NAMED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +83,18 @@ def load_base(name: str, dtype: DType, loading: LoadConfig | None = None) -> Pre
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(found.folder, **settings)
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         check_quantized(found.config, error)
-        raise BaseNotFound(_not_found(name, error)) from error
+        raise BaseNotFound(_not_found(name, found.folder, error)) from error
     model = model if "device_map" in settings else model.to(device)  # type: ignore[arg-type]
     return hang(model, loading.base_adapter) if loading.base_adapter else model
+
+
+def weightless_base(name: str) -> PreTrainedModel:
+    """The base called `name` without its weights, on torch's default device (`torch.device("meta")` keeps nothing).
+
+    Raises BaseNotFound, UnsupportedBase.
+    """
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(_find(name).config)
+    return model
 
 
 def _device(asked: str) -> str:
@@ -86,7 +114,7 @@ def _find(name: str) -> _Found:
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise BaseNotFound(_not_found(name, error)) from error
+        raise BaseNotFound(_not_found(name, folder, error)) from error
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise UnsupportedBase(
             f"{name} is a {config.model_type} model, not a causal LM; give a decoder-only attention model"
@@ -124,16 +152,19 @@ def _check_exists(name: str, folder: str, *files: str) -> None:
     path = Path(folder)
     if path.exists() and not any((path / file).is_file() for file in files):
         raise BaseNotFound(
-            f"{name} is a folder without {files[-1]}; give a folder with a Hugging Face model, a hub id or nano"
+            f"{name} is a folder without {files[-1]}; give a folder with a Hugging Face model, a GGUF file, a hub id, "
+            f"{NAMES}"
         )
 
 
-def _not_found(name: str, error: Exception) -> str:
+def _not_found(name: str, folder: str, error: Exception) -> str:
+    if is_gguf(name) or name in NAMED:
+        return f"{folder}, the checkpoint of {name}, cannot be read ({_first_line(error)}); remove it and try again"
     if Path(name).is_dir():
         return f"{name} holds no model that transformers can read ({_first_line(error)}); give a whole one"
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
     why = "the hub is switched off (HF_HUB_OFFLINE)" if offline else _first_line(error)
-    return f"no base {name!r} was found: no such folder, and {why}; give a local folder, a reachable hub id or nano"
+    return f"no base {name!r} was found: no such folder, and {why}; give a local folder, a reachable hub id, {NAMES}"
 
 
 def _first_line(error: Exception) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import tyro
 
 from foresay.advise import Advice, AdviseConfig, advise
-from foresay.config import LossConfig, MTPConfig, TrainConfig
+from foresay.config import LoadConfig, LossConfig, MTPConfig, TrainConfig
 from foresay.model import MultiTokenModel
 from foresay.terminal import ERR, OUT, print_json, print_table
 from foresay.view.advice import advice_view
@@ -29,17 +29,18 @@ class AdviseCommand:
     """
 
     base: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BASE")]
-    """The base: a folder, a hub id or nano."""
+    """The base: a folder, a GGUF file, a hub id, smollm2 or nano."""
     json: bool = False
     """Print one JSON object."""
     advice: AdviseConfig = field(default_factory=AdviseConfig)
     mtp: MTPConfig = field(default_factory=MTPConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    loading: LoadConfig = field(default_factory=LoadConfig)
 
     def run(self) -> int:
         """Measure, foretell, print."""
-        model = MultiTokenModel.from_base(self.base, self.mtp, dtype=self.train.dtype)
+        model = MultiTokenModel.from_base(self.base, self.mtp, dtype=self.train.dtype, loading=self.loading)
         with progress_bar(ERR) as bar:
             found = advise(model, self.advice, self.train, self.losses, calibration_watch(bar))
         if self.json:

@@ -31,7 +31,7 @@ class Opening:
     """How a model is opened."""
 
     base: str = ""
-    """Base to use instead of the one the model names: a folder, a hub id or nano."""
+    """Base to use instead of the one the model names: a folder, a GGUF file, a hub id, smollm2 or nano."""
     dtype: DType = "float32"
     """Dtype of base and adapter."""
     threads: int = 0
