@@ -1,6 +1,6 @@
 """Held-out prompts in five domains, drawn once from benchmarks that no adapter of ours is trained on.
 
-    FORESAY_DATA=... python recipes/smollm2/heldout.py --out src/foresay/embedded/prompts/five_domains
+    FORESAY_DATA=... python recipes/smollm2/heldout.py --out src/foresay/data/embedded_prompts/five_domains
     FORESAY_DATA=... python recipes/smollm2/heldout.py --out build/check --dev 20 --test 80
 
 The first command writes what the package ships: a file a domain, a prompt a row, half of the rows from each benchmark
