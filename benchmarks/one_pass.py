@@ -23,8 +23,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from foresay.foundation.machine import peak_bytes, restart_peak
+from foresay.foundation.names import NANO
 from foresay.foundation.provenance import provenance
-from foresay.models.base.load import NANO, base_folder
+from foresay.models.base.load import base_folder
 from foresay.models.config import MTPConfig
 from foresay.models.layout.call import Call
 from foresay.models.layout.layout import Layout

@@ -13,8 +13,9 @@ from foresay.data.corpus import read
 from foresay.data.encoder import Encoder
 from foresay.data.example import Example
 from foresay.data.source import Source
+from foresay.foundation.names import NANO
 from foresay.foundation.provenance import provenance
-from foresay.models.base.load import NANO, load_tokenizer
+from foresay.models.base.load import load_tokenizer
 from foresay.training.config import TrainConfig
 from foresay.training.objectives.batches import Batch, batches
 

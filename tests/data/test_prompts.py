@@ -1,10 +1,11 @@
 """Prompts from rows, and brought to a length."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from foresay.data.chat import encode
-from foresay.data.prompts import Prompt, file_prompts, lengthened
+from foresay.data.prompts import DOMAINS, FIVE_DOMAINS, Prompt, by_domain, embedded_prompts, file_prompts, lengthened
 from foresay.models.base.load import load_tokenizer
 
 PROMPTS = [Prompt((1, 2, 3), "a", "one"), Prompt((4, 5), "a", "two"), Prompt((6,), "a", "three")]
@@ -41,3 +42,22 @@ def test_text_is_gone_on_with_and_a_question_is_a_message(tmp_path: Path) -> Non
     assert list(text.ids) == encode(tokenizer, "Once", raw=True)
     assert [list(prompt.ids) for prompt in questions] == [encode(tokenizer, "Once")] * 2
     assert [prompt.from_text for prompt in (text, *questions)] == [True, False, False]
+
+
+def test_nano_has_prompts_of_its_own_and_any_other_chat_model_five_domains() -> None:
+    tokenizer = load_tokenizer("nano")
+    own, others = (embedded_prompts(tokenizer, "all", 100, base) for base in ("nano", "some/base"))
+    assert Counter(prompt.domain for prompt in own) == dict.fromkeys(DOMAINS, 80)
+    assert Counter(prompt.domain for prompt in others) == dict.fromkeys(FIVE_DOMAINS, 60)
+    for domain, prompts in by_domain(others).items():
+        halves = set(Counter(prompt.benchmark for prompt in prompts).values())
+        assert halves == ({60} if domain in ("math", "safety") else {30})
+    tokenizer.chat_template = None
+    assert {prompt.domain for prompt in embedded_prompts(tokenizer, "dev", 1, "some/base")} == set(DOMAINS)
+
+
+def test_dev_and_test_prompts_of_the_five_domains_are_not_the_same() -> None:
+    tokenizer = load_tokenizer("nano")
+    dev, test = (embedded_prompts(tokenizer, split, 100, "some/base") for split in ("dev", "test"))
+    assert (len(dev), len(test)) == (100, 200)
+    assert len({prompt.text for prompt in dev + test}) == 300

@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 from foresay.decoding.config import DecodeConfig, LayoutName
 from foresay.decoding.generate import generate
 from foresay.decoding.metrics import Tally, tally
+from foresay.foundation.names import NANO
 from foresay.model import MultiTokenModel
-from foresay.models.base.load import NANO, NANO_FOLDER, load_base
+from foresay.models.base.load import NANO_FOLDER, load_base
 from foresay.models.config import MTPConfig
 from foresay.training.adapt import adapt
 from foresay.training.config import TrainConfig

@@ -11,9 +11,13 @@ from transformers import PreTrainedTokenizerBase
 from foresay.data.chat import CHAT_COLUMNS, PROMPT_COLUMNS, checked_messages, encode, template_ids
 from foresay.data.records import Record, read_records
 from foresay.foundation.errors import DataError
+from foresay.foundation.names import NANO
 
 EMBEDDED = Path(__file__).with_name("embedded_prompts")
 DOMAINS = ("math", "code", "stories", "chat")
+"""Of the prompts for nano, and for models without a chat template."""
+FIVE_DOMAINS = ("math", "code", "chat", "knowledge", "safety")
+"""Of the prompts for every other model."""
 Split = Literal["dev", "test", "all"]
 
 
@@ -31,13 +35,21 @@ class Prompt:
     """Its row had nothing but `text`: a text to go on with, whose beginning is prompt enough."""
 
 
-def embedded_prompts(tokenizer: PreTrainedTokenizerBase, split: Split, most: int) -> list[Prompt]:
-    """At most `most` held-out prompts of each domain, none of which the embedded model was trained on."""
+def embedded_prompts(tokenizer: PreTrainedTokenizerBase, split: Split, most: int, base: str = NANO) -> list[Prompt]:
+    """At most `most` held-out prompts of each domain: those for the base called `base`, which no adapter saw.
+
+    `nano`, and a model without a chat template, get easy questions and openings of stories; any other model gets
+    questions of eight benchmarks in five domains.
+    """
+    five = base != NANO and tokenizer.chat_template is not None
+    folder = EMBEDDED / ("five_domains" if five else "")
+    domains = FIVE_DOMAINS if five else DOMAINS
     chosen = []
-    for domain in DOMAINS:
-        path = EMBEDDED / f"{domain}.jsonl"
-        records = [record for record in read_records(path) if split in ("all", record.row["split"])]
-        chosen += [prompt_of(record, tokenizer, domain) for record in records[:most]]
+    for domain in domains:
+        records = [
+            record for record in read_records(folder / f"{domain}.jsonl") if split in ("all", record.row["split"])
+        ]
+        chosen += [_of_benchmark(record, tokenizer, domain) for record in records[:most]]
     return chosen
 
 
@@ -48,11 +60,15 @@ def file_prompts(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]
     """
     prompts = []
     for record in read_records(path):
-        prompt = prompt_of(record, tokenizer, str(record.row.get("domain", path.stem)))
-        prompts.append(replace(prompt, benchmark=str(record.row.get("benchmark", ""))))
+        prompts.append(_of_benchmark(record, tokenizer, str(record.row.get("domain", path.stem))))
     if not prompts:
         raise DataError(f"{path} is empty; give one prompt a row")
     return prompts
+
+
+def _of_benchmark(record: Record, tokenizer: PreTrainedTokenizerBase, domain: str) -> Prompt:
+    """The prompt of a row that may say which benchmark it is from."""
+    return replace(prompt_of(record, tokenizer, domain), benchmark=str(record.row.get("benchmark", "")))
 
 
 def by_domain(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:

@@ -1,1 +1,1 @@
-"""The base as a guest, and everything that makes it say several tokens: masks, gate, LoRA, sampler."""
+"""Models: the base as a guest, and everything that makes it say several tokens: masks, gate, LoRA, sampler, heads."""

@@ -17,9 +17,10 @@ from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import generate
 from foresay.evaluation.config import BenchConfig
 from foresay.evaluation.speed.bench import Bench, bench
+from foresay.foundation.names import NANO
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.folder import SETTINGS
-from foresay.models.base.load import NANO, NANO_FOLDER, load_tokenizer
+from foresay.models.base.load import NANO_FOLDER, load_tokenizer
 from foresay.training.adapt import adapt
 from foresay.training.config import TrainConfig
 from foresay.training.loop.progress import Progress

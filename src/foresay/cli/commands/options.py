@@ -64,7 +64,8 @@ class Chosen:
     """Which prompts are decoded."""
 
     prompts: Path | None = None
-    """File with a prompt a row (messages, prompt or text); without it, the embedded held-out prompts."""
+    """File with a prompt a row (messages, prompt or text); without it, the embedded held-out prompts, which for nano
+    and models without a chat template are easy ones."""
     benchmarks: tuple[str, ...] = ()
     """Benchmarks instead, as DOMAIN=SOURCE: math=gsm8k.jsonl chat=google/IFEval,split=train (a file, a folder or a hub
     id, with settings as in `foresay train --data`), or `paper`: those of paper A that the hub has."""
@@ -86,4 +87,4 @@ class Chosen:
             most = self.per_domain or per_domain
             sets = benchmarks_of(self.benchmarks)
             return [prompt for benchmark in sets for prompt in benchmark.prompts(tokenizer, most)]
-        return embedded_prompts(tokenizer, split, self.per_domain or per_domain)
+        return embedded_prompts(tokenizer, split, self.per_domain or per_domain, model.base_name)

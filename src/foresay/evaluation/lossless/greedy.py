@@ -1,7 +1,7 @@
 """The verb `check`: is accelerated output the base's own?
 
 Greedy answers are compared token by token, and every difference is explained as a tie, or is a bug; sampled ones by
-their distribution (`trial.py`).
+their distribution (`sampling.py`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

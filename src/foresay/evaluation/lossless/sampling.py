@@ -2,7 +2,7 @@
 
 One prompt is answered again and again, by transformers and by every layout, all from seeds of their own. The first
 token of an answer never passes the verifier; the joint distribution of those behind it is compared by a permutation
-test (`distribution.py`). A verifier broken on purpose goes through the same test: where that is not caught, the prompt,
+test (`statistics.py`). A verifier broken on purpose goes through the same test: where that is not caught, the prompt,
 the settings or the sample leave the test no power, and it says so.
 """
 

@@ -50,7 +50,7 @@ class Result:
     first_token_seconds: float
     """From the start of a batch to the first token of its answers: median over batches and repeats."""
     peak_memory_bytes: int | None
-    """See `memory.py`; None where it cannot be measured."""
+    """See `foundation/machine.py`; None where it cannot be measured."""
     tokens_per_step: float
     acceptance_per_position: tuple[float, ...]
     """Unconditional; empty for transformers."""

@@ -19,6 +19,7 @@ from transformers import (
 from transformers.utils import ADAPTER_CONFIG_NAME, find_adapter_config_file, logging
 
 from foresay.foundation.errors import BaseNotFound, ConfigError, UnsupportedBase
+from foresay.foundation.names import NANO
 from foresay.models.base.quantization import check_quantized, quantizer
 from foresay.models.base.user_lora import bare, hang
 from foresay.models.config import DType, LoadConfig
@@ -58,7 +59,6 @@ class Guest:
         return cls(base, name)
 
 
-NANO = "nano"
 NANO_FOLDER = Path(__file__).with_name(NANO)
 """Base and adapter of the embedded model, and data to train one like it."""
 

@@ -155,7 +155,7 @@ class Base:
 
     @cached_property
     def attends_in_place(self) -> bool:
-        """Mask rows may go through `attention.py`: the base looks its attention up, and it is a plain softmax."""
+        """Mask rows may go through `mask_attention.py`: the base looks its attention up, and it is a plain softmax."""
         return self.attention == "sdpa" and bool(self.model._supports_attention_backend)
 
     def masks(self, draw: Callable[[int | None], Tensor]) -> Tensor | dict[str, Tensor]:

@@ -1,5 +1,5 @@
 """Decoder layers beside the base's own: how they are built, called with what the base's own were called with, and
-what the base does to states behind its last layer. Foreign names, beside those of `base.py`."""
+what the base does to states behind its last layer. Foreign names, beside those of `base/model.py`."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

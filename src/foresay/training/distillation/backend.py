@@ -10,10 +10,11 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from foresay.decoding.config import DecodeConfig, SampleConfig
+from foresay.foundation.names import NANO
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.fingerprint import Fingerprints, tokenizer_fingerprints
 from foresay.models.artefact.folder import SETTINGS, read_settings
-from foresay.models.base.load import NANO, NANO_FOLDER, Guest, base_folder, load_tokenizer
+from foresay.models.base.load import NANO_FOLDER, Guest, base_folder, load_tokenizer
 from foresay.models.config import DType, LoadConfig, MTPConfig
 from foresay.training.config import EngineConfig
 

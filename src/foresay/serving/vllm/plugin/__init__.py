@@ -1,6 +1,6 @@
 """foresay inside vLLM: masks ride behind each request's drafts, vLLM's own multi-LoRA is the gate.
 
-`draft_model` is the fallback, two passes a step. The only place that imports vLLM. Of its files only `rows` runs
+`draft_model` is the fallback, two passes a step. The only place that imports vLLM. Of its files only `step_rows` runs
 without it.
 """
 

@@ -2,7 +2,7 @@
 
 Drafts are the sampler head's best tokens, never drawn by chance, and so is their number: both are functions of the text
 so far. vLLM takes such drafts as certain: it keeps one with the base's own chance of it and else draws from the base's
-other tokens, which is exact, sampled or greedy (design as in `decoding/verify.py`).
+other tokens, which is exact, sampled or greedy (design as in `decoding/sampling/verify.py`).
 """
 
 from collections.abc import Sequence

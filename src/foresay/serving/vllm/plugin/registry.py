@@ -16,7 +16,7 @@ def register_draft_models() -> None:
 
 
 def try_to_count() -> None:
-    """Count masks apart (`counting`); a vLLM whose scheduler has other names runs all the same, whatever it serves."""
+    """Count masks apart (`draft_counting`); a vLLM whose scheduler has other names runs all the same."""
     try:
         from foresay.serving.vllm.plugin.draft_counting import count_masks_apart  # noqa: PLC0415 - private names of vLLM
 

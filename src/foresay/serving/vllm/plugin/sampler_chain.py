@@ -1,4 +1,4 @@
-"""The sampler chain on vLLM's model: the drafts of `decoding/draft.py`, in batches, with the chance of each."""
+"""The sampler chain on vLLM's model: `decoding/sampling/draft.py` in batches, with the chance of each."""
 
 from pathlib import Path
 from typing import Any
