@@ -11,8 +11,7 @@ from foresay.cli.views import heartbeat
 from foresay.cli.views.bars import progress_bar, tell_task
 from foresay.cli.views.heartbeat import beating, span
 from foresay.cli.views.training import AdapterLines, TrainingView
-from foresay.training.loop.progress import Progress
-from foresay.training.objectives.losses import Losses
+from foresay.training.loop.progress import Losses, Progress
 from foresay.training.runs.adapter_run import News
 
 

@@ -266,8 +266,8 @@ def test_without_the_package_the_sentence_says_what_to_install(
 
 
 @pytest.fixture
-def no_room() -> Iterator[None]:
-    """No file of this process may grow past 20,000 bytes."""
+def no_room(file: Path) -> Iterator[None]:
+    """No file of this process may grow past 20,000 bytes, once the GGUF file is there."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     yield
@@ -325,7 +325,7 @@ def test_a_process_that_was_quicker_wins(file: Path, cache: Path, monkeypatch: p
 
 
 def test_two_processes_at_once(file: Path, cache: Path) -> None:
-    program = f"from foresay.modelling.wheel import base_folder; print(base_folder({str(file)!r}))"
+    program = f"from foresay.models.base.load import base_folder; print(base_folder({str(file)!r}))"
     both = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate()[0].strip() for process in both]
     assert [process.returncode for process in both] == [0, 0]

@@ -17,7 +17,12 @@ from foresay.models.base.load import base_folder, load_stop_tokens, load_tokeniz
 from foresay.models.base.wheel import INSTALL
 from foresay.models.config import MTPConfig
 
-FINGERPRINTS = {"base": "?", "tokenizer": "?", "chat_template": "?", "embeddings": "?"}
+FINGERPRINTS = {
+    "base": "5c8864a6da2f75d8",
+    "tokenizer": "450fd25da1a689ff",
+    "chat_template": "872be49dbb638044",
+    "embeddings": "0d4990811271c4d3",
+}
 """Of the weights that the file's blocks stand for, so the same everywhere."""
 
 

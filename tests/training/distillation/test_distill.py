@@ -94,7 +94,7 @@ def test_a_second_start_makes_only_what_is_missing(
         raise Killed
 
     def kill_in_the_second_shard(done: Any) -> None:
-        if done.made > 3:
+        if done.made > 2:
             raise Killed
 
     with pytest.raises(Killed):

@@ -104,12 +104,11 @@ def _convert(file: Path, name: str, folder: Path) -> None:
     missing = [package for package in READERS if find_spec(package) is None]
     if missing:
         raise MissingPackage(f"{name} is read by {' and '.join(missing)}", "gguf")
-    quiet = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())  # a bar of transformers' own
+    quiet = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())  # bars of transformers' own
     with _alone(file) as place, quiet:
-        model = _plain(_read_model(place, name))
-        tokenizer = _read_tokenizer(place, name)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+        model, tokenizer = _plain(_read_model(place, name)), _read_tokenizer(place, name)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 @contextmanager
