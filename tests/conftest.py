@@ -14,8 +14,8 @@ import transformers
 from hypothesis import settings
 from transformers import Phi3ForCausalLM
 
-from foresay.cli.views import heartbeat
 from foresay.decoding import step_costs as calibrate
+from foresay.foundation import heartbeat
 
 torch.set_num_threads(1)
 heartbeat.SECONDS = 3600.0  # lines that say that a command is at work are asked for by their own tests alone

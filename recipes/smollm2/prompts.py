@@ -42,7 +42,8 @@ class Prompt:
 
 def rows(path: Path) -> list[dict[str, Any]]:
     """Of a JSONL file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.strip()]
 
 
 def problems(data: Path, draw: random.Random) -> Iterator[Prompt]:

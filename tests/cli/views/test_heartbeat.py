@@ -7,10 +7,10 @@ from threading import Event
 import pytest
 from rich.console import Console
 
-from foresay.cli.views import heartbeat
 from foresay.cli.views.bars import progress_bar, tell_task
-from foresay.cli.views.heartbeat import beating, span
 from foresay.cli.views.training import AdapterLines, TrainingView
+from foresay.foundation import heartbeat
+from foresay.foundation.heartbeat import beating, span
 from foresay.training.loop.progress import Losses, Progress
 from foresay.training.runs.adapter_run import News
 

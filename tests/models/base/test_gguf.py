@@ -1,6 +1,7 @@
 """GGUF files as bases: what is converted, kept and found again, and what is refused with nothing half written."""
 
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from foresay.cli.main import main
+from foresay.foundation import heartbeat
 from foresay.foundation.errors import BaseNotFound, ConfigError, ForesayError, MissingPackage, UnsupportedBase
 from foresay.foundation.names import SMOLLM2
 from foresay.model import MultiTokenModel
@@ -263,6 +265,15 @@ def test_without_the_package_the_sentence_says_what_to_install(
     with pytest.raises(MissingPackage, match=r"is read by gguf, which is not installed here; run .*foresay\[gguf\]"):
         base_folder(str(file))
     assert kept(cache) == []
+
+
+def test_it_says_that_it_is_at_work(
+    file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(heartbeat, "SECONDS", 0.001)
+    folder = Path(base_folder(str(file)))
+    assert re.search(rf"^reading {file}, for \d+ s by now$", capfd.readouterr().err, flags=re.M)
+    assert sorted(path.name for path in folder.iterdir() if path.suffix == ".gguf" or path.is_dir()) == []
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_it_chats_and_drafts_without_changing_a_word(model: MultiTokenModel) -> 
     plain = model.core.model.generate(ids, do_sample=False, max_new_tokens=24)
     drafted = model.generate(ids, layout="quadratic", do_sample=False, max_new_tokens=24)
     assert torch.equal(drafted, plain)
-    assert "blue" in tokenizer.decode(plain[0, ids.shape[1] :]).lower()
+    assert tokenizer.decode(plain[0, ids.shape[1] :]).startswith("The three primary colours are:")
 
 
 def test_info_knows_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

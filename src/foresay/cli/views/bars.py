@@ -6,9 +6,9 @@ from contextlib import contextmanager, nullcontext
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
 
-from foresay.cli.views.heartbeat import beating, span
 from foresay.decoding.step_costs import Watch
 from foresay.evaluation.speed.timed_runs import Watching
+from foresay.foundation.heartbeat import beating, span
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as ProgressBar
 from rich.text import Text
 
-from foresay.cli.views.heartbeat import beating
+from foresay.foundation.heartbeat import beating
 from foresay.training.runs.adapter_run import News
 from foresay.training.runs.pretrain_run import Reading
 from foresay.training.runs.validation import Measured

@@ -16,6 +16,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import monotonic
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from transformers.utils import cached_file
 
 from foresay.foundation.errors import BaseNotFound, ConfigError, ForesayError, MissingPackage, UnsupportedBase
 from foresay.foundation.files import cache_folder, made_once
+from foresay.foundation.heartbeat import beating, span
 
 ENDING = ".gguf"
 READERS = ("gguf", "accelerate")
@@ -104,19 +106,21 @@ def _convert(file: Path, name: str, folder: Path) -> None:
     missing = [package for package in READERS if find_spec(package) is None]
     if missing:
         raise MissingPackage(f"{name} is read by {' and '.join(missing)}", "gguf")
-    quiet = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())  # bars of transformers' own
-    with _alone(file) as place, quiet:
+    stderr, began = sys.stderr, monotonic()
+    quiet = nullcontext() if stderr.isatty() else redirect_stderr(io.StringIO())  # bars of transformers' own
+    lines = beating(lambda: print(f"reading {name}, for {span(monotonic() - began)} by now", file=stderr, flush=True))
+    with lines, quiet, _alone(file, folder) as place:
         model, tokenizer = _plain(_read_model(place, name)), _read_tokenizer(place, name)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
 @contextmanager
-def _alone(file: Path) -> Iterator[dict[str, str]]:
+def _alone(file: Path, folder: Path) -> Iterator[dict[str, str]]:
     """How transformers is told of `file`, and of nothing that lies beside it: the content alone is the base."""
-    with TemporaryDirectory() as folder:
-        (Path(folder) / "base.gguf").symlink_to(file)
-        yield {"pretrained_model_name_or_path": folder, "gguf_file": "base.gguf"}
+    with TemporaryDirectory(dir=folder) as inner:
+        (Path(inner) / "base.gguf").symlink_to(file)
+        yield {"pretrained_model_name_or_path": inner, "gguf_file": "base.gguf"}
 
 
 def _read_model(place: dict[str, str], name: str) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""A line every few seconds, where there is no terminal to draw a bar on."""
+"""A sign of life every few seconds from work that takes long, where there is no terminal to draw a bar on."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
