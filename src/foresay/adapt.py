@@ -10,10 +10,12 @@ from foresay.config import HeadsConfig, LossConfig, TrainConfig, require
 from foresay.errors import ConfigError
 from foresay.fingerprint import Fingerprints
 from foresay.heldout import HeldOut, Measured, heldout_prompts
-from foresay.model import MultiTokenModel
+from foresay.model import MultiTokenModel, dtype_of_family
+from foresay.modelling.device import device_for
+from foresay.modelling.guest import Guest
 from foresay.modelling.heads import HeadsModel
+from foresay.modelling.load import chosen_dtype
 from foresay.modelling.model import MaskModel
-from foresay.modelling.native import in_software
 from foresay.modelling.quantize import quantization_of
 from foresay.probe import PROBED, check_labels
 from foresay.prompts import Prompt
@@ -89,9 +91,10 @@ def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks:
     going_on = recipe.run_folder.exists() and not recipe.restart
     check_writable(recipe.out, recipe.overwrite or going_on)
     check_apart(recipe.out, (recipe.base, recipe.loading.base_adapter or recipe.base, *recipe.places))
-    config = recipe.train
     if isinstance(recipe.mtp, HeadsConfig):
         _refuse_mask_settings(recipe)
+    recipe = settled(recipe)
+    config = recipe.train
     model = open_fresh(recipe)
     parts = read_parts(recipe, model)
     examples, apart = split(parts, 0 if prompts else config.heldout, config.seed)
@@ -103,8 +106,8 @@ def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks:
         check_labels(model.core, examples[:PROBED])
     for part in parts if ranks.leads else ():
         audience.told(part.report.sentence)
-    if ranks.leads and (slow := in_software(config.dtype, model.core.base.device)):
-        audience.told(slow)
+    if ranks.leads:
+        audience.told(model.loaded)
     what = identity(recipe, model.fingerprints(), examples.content)
     checkpoints = Checkpoints(recipe.run_folder, what, config.keep_checkpoints)
     if recipe.restart and ranks.leads:
@@ -136,6 +139,17 @@ def _refuse_mask_settings(recipe: Recipe) -> None:
     for name in (*OF_MASKS, *LOSSES_OF_MASKS):
         given = settings[name]
         require(given == plain[name], f"{name} is {given!r}, and heads have no use for it; leave it out")
+
+
+def settled(recipe: Recipe) -> Recipe:
+    """The recipe with the dtype that `auto` means here: what a run is must not hang on who goes on with it.
+
+    Raises BaseNotFound, UnsupportedBase, ConfigError.
+    """
+    guest = Guest.find(recipe.base, recipe.loading.base_adapter)
+    asked = dtype_of_family(recipe.train.dtype, recipe.mtp)
+    dtype = chosen_dtype(guest.base, asked, device_for(recipe.loading.device))
+    return replace(recipe, train=replace(recipe.train, dtype=dtype))
 
 
 def open_fresh(recipe: Recipe) -> MultiTokenModel:

@@ -84,7 +84,7 @@ def from_meta(folder: Path, tokenizer_name: str, out: Path, context: int, overwr
         mtp=model.config,
         base=artefact.HERE,
         fingerprints=whole.fingerprints(),
-        provenance=provenance(converted_from=folder.name, params=params),
+        provenance=provenance(converted_from=folder.name, params=params, dtype=whole.dtype),
         family=family_of(model.config),
     )
     with artefact.replacing(out, overwrite) as fresh:

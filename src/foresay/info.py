@@ -23,6 +23,9 @@ class Info:
     base_kind: str
     base_parameters: int
     context: int
+    dtype: str
+    """What the base is loaded in."""
+    device: str
     adapter_parameters: int
     adapted_linears: int
     left_alone: tuple[str, ...]
@@ -44,6 +47,8 @@ def describe(model: MultiTokenModel, folder: str) -> Info:
         base_kind=type(core.model).__name__,
         base_parameters=sum(parameter.numel() for parameter in core.model.parameters()),
         context=core.base.context,
+        dtype=model.dtype,
+        device=str(core.base.device),
         adapter_parameters=sum(parameter.numel() for parameter in core.added.parameters()),
         adapted_linears=len(core.adapter.pairs) if isinstance(core, MaskModel) else 0,
         left_alone=core.base.linears().left_alone if isinstance(core, MaskModel) else (),

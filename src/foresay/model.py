@@ -13,7 +13,7 @@ from transformers.generation.stopping_criteria import StoppingCriteriaList, Stop
 from transformers.generation.streamers import BaseStreamer
 
 from foresay import artefact
-from foresay.config import DecodeConfig, DType, Family, LoadConfig, MTPConfig, Quantize
+from foresay.config import DTYPE, DecodeConfig, DType, Family, HeadsConfig, LoadConfig, LoadDType, MTPConfig, Quantize
 from foresay.decoding.generate import generate
 from foresay.decoding.session import Generation, How, Step
 from foresay.errors import ConfigError, PromptError
@@ -24,6 +24,7 @@ from foresay.modelling.drafting import DraftingModel
 from foresay.modelling.guest import Guest, bare
 from foresay.modelling.load import adapter_folder, load_base, load_tokenizer
 from foresay.modelling.model import MaskModel
+from foresay.modelling.native import in_software
 from foresay.modelling.quantize import LIBRARY, quantization_of
 from foresay.modelling.shipped import NANO
 from foresay.prompts import encode
@@ -56,16 +57,17 @@ class MultiTokenModel:
         base: "str | PreTrainedModel | PeftModel",
         config: Family | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        dtype: DType = "float32",
+        dtype: LoadDType = DTYPE,
         seed: int = 0,
         loading: LoadConfig | None = None,
     ) -> "MultiTokenModel":
         """A fresh adapter, or fresh heads, on `base`: a loaded causal LM, with a PEFT LoRA or without, or a name
-        (`nano`, folder, hub id), which `dtype` and `loading` say how to load.
+        (`nano`, folder, hub id), which `dtype` and `loading` say how to load. Heads are trained in float32, which
+        `auto` then is.
 
         The base is frozen and put in eval mode. Raises BaseNotFound, UnsupportedBase, ConfigError, MissingPackage.
         """
-        guest, model = open_base(base, dtype, loading or LoadConfig())
+        guest, model = open_base(base, dtype_of_family(dtype, config), loading or LoadConfig())
         tokenizer = tokenizer or _own_tokenizer(base, guest)
         return cls(fresh(model, config or MTPConfig(), seed), tokenizer, guest.base, base_adapter=guest.adapter)
 
@@ -75,7 +77,7 @@ class MultiTokenModel:
         folder: str | Path,
         base: "str | PreTrainedModel | PeftModel | None" = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        dtype: DType = "float32",
+        dtype: LoadDType = DTYPE,
         loading: LoadConfig | None = None,
     ) -> "MultiTokenModel":
         """The model saved in `folder` (`nano`: the embedded one), on the base it names or the one given.
@@ -121,6 +123,17 @@ class MultiTokenModel:
     def dtype(self) -> str:
         """Dtype of the base, by name."""
         return str(self.core.base.dtype).removeprefix("torch.")
+
+    @property
+    def described(self) -> dict[str, str]:
+        """What a result was measured on, for its provenance: base, dtype and device."""
+        return {"base": self.base_name, "dtype": self.dtype, "device": str(self.core.base.device)}
+
+    @property
+    def loaded(self) -> str:
+        """In what dtype the base is loaded, and where, for people; and whether that is slow there."""
+        slow = in_software(self.dtype, self.core.base.device)
+        return "{base} in {dtype} on {device}".format_map(self.described) + (slow and f": {slow}")
 
     def generate(
         self,
@@ -215,7 +228,7 @@ def settings(config: DecodeConfig | None, changes: dict[str, Any]) -> DecodeConf
 
 
 def open_base(
-    base: "str | PreTrainedModel | PeftModel", dtype: DType, loading: LoadConfig, trained_on: str = ""
+    base: "str | PreTrainedModel | PeftModel", dtype: LoadDType, loading: LoadConfig, trained_on: str = ""
 ) -> tuple[Guest, PreTrainedModel]:
     """The base and what it is called; `trained_on` is the user's LoRA that it gets when no other is asked for."""
     if not isinstance(base, str):
@@ -224,6 +237,11 @@ def open_base(
     guest = Guest.find(base, loading.base_adapter)
     guest = Guest(_place(guest.base), _place(guest.adapter or trained_on))
     return guest, load_base(guest.base, dtype, replace(loading, base_adapter=guest.adapter))
+
+
+def dtype_of_family(asked: LoadDType, config: Family | None) -> LoadDType:
+    """`asked`, but for heads on a frozen base, which are trained in its dtype: float32 where nothing else is asked."""
+    return "float32" if asked == "auto" and isinstance(config, HeadsConfig) else asked
 
 
 def as_trained(loading: LoadConfig, settings: artefact.Settings) -> LoadConfig:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -14,9 +14,10 @@ from foresay.continued import checkpoint_of, continued
 from foresay.errors import BaseNotFound, ConfigError
 from foresay.fingerprint import fingerprint, weights_hash
 from foresay.modelling.blank import blank_model, named_tokenizer, read_config
+from foresay.modelling.device import device_for
 from foresay.modelling.heads import HeadsModel
-from foresay.modelling.load import load_tokenizer
-from foresay.modelling.native import in_software
+from foresay.modelling.load import load_tokenizer, own_dtype
+from foresay.modelling.native import dtype_for, in_software
 from foresay.pretrain_run import PretrainAudience, Pretrained, PretrainRecipe, PretrainRun, Reading
 from foresay.tracking import check_tracker, closing
 from foresay.training.checkpoint import Checkpoints, run_folder
@@ -54,6 +55,7 @@ def pretrain(
 
 
 def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) -> Pretrained:
+    recipe = settled(recipe)
     place, config = run_folder(recipe.out), recipe.train
     # Killed between its last two acts, a run has left its model and still has its state.
     may_replace = recipe.overwrite or (place.exists() and not recipe.restart)
@@ -72,8 +74,9 @@ def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) 
     start = _start(recipe, model)
     identity = _identity(recipe, start, rows, tokenizer)
     _place(model, config)
-    if ranks.leads and (slow := in_software(config.dtype, model.base.device)):
-        audience.told(slow)
+    if ranks.leads:
+        slow = in_software(config.dtype, model.base.device)
+        audience.told(f"products in {config.dtype} on {model.base.device}{slow and f': {slow}'}")
     checkpoints = Checkpoints(place, identity, config.keep_checkpoints)
     if recipe.restart and ranks.leads:
         checkpoints.remove()
@@ -85,6 +88,23 @@ def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) 
     if ranks.leads:
         checkpoints.remove()
     return pretrained
+
+
+def settled(recipe: PretrainRecipe) -> PretrainRecipe:
+    """The recipe with the dtype that `auto` means here: what a run is must not hang on who goes on with it.
+
+    Raises ConfigError, and BaseNotFound for a model to go on from that is none.
+    """
+    config, device = recipe.train, torch.device(device_for())
+    if config.dtype != "auto":
+        return recipe
+    if config.continued:
+        own: str = own_dtype(checkpoint_of(recipe.config))
+    else:
+        said = read_config(recipe.config)
+        own = str(said.get("dtype") or said.get("torch_dtype"))
+    dtype = dtype_for("auto", "bfloat16" if own == "bfloat16" else "float32", device)
+    return replace(recipe, train=replace(config, dtype="bfloat16" if dtype == "bfloat16" else "float32"))
 
 
 def _check_shares(config: PretrainConfig, ranks: Ranks) -> None:
@@ -101,7 +121,7 @@ def _place(model: HeadsModel, config: PretrainConfig) -> None:
     if config.parallel == "fsdp":
         shard(model, [*model.base.decoder_layers(), *model.heads.layers])
     else:
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        model.to(device_for())
 
 
 def _tokenizer(recipe: PretrainRecipe) -> PreTrainedTokenizerBase:

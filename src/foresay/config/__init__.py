@@ -2,7 +2,7 @@
 
 from foresay.config.checks import require, require_at_least, require_choices
 from foresay.config.decoding import DecodeConfig, FixedLayout, LayoutName, PenaltyConfig, SampleConfig
-from foresay.config.model import DType, Family, HeadsConfig, LoadConfig, MTPConfig, Quantize
+from foresay.config.model import DTYPE, DType, Family, HeadsConfig, LoadConfig, LoadDType, MTPConfig, Quantize
 from foresay.config.serving import PluginConfig, QueueConfig, ServeConfig
 from foresay.config.training import (
     DataConfig,
@@ -15,6 +15,7 @@ from foresay.config.training import (
 )
 
 __all__ = [
+    "DTYPE",
     "DType",
     "DataConfig",
     "DecodeConfig",
@@ -23,6 +24,7 @@ __all__ = [
     "HeadsConfig",
     "LayoutName",
     "LoadConfig",
+    "LoadDType",
     "LossConfig",
     "MTPConfig",
     "OptimizerName",

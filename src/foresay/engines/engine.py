@@ -10,11 +10,21 @@ from typing import Any, Literal
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from foresay.artefact import SETTINGS, read_settings
-from foresay.config import DecodeConfig, DType, LoadConfig, MTPConfig, SampleConfig, require_at_least, require_choices
+from foresay.config import (
+    DTYPE,
+    DecodeConfig,
+    LoadConfig,
+    LoadDType,
+    MTPConfig,
+    SampleConfig,
+    require_at_least,
+    require_choices,
+)
 from foresay.fingerprint import Fingerprints, tokenizer_fingerprints
 from foresay.model import MultiTokenModel
+from foresay.modelling.device import device_for
 from foresay.modelling.guest import Guest
-from foresay.modelling.load import load_tokenizer
+from foresay.modelling.load import chosen_dtype, load_tokenizer
 from foresay.modelling.shipped import EMBEDDED, NANO, base_folder
 
 
@@ -60,7 +70,7 @@ class Task:
 
     model: str
     """A base (folder, hub id or nano) or a foresay model."""
-    dtype: DType = "float32"
+    dtype: LoadDType = DTYPE
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     loading: LoadConfig = field(default_factory=LoadConfig)
@@ -89,6 +99,10 @@ class Task:
         """Context of the base, in tokens."""
         config = AutoConfig.from_pretrained(base_folder(self.guest.base))
         return int(config.get_text_config().max_position_embeddings)
+
+    def settled(self, device: str = "") -> "Task":
+        """The task with the dtype that `auto` means on `device` (empty: this process's): what answers hang on."""
+        return replace(self, dtype=chosen_dtype(self.guest.base, self.dtype, device or device_for(self.loading.device)))
 
     def open(self) -> MultiTokenModel:
         """The model, loaded in this process."""

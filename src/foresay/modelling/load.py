@@ -17,10 +17,12 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from foresay.config import DType, LoadConfig
+from foresay.config import DTYPE, DType, LoadConfig, LoadDType, Quantize
 from foresay.errors import BaseNotFound, ConfigError, UnsupportedBase
+from foresay.modelling.device import WEIGHT_BYTES, check_fits, device_for, first_line, weight_bytes
 from foresay.modelling.guest import hang
-from foresay.modelling.quantize import check_quantized, quantizer
+from foresay.modelling.native import dtype_for
+from foresay.modelling.quantize import check_quantized, quantization_of, quantizer
 from foresay.modelling.shipped import EMBEDDED, NANO, base_folder
 
 
@@ -31,8 +33,12 @@ def adapter_folder(name: str) -> Path:
 
 def own_dtype(name: str) -> DType:
     """Dtype of the checkpoint of the base called `name`; float32 where it says none of ours. Raises BaseNotFound."""
-    dtype = str(_find(name).config.dtype).removeprefix("torch.")
-    return next((known for known in get_args(DType) if known == dtype), "float32")
+    return _find(name).dtype
+
+
+def chosen_dtype(name: str, asked: LoadDType, device: str) -> DType:
+    """What `asked` means for the base called `name` on `device`. Raises BaseNotFound, UnsupportedBase."""
+    return dtype_for(asked, own_dtype(name), torch.device(device)) if asked == "auto" else asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,40 +49,56 @@ class _Found:
     folder: str
     config: Any
 
+    @property
+    def dtype(self) -> DType:
+        """The checkpoint's own; float32 where it says none of ours."""
+        dtype = str(self.config.dtype).removeprefix("torch.")
+        return next((known for known in get_args(DType) if known == dtype), "float32")
 
-def load_base(name: str, dtype: DType, loading: LoadConfig | None = None) -> PreTrainedModel:
+
+def load_base(name: str, dtype: LoadDType = DTYPE, loading: LoadConfig | None = None) -> PreTrainedModel:
     """The causal LM called `name`, quantised and with the user's LoRA where `loading` says so.
 
-    Raises BaseNotFound when there is none, UnsupportedBase when it is no causal LM, ConfigError or MissingPackage when
-    it cannot be quantised. Remote code is never run.
+    Raises BaseNotFound when there is none, UnsupportedBase when it is no causal LM, ConfigError when the device cannot
+    be had or is too small, ConfigError or MissingPackage when it cannot be quantised. Remote code is never run.
     """
     loading = loading or LoadConfig()
-    device = _device(loading.device)
+    device = device_for(loading.device)
     found = _find(name)
-    quantization = quantizer(loading.quantize, name, found.config, dtype, device)
-    settings: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    chosen = dtype_for(dtype, found.dtype, torch.device(device))
+    quantization = quantizer(loading.quantize, name, found.config, chosen, device)
+    _check_card(found, chosen, loading.quantize, device)
+    settings: dict[str, Any] = {"dtype": getattr(torch, chosen)}
     if quantization is not None:
         settings["quantization_config"] = quantization
     if quantization is not None or hasattr(found.config, "quantization_config"):
         # Quantised weights are made on the device they stay on.
         settings["device_map"] = {"": device}
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(found.folder, **settings)
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        check_quantized(found.config, error)
-        raise BaseNotFound(_not_found(name, error)) from error
-    model = model if "device_map" in settings else model.to(device)  # type: ignore[arg-type]
+    model = _loaded(found, settings, device)
     return hang(model, loading.base_adapter) if loading.base_adapter else model
 
 
-def _device(asked: str) -> str:
-    """The device asked for, or the one there is. Raises ConfigError for one that cannot be had."""
-    device = asked or ("cuda" if torch.cuda.is_available() else "cpu")
+def _loaded(found: _Found, settings: dict[str, Any], device: str) -> PreTrainedModel:
+    """The causal LM on `device`, as `settings` of transformers say."""
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device is {device!r}, which cannot be had here ({_first_line(error)}); give cpu") from error
-    return device
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(found.folder, **settings)
+        return model if "device_map" in settings else model.to(device)  # type: ignore[arg-type]
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"{found.name} does not fit {device} ({first_line(error)}); free some of it, or give --quantize nf4, a "
+            "smaller base, another card, or --device cpu"
+        ) from error
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        check_quantized(found.config, error)
+        raise BaseNotFound(_not_found(found.name, error)) from error
+
+
+def _check_card(found: _Found, dtype: DType, quantize: Quantize, device: str) -> None:
+    """Raise ConfigError where the weights do not fit the card; quantised ones of a kind unknown are let by."""
+    quantization = quantization_of(found.config) or (quantize if quantize in WEIGHT_BYTES else "")
+    if device.startswith("cuda") and quantization in ("", *WEIGHT_BYTES):
+        free = torch.cuda.mem_get_info(device)[0]
+        check_fits(found.name, dtype, weight_bytes(found.config, dtype, quantization), free, device)
 
 
 def _find(name: str) -> _Found:
@@ -107,7 +129,7 @@ def load_tokenizer(name: str, adapter: str = "") -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise BaseNotFound(f"{name} has no tokenizer that transformers can read ({_first_line(error)})") from error
+        raise BaseNotFound(f"{name} has no tokenizer that transformers can read ({first_line(error)})") from error
     return tokenizer
 
 
@@ -130,11 +152,7 @@ def _check_exists(name: str, folder: str, *files: str) -> None:
 
 def _not_found(name: str, error: Exception) -> str:
     if Path(name).is_dir():
-        return f"{name} holds no model that transformers can read ({_first_line(error)}); give a whole one"
+        return f"{name} holds no model that transformers can read ({first_line(error)}); give a whole one"
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
-    why = "the hub is switched off (HF_HUB_OFFLINE)" if offline else _first_line(error)
+    why = "the hub is switched off (HF_HUB_OFFLINE)" if offline else first_line(error)
     return f"no base {name!r} was found: no such folder, and {why}; give a local folder, a reachable hub id or nano"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from foresay.adapt import Recipe
+from foresay.adapt import Recipe, settled
 from foresay.artefact import check_writable
 from foresay.config import require
 from foresay.errors import ArtefactError
@@ -150,7 +150,7 @@ def grid_of(study: Study, start: Cell, seeds: Sequence[int], recipe: Recipe, mat
 
 
 def _run(study: Study, cell: Cell, seed: int, recipe: Recipe, material: Material) -> Run:
-    own = replace(recipe, mtp=cell.mtp, losses=cell.losses, train=replace(cell.train, seed=seed))
+    own = settled(replace(recipe, mtp=cell.mtp, losses=cell.losses, train=replace(cell.train, seed=seed)))
     named = {"study": study.name, "cell": cell.label, "variant": cell.variant}
     # As JSON reads it again, so that what was kept can be compared.
     return Run(cell, own, json.loads(json.dumps({**named, **material.identity(own)})))

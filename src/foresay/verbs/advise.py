@@ -9,6 +9,7 @@ from foresay.advise import Advice, AdviseConfig, advise
 from foresay.config import LossConfig, MTPConfig, TrainConfig
 from foresay.model import MultiTokenModel
 from foresay.terminal import ERR, OUT, print_json, print_table
+from foresay.verbs.opening import tell_loaded
 from foresay.view.advice import advice_view
 from foresay.view.bars import calibration_watch, progress_bar
 
@@ -40,6 +41,7 @@ class AdviseCommand:
     def run(self) -> int:
         """Measure, foretell, print."""
         model = MultiTokenModel.from_base(self.base, self.mtp, dtype=self.train.dtype)
+        tell_loaded(model)
         with progress_bar(ERR) as bar:
             found = advise(model, self.advice, self.train, self.losses, calibration_watch(bar))
         if self.json:

@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import tyro
 
-from foresay.config import DataConfig, DecodeConfig, DType, LoadConfig, SampleConfig, TrainConfig, require_at_least
+from foresay.config import (
+    DTYPE,
+    DataConfig,
+    DecodeConfig,
+    LoadConfig,
+    LoadDType,
+    SampleConfig,
+    TrainConfig,
+    require_at_least,
+)
 from foresay.distil import DistilConfig, Distiller
 from foresay.engines.engine import Engine, EngineConfig, Task
 from foresay.engines.local import LocalEngine
@@ -101,8 +110,8 @@ class GenerateCommand:
     """Files, folders or hub ids with prompts, with settings as in `foresay train`; answers in them are not read."""
     out: Path
     """Folder for the answers: JSONL files that `foresay train --data` takes."""
-    dtype: DType = "float32"
-    """Dtype of the base."""
+    dtype: LoadDType = DTYPE
+    """Dtype of the base; `auto`: the checkpoint's own, on a CPU without bfloat16 products float32."""
     json: bool = False
     """Print one JSON object when done."""
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -115,12 +124,15 @@ class GenerateCommand:
     def run(self) -> int:
         """Answer what is not yet answered."""
         sources = tuple(Source.parse(text, self.reading.columns) for text in self.data)
-        distiller = Distiller(self._open(), sources, self.out, self.distil, self.reading)
+        engine = self._open()
+        dtype = engine.identity()["dtype"]
+        ERR.print(f"base: {self.model} in {dtype}", style="dim", highlight=False)
+        distiller = Distiller(engine, sources, self.out, self.distil, self.reading)
         with progress_bar(ERR) as bar:
             task = bar.add_task("answering", total=None)
             done = distiller.run(lambda done: bar.update(task, completed=done.rows))
         if self.json:
-            print_json(asdict(done))
+            print_json(asdict(done) | {"dtype": dtype})
         else:
             OUT.print(
                 f"{done.rows} answers lie in {done.folder}, {done.made} made now ({done.tokens} tokens); "

@@ -18,7 +18,7 @@ from foresay.study.grid import Grid, Run, check_folder, check_labels, grid_of
 from foresay.study.material import Material
 from foresay.terminal import ERR, print_json, print_table
 from foresay.training.progress import Progress
-from foresay.verbs.opening import Chosen
+from foresay.verbs.opening import Chosen, tell_loaded
 from foresay.view.bars import progress_bar
 from foresay.view.study import study_view
 
@@ -97,6 +97,7 @@ class StudyCommand:
             require_matplotlib()
         recipe = Recipe(self.base, self.data, self.out, start.mtp, start.losses, self.train, self.reading)
         model = open_fresh(recipe)
+        tell_loaded(model)
         material = Material.read(recipe, model, self.chosen.load(model, FEW, "test"), self.max_new_tokens)
         material = replace(material, harness=self.harness)
         grid = grid_of(study, start, tuple(dict.fromkeys(self.seeds)), recipe, material)

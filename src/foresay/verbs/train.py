@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from foresay.adapt import Adapted, News, Recipe, adapt
-from foresay.artefact import check_writable
+from foresay.artefact import check_writable, load_weights
 from foresay.compress import compress
 from foresay.config import (
     DataConfig,
@@ -21,7 +21,7 @@ from foresay.config import (
 )
 from foresay.errors import ConfigError
 from foresay.modelling.guest import Guest
-from foresay.modelling.load import load_tokenizer
+from foresay.modelling.load import adapter_folder, load_tokenizer
 from foresay.prompts import Prompt, file_prompts
 from foresay.recipe_file import as_yaml
 from foresay.terminal import ERR, OUT, print_json
@@ -143,6 +143,7 @@ class TrainCommand:
             print_json(
                 {
                     "folder": str(done.folder),
+                    **done.model.described,
                     "examples": done.examples,
                     "steps": done.steps,
                     "seconds": done.seconds,
@@ -189,13 +190,16 @@ class CompressCommand:
         """Cut, measure, save."""
         check_writable(self.out, self.overwrite)
         model = self.opening.open(self.model)
+        # What is cut is the adapter as it was saved, whatever the base decodes in.
+        model.core.added.float()
+        load_weights(adapter_folder(self.model), model.core)
         with progress_bar(ERR) as bar:
             bar.add_task("measuring what the smaller adapter drafts", total=None)
             small = compress(model, self.rank, self.chosen.load(model, 16, "dev"))
         small.save_pretrained(self.out, self.save_dtype, self.overwrite)
         rates = small.provenance["tokens_per_step"]
         if self.json:
-            print_json({"folder": str(self.out), "rank": self.rank, "tokens_per_step": rates})
+            print_json({"folder": str(self.out), **small.described, "rank": self.rank, "tokens_per_step": rates})
         else:
             said = ", ".join(f"{domain} {rate:.2f}" for domain, rate in rates.items())
             OUT.print(f"rank {self.rank} lies in {self.out}; tokens per step now: {said}")
