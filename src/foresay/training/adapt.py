@@ -111,7 +111,7 @@ def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks:
     for part in parts if ranks.leads else ():
         audience.told(part.report.sentence)
     if ranks.leads:
-        audience.told(model.loaded)
+        audience.told(f"base: {model.loaded}")
     what = identity(recipe, model.fingerprints(), examples.content)
     checkpoints = Checkpoints(recipe.run_folder, what, config.keep_checkpoints)
     if recipe.restart and ranks.leads:
