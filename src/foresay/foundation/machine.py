@@ -51,7 +51,7 @@ def peak_bytes(device: torch.device) -> int:
 
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether products in bfloat16 are computed in hardware; in software they take some ten times as long as float32's
-    (docs/experiments.md, 11).
+    (docs/experiments/training.md).
     """
     return device.type != "cpu" or any(torch.cpu.get_capabilities().get(name, False) for name in BFLOAT16_PRODUCTS)
 
