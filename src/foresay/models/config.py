@@ -1,11 +1,16 @@
 """Settings of models: families, and how a base is loaded."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from foresay.foundation.errors import require, require_at_least, require_choices
 
 DType = Literal["float32", "bfloat16", "float16"]
+LoadDType = Literal["auto", "float32", "bfloat16", "float16"]
+"""Dtype that a base is loaded in. `auto`: its checkpoint's own, but on a CPU float32, unless that is bfloat16 and the
+processor has bfloat16 products."""
+DTYPE: Final = "auto"
+"""The default, everywhere."""
 Quantize = Literal["auto", "none", "int8", "int4", "nf4"]
 
 

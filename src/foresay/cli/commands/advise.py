@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from foresay.cli.commands.options import tell_loaded
 from foresay.cli.terminal import ERR, OUT, print_json, print_table
 from foresay.cli.views.advice import advice_view
 from foresay.cli.views.bars import calibration_watch, progress_bar
@@ -43,6 +44,7 @@ class AdviseCommand:
     def run(self) -> int:
         """Measure, foretell, print."""
         model = MultiTokenModel.from_base(self.base, self.mtp, dtype=self.train.dtype, loading=self.loading)
+        tell_loaded(model)
         with progress_bar(ERR) as bar:
             found = advise(model, self.advice, self.train, self.losses, calibration_watch(bar))
         if self.json:

@@ -16,7 +16,7 @@ from foresay.data.source import Source
 from foresay.decoding.config import DecodeConfig, SampleConfig
 from foresay.foundation.errors import require_at_least
 from foresay.models.base.load import Guest, load_stop_tokens, load_tokenizer
-from foresay.models.config import DType, LoadConfig
+from foresay.models.config import DTYPE, LoadConfig, LoadDType
 from foresay.training.config import DistilConfig, EngineConfig, TrainConfig
 from foresay.training.distillation.backend import Engine, Task
 from foresay.training.distillation.distill import Distiller
@@ -109,8 +109,8 @@ class GenerateCommand:
     """Files, folders or hub ids with prompts, with settings as in `foresay train`; answers in them are not read."""
     out: Path
     """Folder for the answers: JSONL files that `foresay train --data` takes."""
-    dtype: DType = "float32"
-    """Dtype of the base."""
+    dtype: LoadDType = DTYPE
+    """Dtype of the base; `auto`: the checkpoint's own, on a CPU without bfloat16 products float32."""
     json: bool = False
     """Print one JSON object when done."""
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -123,12 +123,15 @@ class GenerateCommand:
     def run(self) -> int:
         """Answer what is not yet answered."""
         sources = tuple(Source.parse(text, self.reading.columns) for text in self.data)
-        distiller = Distiller(self._open(), sources, self.out, self.distil, self.reading)
+        engine = self._open()
+        dtype = engine.identity()["dtype"]
+        ERR.print(f"base: {self.model} in {dtype}", style="dim", highlight=False)
+        distiller = Distiller(engine, sources, self.out, self.distil, self.reading)
         with progress_bar(ERR) as bar:
             task = bar.add_task("answering", total=None)
             done = distiller.run(lambda done: bar.update(task, completed=done.rows))
         if self.json:
-            print_json(asdict(done))
+            print_json(asdict(done) | {"dtype": dtype})
         else:
             OUT.print(
                 f"{done.rows} answers lie in {done.folder}, {done.made} made now ({done.tokens} tokens); "

@@ -70,6 +70,8 @@ class ExportCommand:
             export_vllm_draft_model(model, adapter, self.out, masks, self.overwrite)
         else:
             export_vllm(model, adapter, self.out, self.plugin, self.overwrite)
-        ERR.print(f"Wrote {self.out}. Start vLLM with these arguments, where foresay is installed beside it:")
+        ERR.print(
+            f"Wrote {self.out} in {model.dtype}. Start vLLM with these arguments, where foresay is installed beside it:"
+        )
         OUT.print(shlex.join(command_arguments(engine_arguments(self.out))), highlight=False, soft_wrap=True)
         return 0

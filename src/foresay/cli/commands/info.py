@@ -37,7 +37,8 @@ class Info:
     """Decoder layers of the base."""
     context: int
     dtype: str
-    """Dtype that the base is open in."""
+    """What the base is loaded in."""
+    device: str
     adapter_parameters: int
     adapted_linears: int
     left_alone: tuple[str, ...]
@@ -134,6 +135,7 @@ def describe(model: MultiTokenModel, folder: str) -> Info:
         layers=core.base.layers,
         context=core.base.context,
         dtype=model.dtype,
+        device=str(core.base.device),
         adapter_parameters=sum(parameter.numel() for parameter in core.added.parameters()),
         adapted_linears=len(core.adapter.pairs) if isinstance(core, MaskModel) else 0,
         left_alone=core.base.linears().left_alone if isinstance(core, MaskModel) else (),

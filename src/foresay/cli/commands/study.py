@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from foresay.cli.commands.options import Chosen
+from foresay.cli.commands.options import Chosen, tell_loaded
 from foresay.cli.terminal import ERR, print_json, print_table
 from foresay.cli.views.bars import progress_bar
 from foresay.cli.views.study import study_view
@@ -101,6 +101,7 @@ class StudyCommand:
             require_matplotlib()
         recipe = Recipe(self.base, self.data, self.out, start.mtp, start.losses, self.train, self.reading)
         model = open_fresh(recipe)
+        tell_loaded(model)
         material = Material.read(recipe, model, self.chosen.load(model, FEW, "test"), self.max_new_tokens)
         material = replace(material, harness=self.harness)
         grid = grid_of(study, start, tuple(dict.fromkeys(self.seeds)), recipe, material)

@@ -134,6 +134,7 @@ class TrainCommand:
             print_json(
                 {
                     "folder": str(done.folder),
+                    **done.model.described,
                     "examples": done.examples,
                     "steps": done.steps,
                     "seconds": done.seconds,

@@ -28,6 +28,7 @@ from transformers.utils import cached_file
 from foresay.foundation.errors import BaseNotFound, ConfigError, ForesayError, MissingPackage, UnsupportedBase
 from foresay.foundation.files import cache_folder, made_once
 from foresay.foundation.heartbeat import beating, span
+from foresay.models.base.device import first_line
 
 ENDING = ".gguf"
 READERS = ("gguf", "accelerate")
@@ -95,7 +96,7 @@ def _file(name: str) -> Path:
         found = cached_file("/".join(parts[:2]), "/".join(parts[2:]))
     except OSError as error:
         raise BaseNotFound(
-            f"no GGUF file {name} was found: not on this machine, and on the hub neither ({_first_line(error)}); give "
+            f"no GGUF file {name} was found: not on this machine, and on the hub neither ({first_line(error)}); give "
             "the path of a file, or a reachable hub id with --gguf-file"
         ) from error
     return Path(str(found))
@@ -180,8 +181,5 @@ def _refusal(name: str, why: str) -> ForesayError:
 
 def _reason(error: Exception, place: dict[str, str], name: str) -> str:
     """What went wrong, said of the file as the user knows it."""
-    return _first_line(error).replace(f"{place['pretrained_model_name_or_path']}/{place['gguf_file']}", name)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    said = first_line(error) or type(error).__name__
+    return said.replace(f"{place['pretrained_model_name_or_path']}/{place['gguf_file']}", name)

@@ -20,11 +20,12 @@ from transformers.utils import ADAPTER_CONFIG_NAME, find_adapter_config_file, lo
 
 from foresay.foundation.errors import ArtefactError, BaseNotFound, ConfigError, UnsupportedBase
 from foresay.foundation.names import NAMED, NANO, SMOLLM2
+from foresay.models.base.device import WEIGHT_BYTES, check_fits, device_for, dtype_for, first_line, weight_bytes
 from foresay.models.base.gguf import checkpoint_of, is_gguf
-from foresay.models.base.quantization import check_quantized, quantizer
+from foresay.models.base.quantization import check_quantized, quantization_of, quantizer
 from foresay.models.base.user_lora import bare, hang
 from foresay.models.base.wheel import smollm2_folder
-from foresay.models.config import DType, LoadConfig
+from foresay.models.config import DTYPE, DType, LoadConfig, LoadDType, Quantize
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -90,8 +91,12 @@ def _adapter_place(name: str) -> Path:
 
 def own_dtype(name: str) -> DType:
     """Dtype of the checkpoint of the base called `name`; float32 where it says none of ours. Raises BaseNotFound."""
-    dtype = str(_find(name).config.dtype).removeprefix("torch.")
-    return next((known for known in get_args(DType) if known == dtype), "float32")
+    return _find(name).dtype
+
+
+def chosen_dtype(name: str, asked: LoadDType, device: str) -> DType:
+    """What `asked` means for the base called `name` on `device`. Raises BaseNotFound, UnsupportedBase."""
+    return dtype_for(asked, own_dtype(name), torch.device(device)) if asked == "auto" else asked
 
 
 NAMES = " or ".join(NAMED)
@@ -105,29 +110,32 @@ class _Found:
     folder: str
     config: Any
 
+    @property
+    def dtype(self) -> DType:
+        """The checkpoint's own; float32 where it says none of ours."""
+        dtype = str(self.config.dtype).removeprefix("torch.")
+        return next((known for known in get_args(DType) if known == dtype), "float32")
 
-def load_base(name: str, dtype: DType, loading: LoadConfig | None = None) -> PreTrainedModel:
+
+def load_base(name: str, dtype: LoadDType = DTYPE, loading: LoadConfig | None = None) -> PreTrainedModel:
     """The causal LM called `name`, quantised and with the user's LoRA where `loading` says so.
 
-    Raises BaseNotFound when there is none, UnsupportedBase when it is no causal LM, ConfigError or MissingPackage when
-    it cannot be quantised. Remote code is never run.
+    Raises BaseNotFound when there is none, UnsupportedBase when it is no causal LM, ConfigError when the device cannot
+    be had or is too small, ConfigError or MissingPackage when it cannot be quantised. Remote code is never run.
     """
     loading = loading or LoadConfig()
-    device = _device(loading.device)
+    device = device_for(loading.device)
     found = _find(name)
-    quantization = quantizer(loading.quantize, name, found.config, dtype, device)
-    settings: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    chosen = dtype_for(dtype, found.dtype, torch.device(device))
+    quantization = quantizer(loading.quantize, name, found.config, chosen, device)
+    _check_card(found, chosen, loading.quantize, device)
+    settings: dict[str, Any] = {"dtype": getattr(torch, chosen)}
     if quantization is not None:
         settings["quantization_config"] = quantization
     if quantization is not None or hasattr(found.config, "quantization_config"):
         # Quantised weights are made on the device they stay on.
         settings["device_map"] = {"": device}
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(found.folder, **settings)
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        check_quantized(found.config, error)
-        raise BaseNotFound(_not_found(name, found.folder, error)) from error
-    model = model if "device_map" in settings else model.to(device)  # type: ignore[arg-type]
+    model = _loaded(found, settings, device)
     return hang(model, loading.base_adapter) if loading.base_adapter else model
 
 
@@ -140,14 +148,27 @@ def weightless_base(name: str) -> PreTrainedModel:
     return model
 
 
-def _device(asked: str) -> str:
-    """The device asked for, or the one there is. Raises ConfigError for one that cannot be had."""
-    device = asked or ("cuda" if torch.cuda.is_available() else "cpu")
+def _loaded(found: _Found, settings: dict[str, Any], device: str) -> PreTrainedModel:
+    """The causal LM on `device`, as `settings` of transformers say."""
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device is {device!r}, which cannot be had here ({_first_line(error)}); give cpu") from error
-    return device
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(found.folder, **settings)
+        return model if "device_map" in settings else model.to(device)  # type: ignore[arg-type]
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"{found.name} does not fit {device} ({first_line(error)}); free some of it, or give --quantize nf4, a "
+            "smaller base, another card, or --device cpu"
+        ) from error
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        check_quantized(found.config, error)
+        raise BaseNotFound(_not_found(found.name, found.folder, error)) from error
+
+
+def _check_card(found: _Found, dtype: DType, quantize: Quantize, device: str) -> None:
+    """Raise ConfigError where the weights do not fit the card; quantised ones of a kind unknown are let by."""
+    quantization = quantization_of(found.config) or (quantize if quantize in WEIGHT_BYTES else "")
+    if device.startswith("cuda") and quantization in ("", *WEIGHT_BYTES):
+        free = torch.cuda.mem_get_info(device)[0]
+        check_fits(found.name, dtype, weight_bytes(found.config, dtype, quantization), free, device)
 
 
 def _find(name: str) -> _Found:
@@ -178,7 +199,7 @@ def load_tokenizer(name: str, adapter: str = "") -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise BaseNotFound(f"{name} has no tokenizer that transformers can read ({_first_line(error)})") from error
+        raise BaseNotFound(f"{name} has no tokenizer that transformers can read ({first_line(error)})") from error
     return tokenizer
 
 
@@ -202,20 +223,16 @@ def _check_exists(name: str, folder: str, *files: str) -> None:
 
 def _not_found(name: str, folder: str, error: Exception) -> str:
     if is_gguf(name) or name in NAMED:
-        return f"{folder}, the checkpoint of {name}, cannot be read ({_first_line(error)}); remove it and try again"
+        return f"{folder}, the checkpoint of {name}, cannot be read ({first_line(error)}); remove it and try again"
     if Path(name).is_dir():
-        return f"{name} holds no model that transformers can read ({_first_line(error)}); give a whole one"
+        return f"{name} holds no model that transformers can read ({first_line(error)}); give a whole one"
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
-    why = "the hub is switched off (HF_HUB_OFFLINE)" if offline else _first_line(error)
+    why = "the hub is switched off (HF_HUB_OFFLINE)" if offline else first_line(error)
     return f"no base {name!r} was found: no such folder, and {why}; give a local folder, a reachable hub id, {NAMES}"
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
-
-
 def open_base(
-    base: "str | PreTrainedModel | PeftModel", dtype: DType, loading: LoadConfig, trained_on: str = ""
+    base: "str | PreTrainedModel | PeftModel", dtype: LoadDType, loading: LoadConfig, trained_on: str = ""
 ) -> tuple[Guest, PreTrainedModel]:
     """The base and what it is called; `trained_on` is the user's LoRA that it gets when no other is asked for."""
     if not isinstance(base, str):

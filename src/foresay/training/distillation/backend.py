@@ -12,8 +12,9 @@ from foresay.decoding.config import DecodeConfig, SampleConfig
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.fingerprint import Fingerprints, tokenizer_fingerprints
 from foresay.models.artefact.folder import read_settings
-from foresay.models.base.load import Guest, adapter_folder, base_folder, is_adapter, load_tokenizer
-from foresay.models.config import DType, LoadConfig, MTPConfig
+from foresay.models.base.device import device_for
+from foresay.models.base.load import Guest, adapter_folder, base_folder, chosen_dtype, is_adapter, load_tokenizer
+from foresay.models.config import DTYPE, LoadConfig, LoadDType, MTPConfig
 from foresay.training.config import EngineConfig
 
 
@@ -42,7 +43,7 @@ class Task:
 
     model: str
     """A base (folder, GGUF file, hub id, smollm2 or nano) or a foresay model."""
-    dtype: DType = "float32"
+    dtype: LoadDType = DTYPE
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     loading: LoadConfig = field(default_factory=LoadConfig)
@@ -71,6 +72,10 @@ class Task:
         """Context of the base, in tokens."""
         config = AutoConfig.from_pretrained(base_folder(self.guest.base))
         return int(config.get_text_config().max_position_embeddings)
+
+    def settled(self, device: str = "") -> "Task":
+        """The task with the dtype that `auto` means on `device` (empty: this process's): what answers hang on."""
+        return replace(self, dtype=chosen_dtype(self.guest.base, self.dtype, device or device_for(self.loading.device)))
 
     def open(self) -> MultiTokenModel:
         """The model, loaded in this process."""

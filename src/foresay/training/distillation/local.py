@@ -21,7 +21,8 @@ class LocalEngine(Engine):
     @classmethod
     def open(cls, task: Task) -> "LocalEngine":
         """Load the model that `task` names."""
-        return cls(task.open(), task)
+        settled = task.settled()
+        return cls(settled.open(), settled)
 
     def identity(self) -> dict[str, Any]:
         """See `Engine.identity`."""

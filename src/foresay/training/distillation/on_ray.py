@@ -44,8 +44,10 @@ class RayEngine(Engine):
         except Exception as error:  # Ray has no narrower one for a node that does not start
             why = str(error).strip().splitlines()[0]
             raise ConfigError(f"Ray could be neither started nor reached ({why}); see `ray status`") from error
-        self.task, self.tokenizer, self.context = task, task.tokenizer, task.context
         gpus = int(ray.cluster_resources().get("GPU", 0))
+        # Workers have what this process may lack: it decides for all of them.
+        self.task = task = task.settled("cuda" if gpus else "cpu")
+        self.tokenizer, self.context = task.tokenizer, task.context
         settings = {"num_cpus": 1, "num_gpus": 1 if gpus else 0}
         worker = ray.remote(**settings, max_restarts=RESTARTS, max_task_retries=RESTARTS)(_Worker)
         self.workers = ActorPool([worker.remote(task) for _ in range(workers or gpus or 1)])
