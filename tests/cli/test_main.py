@@ -26,6 +26,7 @@ from foresay.data.prompts import Prompt, first_of_each_domain
 from foresay.decoding.sampling import chooser as choose
 from foresay.decoding.sampling.randomness import SeededDice
 from foresay.evaluation.config import CheckConfig
+from foresay.foundation import heartbeat
 from foresay.foundation.errors import ConfigError
 from foresay.model import MultiTokenModel
 from foresay.models.base.load import load_tokenizer
@@ -815,6 +816,11 @@ def test_info_prints_one_object(at: At, run: Run) -> None:
     assert content["fingerprints"].keys() == {"base", "tokenizer", "chat_template", "embeddings", "base_adapter"}
 
 
+def test_what_takes_long_says_that_it_is_at_work(at: At, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "SECONDS", 0.001)
+    assert re.search(r"^info: at work for \d+ s$", run("info", at.adapter).err, flags=re.M)
+
+
 def test_info_prints_a_page(at: At, run: Run) -> None:
     said = run("info", at.adapter)
     assert said.status == 0
@@ -1005,6 +1011,11 @@ def test_help_names_every_verb(run: Run) -> None:
 # As a program.
 
 
+def said(err: str) -> str:
+    """What a program told on stderr, without lines that say how far it is: they come where the machine is slow."""
+    return re.sub(r"^.*: (at work for|\d+ of \d+, after) .*\n", "", err, flags=re.M)
+
+
 def program(*arguments: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "foresay", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -1014,15 +1025,15 @@ def test_program_prints_its_result_and_nothing_else(at: At) -> None:
     with program("generate", at.adapter, "Say 3.", "--json", *SHORT) as process:
         out, err = process.communicate()
     assert one_object(Said(process.returncode, out, err))["tokens"]
-    assert (process.returncode, err.replace("bfloat16", "float32")) == (0, LOADED)
+    assert (process.returncode, said(err).replace("bfloat16", "float32")) == (0, LOADED)
 
 
 def test_program_answers_bad_use(at: At) -> None:
     with program("check", at.tmp) as process:
         out, err = process.communicate()
     assert (process.returncode, out) == (2, "")
-    assert err.startswith("foresay: ")
-    assert len(err.splitlines()) == 1
+    assert said(err).startswith("foresay: ")
+    assert len(said(err).splitlines()) == 1
 
 
 def test_program_whose_reader_went_away_says_nothing(at: At) -> None:
@@ -1031,7 +1042,7 @@ def test_program_whose_reader_went_away_says_nothing(at: At) -> None:
         assert process.stderr is not None
         process.stdout.close()
         err = process.stderr.read()
-    assert (process.returncode, err.replace("bfloat16", "float32")) == (0, LOADED)
+    assert (process.returncode, said(err).replace("bfloat16", "float32")) == (0, LOADED)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import inspect
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Annotated, Any, Union
 
 import tyro
@@ -11,9 +12,11 @@ from transformers.utils import logging
 
 from foresay.cli.commands import VERBS
 from foresay.cli.config_file import with_config
-from foresay.cli.terminal import ERR
+from foresay.cli.terminal import ERR, signs_of_life
 from foresay.foundation.errors import ForesayError
 
+WAITING = ("serve", "chat")
+"""Verbs that have nothing to do most of the time."""
 ABOUT = "Make a pretrained language model say several tokens at once, with the same output."
 
 
@@ -39,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         kind = command_for(arguments[0] if arguments else "")
         command = tyro.cli(kind, prog="foresay", description=ABOUT, args=with_config(arguments))
-        return int(command.run())
+        with nullcontext() if arguments[0] in WAITING else signs_of_life(arguments[0]):
+            return int(command.run())
     except ForesayError as error:
         ERR.print(f"foresay: {error}", style="red", highlight=False)
         return 2

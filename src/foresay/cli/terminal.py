@@ -1,8 +1,10 @@
 """Where text goes: results to stdout, chatter to stderr."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -10,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from foresay.decoding.detokenizer import Detokenizer
 from foresay.decoding.steps import Step
+from foresay.foundation import heartbeat
 from foresay.foundation.errors import ConfigError
 from foresay.foundation.files import write_json
 
@@ -22,6 +25,13 @@ class Terminal(Console):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(markup=False, **settings)
+        self.last_said = monotonic()
+        """When something was printed last, in seconds of `monotonic`."""
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        """As rich prints."""
+        self.last_said = monotonic()
+        super().print(*objects, **settings)
 
     def on_broken_pipe(self) -> None:
         """Pass it on: rich itself would exit with status 1, which means here that a check failed."""
@@ -29,6 +39,19 @@ class Terminal(Console):
 
 
 OUT, ERR = Terminal(soft_wrap=True), Terminal(stderr=True, soft_wrap=True)
+
+
+@contextmanager
+def signs_of_life(verb: str) -> Iterator[None]:
+    """Say on stderr that `verb` is at work whenever nothing was said there for a while, unless it is a terminal."""
+    began = monotonic()
+
+    def beat() -> None:
+        if monotonic() - ERR.last_said >= 2 * heartbeat.SECONDS:
+            ERR.print(f"{verb}: at work for {heartbeat.span(monotonic() - began)}", highlight=False)
+
+    with nullcontext() if ERR.is_terminal else heartbeat.beating(beat):
+        yield
 
 
 class AnswerStream:
