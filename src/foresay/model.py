@@ -63,8 +63,8 @@ class MultiTokenModel:
         loading: LoadConfig | None = None,
     ) -> "MultiTokenModel":
         """A fresh adapter, or fresh heads, on `base`: a loaded causal LM, with a PEFT LoRA or without, or a name
-        (`nano`, folder, hub id), which `dtype` and `loading` say how to load. Heads are trained in float32, which
-        `auto` then is.
+        (`nano`, `smollm2`, folder, GGUF file, hub id), which `dtype` and `loading` say how to load. Heads are trained
+        in float32, which `auto` then is.
 
         The base is frozen and put in eval mode. Raises BaseNotFound, UnsupportedBase, ConfigError, MissingPackage.
         """

@@ -174,15 +174,27 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
             lambda at, verb=verb, more=more: [verb, at.tmp, *more],
             r"has no foresay\.json, so it is no foresay model; train one with `foresay train`",
         )
-        for verb, more in (("generate", ["Hi"]), ("check", []), ("bench", []), ("calibrate", []), ("info", []))
+        for verb, more in (("generate", ["Hi"]), ("check", []), ("bench", []), ("calibrate", []))
     },
     "train: folder without a base": (
         lambda at: at.train(base=at.tmp),
-        r"is a folder without config\.json; give a folder with a Hugging Face model, a hub id or nano",
+        r"is a folder without config\.json; give a folder with a Hugging Face model, a GGUF file, a hub id, smol",
+    ),
+    "info: folder without a model or a base": (
+        lambda at: ["info", at.tmp],
+        r"is a folder without config\.json; give a folder with a Hugging Face model, a GGUF file, a hub id, smol",
+    ),
+    "info: recurrent base": (
+        lambda at: ["info", at.bases / "mamba"],
+        "MambaForCausalLM keeps a recurrent state.*; give a decoder-only attention model",
+    ),
+    "info: a base of a base": (
+        lambda at: ["info", at.bases / "other", "--base", "nano"],
+        "other is no foresay model, so it has no other base; leave out --base",
     ),
     "train: hub id while offline": (
         lambda at: at.train(base="nobody/nothing"),
-        r"no base 'nobody/nothing' was found: .*HF_HUB_OFFLINE\); give a local folder, a reachable hub id or nano",
+        r"no base 'nobody/nothing' was found: .*HF_HUB_OFFLINE\); give a local folder, a reachable hub id, smollm2 or",
     ),
     "generate: hub id while offline": (
         lambda at: ["generate", at.adapter, "Hi", "--base", "nobody/nothing"],
@@ -807,6 +819,18 @@ def test_info_prints_a_page(at: At, run: Run) -> None:
     said = run("info", at.adapter)
     assert said.status == 0
     assert said.out.startswith(f"folder: {at.adapter}\nbase: nano\n")
+
+
+def test_info_of_a_base_says_what_an_adapter_would_weigh(at: At, run: Run) -> None:
+    content = one_object(run("info", at.bases / "other", "--json"))
+    model = AutoModelForCausalLM.from_pretrained(at.bases / "other")
+    assert (content["family"], content["base_kind"], content["dtype"]) == ("llama", "LlamaForCausalLM", "float32")
+    assert content["base_parameters"] == model.num_parameters()
+    assert (content["layers"], content["adapted_linears"], content["vocabulary"]) == (2, 14, 4096)
+    for size in content["adapters"]:
+        adapter = MultiTokenModel.from_base(model, MTPConfig(rank=size["rank"])).core.added
+        assert size["parameters"] == sum(parameter.numel() for parameter in adapter.parameters())
+        assert size["megabytes"] == size["parameters"] * 2 / 1e6
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -24,11 +24,17 @@ class LoadConfig:
     quantize: Quantize = "auto"
     """Weights of the base: `int8`, `int4` (torchao, the latter on CUDA only), `nf4` (bitsandbytes) or `none`; `auto`
     leaves them as they come, or quantises as an adapter was trained."""
+    gguf_file: str = ""
+    """The file ending in .gguf of the hub id or folder BASE that is the base; a path that ends in .gguf needs none."""
     device: str = ""
     """Device of base and adapter, as torch names it; empty: CUDA where there is one, else the CPU."""
 
     def __post_init__(self) -> None:
         require_choices(self)
+        require(
+            not self.gguf_file or self.gguf_file.endswith(".gguf"),
+            f"gguf_file is {self.gguf_file!r}; give the name of a file that ends in .gguf",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,7 @@ class ExportCommand:
     overwrite: bool = False
     """Replace what is in that folder."""
     base: str = ""
-    """Base to use instead of the one the model names: a folder, a hub id or nano."""
+    """Base to use instead of the one the model names: a folder, a GGUF file, a hub id, smollm2 or nano."""
     dtype: DType | Literal["own"] = "own"
     """Dtype of the served copy; `own`: that of the base's checkpoint."""
     plugin: PluginConfig = field(default_factory=PluginConfig)

@@ -27,7 +27,7 @@ class Opening:
     """How a model is opened."""
 
     base: str = ""
-    """Base to use instead of the one the model names: a folder, a hub id or nano."""
+    """Base to use instead of the one the model names: a folder, a GGUF file, a hub id, smollm2 or nano."""
     dtype: LoadDType = DTYPE
     """Dtype of base and adapter; `auto`: the checkpoint's own, on a CPU without bfloat16 products float32."""
     threads: int = 0

@@ -51,7 +51,7 @@ class StudyCommand:
     study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
     """Which one: ladder, rank, gate, guess or losses."""
     base: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BASE")]
-    """The base: a folder, a hub id or nano."""
+    """The base: a folder, a GGUF file, a hub id, smollm2 or nano."""
     data: tuple[str, ...]
     """What to train on, as `foresay train` takes it."""
     out: Path

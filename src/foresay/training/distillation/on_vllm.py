@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from foresay.foundation.errors import ConfigError, MissingPackage
@@ -36,12 +36,12 @@ class VllmEngine(Engine):
         """See `Engine.identity`."""
         return {"engine": "vllm"} | self.task.identity()
 
-    def answer(self, prompts: Sequence[Asked]) -> dict[int, Said]:
-        """See `Engine.answer`."""
+    def answer(self, prompts: Sequence[Asked]) -> Iterator[dict[int, Said]]:
+        """See `Engine.answer`; all at once: vLLM makes batches of its own."""
         asked = [{"prompt_token_ids": list(prompt.ids)} for prompt in prompts]
         said = self.engine.generate(asked, [self._settings(prompt.number) for prompt in prompts], use_tqdm=False)
         first = [answer.outputs[0] for answer in said]
-        return {prompt.number: Said(list(one.token_ids), one.finish_reason) for prompt, one in zip(prompts, first)}
+        yield {prompt.number: Said(list(one.token_ids), one.finish_reason) for prompt, one in zip(prompts, first)}
 
     def _settings(self, row: int) -> Any:
         sample, decode = self.task.sample, self.task.decode
