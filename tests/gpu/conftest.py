@@ -42,8 +42,6 @@ def half(device: str, loading: LoadConfig) -> MultiTokenModel:
 
 @pytest.fixture(scope="session")
 def prompts(nano: MultiTokenModel) -> Sequence[Prompt]:
-    """Eight held-out prompts of all domains, of different lengths."""
+    """Eight held-out prompts, three where the laws are rehearsed, of all lengths."""
     by_length = sorted(embedded_prompts(nano.require_tokenizer(), "test", 8), key=lambda prompt: len(prompt.ids))
-    chosen = by_length[:: len(by_length) // 8][:8]
-    assert len({len(prompt.ids) for prompt in chosen}) > 4
-    return chosen
+    return by_length[:3] if REHEARSED else by_length[:: len(by_length) // 8][:8]
