@@ -33,14 +33,16 @@ def plain_answers(
     max_new_tokens: int,
     lookup_tokens: int = 0,
     heard: Callable[[], None] | None = None,
+    length: int = 0,
+    **settings: Any,
 ) -> list[list[int]]:
-    """Greedy answers to a batch (padded in front), each cut behind its stop token.
+    """Greedy answers to a batch (padded in front, to `length` tokens or more), each cut behind its stop token.
 
     `lookup_tokens` are drafted from the prompt in each step (transformers' prompt lookup, one prompt only); `heard` is
-    called behind every step.
+    called behind every step; `settings` are further arguments of transformers' `generate`.
     """
     base = model.core.base
-    longest = max(map(len, prompts))
+    longest = max(length, *map(len, prompts))
     pad = next(iter(base.stop_tokens), 0)
     ids = torch.tensor([[*[pad] * (longest - len(prompt)), *prompt] for prompt in prompts], device=base.device)
     lengths = torch.tensor([[len(prompt)] for prompt in prompts], device=base.device)
@@ -55,6 +57,7 @@ def plain_answers(
         pad_token_id=pad,
         prompt_lookup_num_tokens=lookup_tokens or None,
         stopping_criteria=[Hearing(heard)] if heard else None,
+        **settings,
     )
     return [_until_stop(tokens, base.stop_tokens) for tokens in said[:, longest:].tolist()]
 
