@@ -15,9 +15,11 @@ from hypothesis import settings
 from transformers import Phi3ForCausalLM
 
 from foresay.decoding import calibrate
+from foresay.modelling import packing_pays
 
 torch.set_num_threads(1)
 calibrate.ROUNDS = 1  # what steps cost is no concern of tests
+packing_pays.ROUNDS = 1
 settings.register_profile("laws", deadline=None, database=None, derandomize=True, max_examples=60)
 settings.load_profile("laws")
 

@@ -2,7 +2,7 @@
 
 from foresay.config.checks import require, require_at_least, require_choices
 from foresay.config.decoding import DecodeConfig, FixedLayout, LayoutName, PenaltyConfig, SampleConfig
-from foresay.config.model import DType, Family, HeadsConfig, LoadConfig, MTPConfig, Quantize
+from foresay.config.model import DType, Family, HeadsConfig, LoadConfig, MTPConfig, Pack, Quantize
 from foresay.config.serving import PluginConfig, QueueConfig, ServeConfig
 from foresay.config.training import (
     DataConfig,
@@ -26,6 +26,7 @@ __all__ = [
     "LossConfig",
     "MTPConfig",
     "OptimizerName",
+    "Pack",
     "Parallel",
     "PenaltyConfig",
     "PluginConfig",

@@ -7,6 +7,7 @@ from foresay.config.checks import require, require_at_least, require_choices
 
 DType = Literal["float32", "bfloat16", "float16"]
 Quantize = Literal["auto", "none", "int8", "int4", "nf4"]
+Pack = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,9 @@ class LoadConfig:
     leaves them as they come, or quantises as an adapter was trained."""
     device: str = ""
     """Device of base and adapter, as torch names it; empty: CUDA where there is one, else the CPU."""
+    pack: Pack = "auto"
+    """Decode on weights that oneDNN packed once (CPU): `on`, `off`, or `auto`: where a short measurement, made once on
+    this machine, finds it faster. The plain weights come back when anything but decoding needs them."""
 
     def __post_init__(self) -> None:
         require_choices(self)
