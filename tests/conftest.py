@@ -14,8 +14,8 @@ import transformers
 from hypothesis import settings
 from transformers import Phi3ForCausalLM
 
-from foresay.decoding import calibrate
-from foresay.modelling import packing_pays
+from foresay.decoding import step_costs as calibrate
+from foresay.models.base import packing_pays
 
 torch.set_num_threads(1)
 calibrate.ROUNDS = 1  # what steps cost is no concern of tests
