@@ -29,9 +29,9 @@ to 256 (benchmarks/results/packed_products.json)."""
 
 
 def can_pack(linear: nn.Module) -> bool:
-    """Whether `linear` can be packed here: a plain one, on the CPU, in a dtype that oneDNN multiplies in hardware."""
-    if type(linear) not in (nn.Linear, Conv1D) or "forward" in vars(linear):
-        return False
+    """Whether `linear` can be packed: one that is plain, on the CPU, in a dtype that oneDNN multiplies in hardware."""
+    if type(linear).forward not in (nn.Linear.forward, Conv1D.forward) or "forward" in vars(linear):
+        return False  # Falcon's, bitsandbytes' and such multiply in their own way
     weight = linear.weight
     assert isinstance(weight, Tensor)
     known = weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and multiplies_bfloat16(weight.device))
@@ -43,6 +43,12 @@ def packs_here() -> bool:
     return torch._C._has_mkldnn and all(
         hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")
     )
+
+
+def pack(weight: Tensor, rows: int = ROWS) -> Tensor:
+    """A copy of `weight` (outputs, inputs) in the layout that oneDNN takes for so many rows; shape and dtype stay."""
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    return packed
 
 
 def product(states: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
@@ -71,7 +77,7 @@ class PackedGroup:
         """Pack a copy of the weights of `linears`."""
         weights = [plain_weight(linear) for linear in linears]
         sizes = [len(weight) for weight in weights]
-        packed = torch.ops.mkldnn._reorder_linear_weight(torch.cat(weights) if weights[1:] else weights[0], ROWS)
+        packed = pack(torch.cat(weights) if weights[1:] else weights[0])
         return cls(linears, packed, _joined_bias(linears, sizes), sizes)
 
     def output(self, place: int, states: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import nn
 
 from foresay.foundation.errors import ConfigError
 from foresay.models.base.model import Base
-from foresay.models.base.packed_linears import PackedLinears
+from foresay.models.base.packed_linears import PackedLinears, can_pack
 from foresay.models.base.packing_pays import packing_pays
 from foresay.models.base.shared_inputs import Group, noting_inputs
 from foresay.models.base.user_lora import linear_in
@@ -23,7 +23,7 @@ class Packing:
     """
 
     def __init__(self, base: Base) -> None:
-        self.base = base
+        self.base, self._head = base, linear_in(base.head) or base.head
         self.wanted: Pack = "off"
         self._linears = PackedLinears(())
         self._pays: bool | None = None
@@ -37,13 +37,14 @@ class Packing:
         adapted, beside = list(self.base.linears().adapted.values()), _linears_of(added)
         with noting_inputs([*adapted, *beside]) as groups:
             yield groups
-        kept = [self.base.head, *beside, *_shared_weights(self.base)]
-        self._linears = PackedLinears([*map(_own, groups), *_wrapped(adapted), (self.base.head,)], kept)
+        kept = [self._head, *beside, *_shared_weights(self.base)]
+        self._linears = PackedLinears([*map(_own, groups), *_wrapped(adapted), (self._head,)], kept)
         groups[:] = [own for group in groups if (own := tuple(one for one in group if one not in beside))]
 
     def want(self, wanted: Pack) -> None:
         """Say what is wanted. Raises ConfigError for `on` where nothing can be packed."""
-        if wanted == "on" and not self._linears.packable():
+        self.unpack()
+        if wanted == "on" and not can_pack(self._head):
             raise ConfigError(
                 f"packed linears were asked for, and none of this base in {self.base.dtype} on {self.base.device} can "
                 "be: they are for float32 on a CPU with oneDNN, or bfloat16 where it has the products; leave out pack"
@@ -78,7 +79,7 @@ class Packing:
 
     def _found_to_pay(self) -> bool:
         packable = self._linears.packable()
-        return bool(packable) and packing_pays(packable)
+        return can_pack(self._head) and packing_pays(packable)
 
 
 def _linears_of(module: nn.Module) -> list[nn.Module]:

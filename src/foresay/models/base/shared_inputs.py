@@ -19,23 +19,24 @@ def noting_inputs(linears: Sequence[nn.Module]) -> Iterator[list[Group]]:
     """
     groups: list[Group] = []
     seen: list[Tensor] = []  # keeps the inputs alive, so that no other tensor gets the id of one
-    calls: dict[nn.Module, list[tuple[int, int]]] = {linear: [] for linear in linears}
+    calls: dict[nn.Module, list[tuple[int, int]]] = {}
 
     def note(linear: nn.Module, args: tuple[Any, ...]) -> None:
         seen.append(args[0])
-        calls[linear].append((id(args[0]), args[0]._version))
+        calls.setdefault(linear, []).append((id(args[0]), args[0]._version))
 
-    hooks = [linear.register_forward_pre_hook(note) for linear in calls]
+    hooks = [linear.register_forward_pre_hook(note) for linear in linears]
     try:
         yield groups
     finally:
         for hook in hooks:
             hook.remove()
     groups += _grouped(calls)
+    groups += [(linear,) for linear in linears if linear not in calls]
 
 
 def _grouped(calls: Mapping[nn.Module, Sequence[tuple[int, int]]]) -> list[Group]:
-    """Linears by the input of their only call."""
+    """Linears by the input of their only call, in the order of the calls."""
     groups: dict[Any, Group] = {}
     for linear, inputs in calls.items():
         key = inputs[0] if len(inputs) == 1 else linear
