@@ -37,7 +37,7 @@ class Info:
     """Decoder layers of the base."""
     context: int
     dtype: str
-    """Dtype that the base is open in."""
+    """What the base is loaded in."""
     device: str
     adapter_parameters: int
     adapted_linears: int

@@ -181,4 +181,5 @@ def _refusal(name: str, why: str) -> ForesayError:
 
 def _reason(error: Exception, place: dict[str, str], name: str) -> str:
     """What went wrong, said of the file as the user knows it."""
-    return first_line(error).replace(f"{place['pretrained_model_name_or_path']}/{place['gguf_file']}", name)
+    said = first_line(error) or type(error).__name__
+    return said.replace(f"{place['pretrained_model_name_or_path']}/{place['gguf_file']}", name)
