@@ -72,7 +72,7 @@ class MultiTokenModel:
         guest, model = open_base(base, dtype_of_family(dtype, config), loading)
         tokenizer = tokenizer or own_tokenizer(base, guest)
         core = fresh(model, config or MTPConfig(), seed)
-        core.packing.want(loading.pack)
+        core.packing.want(loading.pack_linears)
         return cls(core, tokenizer, guest.base, base_adapter=guest.adapter)
 
     @classmethod
@@ -101,7 +101,7 @@ class MultiTokenModel:
         artefact.load_weights(place, core)
         core.added.to(core.added_dtype)
         core.acceptance = settings.acceptance
-        core.packing.want(loading.pack)
+        core.packing.want(loading.pack_linears)
         return cls(core, tokenizer, guest.base, settings.provenance, guest.adapter)
 
     def save_pretrained(self, folder: str | Path, dtype: DType = "float32", overwrite: bool = False) -> None:

@@ -29,7 +29,7 @@ class LoadConfig:
     """The file ending in .gguf of the hub id or folder BASE that is the base; a path that ends in .gguf needs none."""
     device: str = ""
     """Device of base and adapter, as torch names it; empty: CUDA where there is one, else the CPU."""
-    pack: Pack = "auto"
+    pack_linears: Pack = "auto"
     """Decode on weights that oneDNN packed once (CPU): `on`, `off`, or `auto`: where a short measurement, made once on
     this machine, finds it faster. The plain weights come back when anything but decoding needs them."""
 
