@@ -68,9 +68,12 @@ class MultiTokenModel:
 
         The base is frozen and put in eval mode. Raises BaseNotFound, UnsupportedBase, ConfigError, MissingPackage.
         """
-        guest, model = open_base(base, dtype_of_family(dtype, config), loading or LoadConfig())
+        loading = loading or LoadConfig()
+        guest, model = open_base(base, dtype_of_family(dtype, config), loading)
         tokenizer = tokenizer or own_tokenizer(base, guest)
-        return cls(fresh(model, config or MTPConfig(), seed), tokenizer, guest.base, base_adapter=guest.adapter)
+        core = fresh(model, config or MTPConfig(), seed)
+        core.packing.want(loading.pack_linears)
+        return cls(core, tokenizer, guest.base, base_adapter=guest.adapter)
 
     @classmethod
     def from_pretrained(
@@ -89,7 +92,8 @@ class MultiTokenModel:
         place = adapter_folder(str(folder))
         settings = artefact.read_settings(place)
         base = base or (str(place) if settings.base == artefact.HERE else settings.base)
-        guest, model = open_base(base, dtype, as_trained(loading or LoadConfig(), settings), settings.base_adapter)
+        loading = as_trained(loading or LoadConfig(), settings)
+        guest, model = open_base(base, dtype, loading, settings.base_adapter)
         tokenizer = tokenizer or own_tokenizer(base, guest)
         artefact.check_base(settings, fingerprint(model, tokenizer), place, guest.base)
         artefact.check_quantization(settings, quantization_of(model.config), place)
@@ -97,6 +101,7 @@ class MultiTokenModel:
         artefact.load_weights(place, core)
         core.added.to(core.added_dtype)
         core.acceptance = settings.acceptance
+        core.packing.want(loading.pack_linears)
         return cls(core, tokenizer, guest.base, settings.provenance, guest.adapter)
 
     def save_pretrained(self, folder: str | Path, dtype: DType = "float32", overwrite: bool = False) -> None:
@@ -113,6 +118,11 @@ class MultiTokenModel:
             provenance=self.provenance,
         )
         artefact.save(Path(folder), self.core, settings, getattr(torch, dtype), overwrite)
+
+    def close(self) -> None:
+        """Leave the base as it was found: plain weights, and no hooks of an adapter. Decoding again opens it again."""
+        self.core.equip(False)
+        self.core.packing.unpack()
 
     def fingerprints(self) -> Fingerprints:
         """What the adapter belongs to; read from the weights once."""

@@ -12,6 +12,7 @@ processor has bfloat16 products."""
 DTYPE: Final = "auto"
 """The default, everywhere."""
 Quantize = Literal["auto", "none", "int8", "int4", "nf4"]
+Pack = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,9 @@ class LoadConfig:
     """The file ending in .gguf of the hub id or folder BASE that is the base; a path that ends in .gguf needs none."""
     device: str = ""
     """Device of base and adapter, as torch names it; empty: CUDA where there is one, else the CPU."""
+    pack_linears: Pack = "auto"
+    """Decode on weights that oneDNN packed once (CPU): `on`, `off`, or `auto`: where a short measurement, made once on
+    this machine, finds it faster. The plain weights come back when anything but decoding needs them."""
 
     def __post_init__(self) -> None:
         require_choices(self)
@@ -47,6 +51,9 @@ class MTPConfig:
     """Rank of the gated LoRA (paper A: 128)."""
     alpha: float = 0.0
     """LoRA scale is alpha / rank; 0 stands for alpha = rank, the scale 1 of the paper's formula."""
+    lora_targets: tuple[str, ...] = ("all",)
+    """Linears that get LoRA: `all` of the decoder layers, `attention`, `mlp`, `output` (those that write to the
+    residual stream: o_proj and down_proj), or names, whole or their last parts. Fewer make a step cheaper."""
     sampler: Literal["paper", "residual", "none"] = "residual"
     """Sampler head: `paper` (two Linear-SiLU-LayerNorm blocks), `residual` (starts as the base head), or `none`: drafts
     come from the base head alone."""
@@ -55,6 +62,8 @@ class MTPConfig:
 
     def __post_init__(self) -> None:
         require_choices(self)
+        object.__setattr__(self, "lora_targets", tuple(self.lora_targets))  # JSON and YAML have lists
+        require(bool(self.lora_targets), "lora_targets is empty; give all, attention, mlp, output or names of linears")
         require(self.num_masks >= 1, f"num_masks is {self.num_masks}; a block needs at least 1 mask")
         require(self.rank >= 1, f"rank is {self.rank}; LoRA needs a rank of at least 1")
         require(self.alpha >= 0, f"alpha is {self.alpha}; give a positive alpha, or 0 for alpha = rank")

@@ -95,9 +95,9 @@ def check_fits(name: str, dtype: DType, needed: int, free: int, device: str) -> 
     )
 
 
-def first_line(text: object) -> str:
-    """The first line of what a library said."""
-    return (str(text).strip().splitlines() or [""])[0]
+def first_line(said: object) -> str:
+    """The first line of what a library said, or its kind where it said nothing."""
+    return next(iter(str(said).strip().splitlines()), "") or type(said).__name__
 
 
 def _why_no_cuda() -> str:
