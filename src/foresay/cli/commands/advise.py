@@ -25,7 +25,7 @@ class AdviseCommand:
     training steps say what training takes.
 
     Examples:
-      foresay advise nano
+      foresay advise smollm2
       foresay advise meta-llama/Llama-3.2-1B --dtype bfloat16 --batch-sizes 1 4 16 --contexts 512 2048
       foresay advise my-base --acceptance 0.7 0.5 0.35 0.25 --rank 128
       foresay advise my-base --results eval-of-another.json --json

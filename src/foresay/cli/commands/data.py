@@ -39,9 +39,9 @@ class PreviewCommand:
     """Show what training would see: the tokens that carry loss, where blocks hang, and what became of every row.
 
     Examples:
-      foresay data preview nano --data chats.jsonl
+      foresay data preview smollm2 --data chats.jsonl
       foresay data preview meta-llama/Llama-3.2-1B-Instruct --data openai/gsm8k,subset=main --examples 1
-      foresay data preview nano --data a.csv --columns prompt=Q response=A --rows 0 --strict --json
+      foresay data preview smollm2 --data a.csv --columns prompt=Q response=A --rows 0 --strict --json
     """
 
     base: Base
@@ -96,10 +96,10 @@ class GenerateCommand:
     same command, started again, makes only the answers that are missing.
 
     Examples:
-      foresay data generate nano --data questions.jsonl --out own
+      foresay data generate smollm2 --data questions.jsonl --out own
       foresay data generate my-adapter --data openai/gsm8k,subset=main --out own --temperature 0.8 --batch-size 8
       foresay data generate my-base --data questions.jsonl --out own --engine ray --workers 4
-      foresay train nano --data own --out better-adapter
+      foresay train smollm2 --data own --out better-adapter
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -153,8 +153,8 @@ class DataCommand:
     """Look at training data, or let the base make them.
 
     Examples:
-      foresay data preview nano --data chats.jsonl
-      foresay data generate nano --data questions.jsonl --out own
+      foresay data preview smollm2 --data chats.jsonl
+      foresay data generate smollm2 --data questions.jsonl --out own
     """
 
     verb: (

@@ -41,11 +41,11 @@ class StudyCommand:
     medians over the seeds, with their range.
 
     Examples:
-      foresay study ladder nano --data chats.jsonl --out ladder --steps 300 --plot
-      foresay study gate nano --data chats.jsonl --out gate --rank 16 --seeds 0
+      foresay study ladder smollm2 --data chats.jsonl --out ladder --steps 300 --plot
+      foresay study gate smollm2 --data chats.jsonl --out gate --rank 16 --seeds 0
       foresay study gate my-base --data chats.jsonl --out gate --tasks arc_challenge --limit 200
       foresay study rank my-base --data chats.jsonl --out rank --cells "rank 1" "rank 128" --dtype bfloat16
-      foresay study losses nano --data chats.jsonl --out losses --per-domain 20 --json > losses.json
+      foresay study losses smollm2 --data chats.jsonl --out losses --per-domain 20 --json > losses.json
     """
 
     study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]

@@ -41,15 +41,15 @@ class TrainCommand:
     --prompts FILE --layouts quadratic --max-new-tokens 64` and `foresay check OUT --prompts FILE` print.
 
     Examples:
-      foresay train nano --data chats.jsonl --out my-adapter
-      torchrun --nproc-per-node 4 -m foresay train nano --data chats.jsonl --out my-adapter --parallel ddp
+      foresay train smollm2 --data chats.jsonl --out my-adapter
+      torchrun --nproc-per-node 4 -m foresay train smollm2 --data chats.jsonl --out my-adapter --parallel ddp
       foresay train meta-llama/Llama-3.2-1B --data a.jsonl b.jsonl --out my-adapter --dtype bfloat16
-      foresay train nano --data chats.jsonl,weight=3 web.parquet,text=body,weight=1 --out my-adapter
+      foresay train smollm2 --data chats.jsonl,weight=3 web.parquet,text=body,weight=1 --out my-adapter
       foresay train my-peft-lora --data chats.jsonl --out my-adapter --quantize nf4
-      foresay train nano --family heads --heads 4 --data chats.jsonl --out my-heads
-      foresay train nano --config recipes/paper.yaml --data chats.jsonl --out paper --steps 457
-      foresay train nano --data chats.jsonl --out best --prompts dev.jsonl --eval-every 100 --keep best
-      foresay train nano --data chats.jsonl --out my-adapter --rank 32 --print-config > mine.yaml
+      foresay train smollm2 --family heads --heads 4 --data chats.jsonl --out my-heads
+      foresay train smollm2 --config recipes/paper.yaml --data chats.jsonl --out paper --steps 457
+      foresay train smollm2 --data chats.jsonl --out best --prompts dev.jsonl --eval-every 100 --keep best
+      foresay train smollm2 --data chats.jsonl --out my-adapter --rank 32 --print-config > mine.yaml
     """
 
     base: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BASE")]
