@@ -17,6 +17,7 @@ from tests.support.checks import (
     check_real_rows_are_the_base,
     sometimes_right,
 )
+from tests.support.layouts import DRAFTING, FIXED
 from tests.support.toys import GPT2, OPT, PHI3_LONGROPE, SWITCH, Toy, adapted, random_prompts
 
 CONTEXT = 2 * SWITCH
@@ -40,7 +41,7 @@ ALONE = [[prompt] for batch in BATCHES for prompt in batch]
 
 
 @pytest.mark.parametrize("masks", [1, 3, 8])
-@pytest.mark.parametrize("layout", ["plain", "linear", "quadratic", "tree"])
+@pytest.mark.parametrize("layout", FIXED)
 @pytest.mark.parametrize("toy", SHORT, ids=lambda toy: toy.name)
 def test_up_to_the_last_position(toy: Toy, layout: LayoutName, masks: int) -> None:
     mtp, config = adapted(toy), DecodeConfig(layout=layout, masks=masks, max_new_tokens=CONTEXT)
@@ -52,7 +53,7 @@ def test_up_to_the_last_position(toy: Toy, layout: LayoutName, masks: int) -> No
 
 
 @pytest.mark.parametrize("masks", [1, 3, 8])
-@pytest.mark.parametrize("layout", ["linear", "quadratic", "tree"])
+@pytest.mark.parametrize("layout", DRAFTING)
 @pytest.mark.parametrize("spoil", [always_right, always_wrong, sometimes_right], ids=lambda spoil: spoil.__name__)
 @pytest.mark.parametrize("toy", SHORT, ids=lambda toy: toy.name)
 def test_every_drafter_up_to_the_last_position(toy: Toy, spoil: Spoil, layout: LayoutName, masks: int) -> None:
@@ -60,14 +61,14 @@ def test_every_drafter_up_to_the_last_position(toy: Toy, spoil: Spoil, layout: L
     check_drafter_changes_nothing(adapted(toy), toy, config, spoil, ALONE)
 
 
-@pytest.mark.parametrize("layout", ["linear", "quadratic", "tree"])
+@pytest.mark.parametrize("layout", DRAFTING)
 @pytest.mark.parametrize("toy", SHORT[:2], ids=lambda toy: toy.name)
 def test_a_batch_in_which_some_reach_the_end_first(toy: Toy, layout: LayoutName) -> None:
     config = DecodeConfig(layout=layout, masks=3, max_new_tokens=CONTEXT)
     check_drafter_changes_nothing(adapted(toy), toy, config, sometimes_right, BATCHES)
 
 
-@pytest.mark.parametrize("layout", ["plain", "linear", "quadratic", "tree"])
+@pytest.mark.parametrize("layout", FIXED)
 @pytest.mark.parametrize("new_tokens", [8, 10, 11])
 def test_a_batch_that_just_reaches_the_switch(layout: LayoutName, new_tokens: int) -> None:
     toy = SHORT[2]

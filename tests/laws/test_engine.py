@@ -19,6 +19,7 @@ from foresay.foundation.errors import BusyError, ConfigError, PromptError
 from foresay.models.layout.tree import Tree
 from foresay.models.masks.model import MaskModel
 from tests.support.checks import DISTINCT, expected_output
+from tests.support.layouts import ALL
 from tests.support.toys import (
     GEMMA2,
     GPT2,
@@ -32,7 +33,6 @@ from tests.support.toys import (
     random_prompts,
 )
 
-LAYOUTS: tuple[LayoutName, ...] = ("plain", "linear", "quadratic", "tree", "planned")
 LENGTHS = [5, 1, 17, 9, 2, 30, 7, 12, 3, 8, 21, 4, 6, 11]
 SAMPLES = [
     SampleConfig(temperature=0.8, seed=3),
@@ -119,7 +119,7 @@ def know(monkeypatch: pytest.MonkeyPatch, texts: Sequence[tuple[tuple[int, ...],
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ALL)
 @pytest.mark.parametrize("toy", [LLAMA, GPT2, GEMMA2, MISTRAL_WINDOW], ids=lambda toy: toy.name)
 def test_greedy_answers_are_plain_whatever_joins_and_leaves(
     toy: Toy, layout: LayoutName, seed: int, monkeypatch: pytest.MonkeyPatch
@@ -141,7 +141,7 @@ def test_greedy_answers_are_plain_whatever_joins_and_leaves(
         assert tokens > 1.2 * steps, "drafts that are never kept test little"
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ALL)
 def test_sampled_answers_follow_their_seeds_beside_greedy_ones(
     layout: LayoutName, monkeypatch: pytest.MonkeyPatch
 ) -> None:

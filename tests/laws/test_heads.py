@@ -34,6 +34,7 @@ from tests.support.checks import (
     prompt_batches,
     sometimes_right,
 )
+from tests.support.layouts import FIXED
 from tests.support.toys import (
     GEMMA2,
     GEMMA3,
@@ -59,7 +60,6 @@ VARIANTS = {
     "causal replicated": HeadsConfig(heads=3, variant="causal", replicated=True),
 }
 every_variant = pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
-LAYOUTS: list[LayoutName] = ["plain", "linear", "quadratic", "tree"]
 
 
 def deeper(toy: Toy) -> Toy:
@@ -81,7 +81,7 @@ def with_heads(name: str, config: HeadsConfig) -> HeadsModel:
     return model
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", FIXED)
 @every_variant
 def test_greedy_is_plain(config: HeadsConfig, layout: LayoutName) -> None:
     model, decode = with_heads("llama", config), DecodeConfig(layout=layout, max_new_tokens=NEW)
@@ -105,7 +105,7 @@ def test_half_precision_decodes(config: HeadsConfig, dtype: torch.dtype) -> None
     assert {tensor.dtype for tensor in model.parameters()} == {dtype}
     [prompt] = random_prompts((9,))
     first = int(model.model(torch.tensor([prompt])).logits[0, -1].argmax())
-    for layout in LAYOUTS:
+    for layout in FIXED:
         [said] = generate(model, [prompt], DecodeConfig(layout=layout, max_new_tokens=NEW))
         assert (said.tokens[0], len(said.tokens)) == (first, NEW)
         assert any(step.drafted for step in said.steps) == (layout != "plain")

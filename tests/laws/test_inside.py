@@ -15,11 +15,11 @@ from foresay.decoding.config import DecodeConfig, LayoutName
 from foresay.decoding.generate import generate
 from foresay.model import MultiTokenModel
 from foresay.models.config import DType
+from tests.support.layouts import FIXED
 from tests.support.toys import GEMMA2, GPT2, LLAMA, QWEN3_MOE, Toy, random_prompts, with_adapter
 
 LENGTHS = (5, 9, 2)
 NEW = 30
-LAYOUTS: list[LayoutName] = ["plain", "linear", "quadratic", "tree"]
 ENDS = [28, 56, 22]
 """Stop tokens that end each of the prompts on `LLAMA` somewhere on the way; the first is not the least."""
 
@@ -95,7 +95,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", FIXED)
 @pytest.mark.parametrize("arguments", ARGUMENTS.values(), ids=ARGUMENTS.keys())
 def test_the_same_arguments_give_the_same_tokens(
     llama: MultiTokenModel, arguments: dict[str, Any], layout: LayoutName
@@ -145,7 +145,7 @@ def test_a_config_of_ours_may_ignore_stops(llama: MultiTokenModel) -> None:
     assert torch.equal(llama.generate(**batch(), **GREEDY, **stops, ignore_stop=True), expected)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", FIXED)
 @pytest.mark.parametrize("arguments", [{}, {"repetition_penalty": 1.3}, {"min_new_tokens": 40}, {"max_length": 70}])
 def test_the_embedded_model(nano: MultiTokenModel, arguments: dict[str, Any], layout: LayoutName) -> None:
     prompts = ["Once upon a time", "A robe takes 2 bolts of blue fiber and half that much white fiber. How many?"]
@@ -211,7 +211,7 @@ CRITERIA: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", FIXED)
 @pytest.mark.parametrize("arguments", CRITERIA.values(), ids=CRITERIA.keys())
 def test_a_users_criteria(llama: MultiTokenModel, arguments: dict[str, Any], layout: LayoutName) -> None:
     settings = {**GREEDY, "eos_token_id": 95, **arguments}
@@ -228,7 +228,7 @@ def test_a_criterion_that_answers_for_all_rows(llama: MultiTokenModel) -> None:
     assert llama.generate(**batch(), **GREEDY, stopping_criteria=[long]).shape == (3, 15)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", FIXED)
 def test_time_ends_a_text_where_it_ends_transformers(
     llama: MultiTokenModel, layout: LayoutName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,7 +250,7 @@ STORY = "Once upon a time there was a little dog named"
 STOPS: list[str | list[str]] = [[" mom", "instance("], ["loved to pl", "return b"], " b", "e"]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", FIXED)
 @pytest.mark.parametrize("strings", STOPS, ids=str)
 def test_a_stop_string_cuts_exactly_there(nano: MultiTokenModel, strings: str | list[str], layout: LayoutName) -> None:
     tokenizer = nano.require_tokenizer()
@@ -316,7 +316,7 @@ def test_nobody_is_shown_a_text_that_plain_decoding_would_not_come_to(llama: Mul
     arguments = GREEDY | {"input_ids": torch.tensor(random_prompts((6,))), "logits_processor": [Watching()]}
     own(llama, **arguments)
     plain = list(shown)
-    for layout in LAYOUTS:
+    for layout in FIXED:
         shown.clear()
         llama.generate(**arguments, layout=layout)
         assert shown == plain, layout
@@ -332,7 +332,7 @@ ASKED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", FIXED)
 @pytest.mark.parametrize("arguments", ASKED.values(), ids=ASKED.keys())
 def test_scores_and_logits_are_transformers(
     llama: MultiTokenModel, arguments: dict[str, Any], layout: LayoutName
@@ -341,7 +341,7 @@ def test_scores_and_logits_are_transformers(
     assert finished.any() == ("eos_token_id" in arguments)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", FIXED)
 def test_scores_of_accepted_runs(nano: MultiTokenModel, layout: LayoutName) -> None:
     """Several tokens a step, and a sequence cut inside a run by a criterion that looks at the scores."""
     inputs = texts(nano, [STORY, "def add(a, b):"])
@@ -393,7 +393,7 @@ def test_only_what_was_asked_for_is_returned(llama: MultiTokenModel) -> None:
 # Sampling.
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", FIXED)
 def test_sampled_tokens_are_drawn_from_transformers_scores(llama: MultiTokenModel, layout: LayoutName) -> None:
     """Scores of sampled tokens are the base's own behind that text, through the warpers; top_k is 50 unless told."""
     torch.manual_seed(3)
@@ -446,7 +446,7 @@ def test_rows_of_several_sequences_keep_their_numbers(llama: MultiTokenModel) ->
 # Precision.
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", FIXED)
 @pytest.mark.parametrize("toy", [LLAMA, GPT2, GEMMA2], ids=lambda toy: toy.name)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_differs_by_ties_only(dtype: DType, toy: Toy, layout: LayoutName) -> None:

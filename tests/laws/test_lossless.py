@@ -18,6 +18,7 @@ from tests.support.checks import (
     late_stops,
     sometimes_right,
 )
+from tests.support.layouts import DRAFTING, FIXED
 from tests.support.toys import (
     GEMMA2,
     GPT2,
@@ -32,7 +33,7 @@ from tests.support.toys import (
     adapted,
 )
 
-with_masks = pytest.mark.parametrize("layout", ["linear", "quadratic", "tree"])
+with_masks = pytest.mark.parametrize("layout", DRAFTING)
 
 
 @pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.name)
@@ -91,7 +92,7 @@ def test_a_shortlist_changes_drafts_only(toy: Toy, layout: LayoutName) -> None:
     assert said[0] != said[3]
 
 
-@pytest.mark.parametrize("layout", ["plain", "linear", "quadratic", "tree"])
+@pytest.mark.parametrize("layout", FIXED)
 @pytest.mark.parametrize("toy", [LLAMA, GPT2, QWEN3_MOE], ids=lambda toy: toy.name)
 def test_stop_tokens(toy: Toy, layout: LayoutName, monkeypatch: pytest.MonkeyPatch) -> None:
     mtp = adapted(toy)

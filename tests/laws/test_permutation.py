@@ -16,8 +16,9 @@ from foresay.evaluation.lossless.sampling import CAUGHT, LEVEL, Trial
 from foresay.evaluation.statistics import Tokens, holm, p_value
 from foresay.model import MultiTokenModel
 from foresay.models.masks.model import MaskModel
+from tests.support.layouts import DRAFTING
 
-LAYOUTS: list[LayoutName] = ["linear", "quadratic", "tree", "planned"]
+LAYOUTS: list[LayoutName] = [*DRAFTING, "planned"]
 SETTINGS = {
     "temperature 0.7": SampleConfig(temperature=0.7),
     "temperature 1.5": SampleConfig(temperature=1.5),

@@ -22,6 +22,7 @@ from foresay.training.adapt import adapt
 from foresay.training.config import LossConfig, TrainConfig
 from foresay.training.recipe import Recipe
 from tests.support.checks import BATCHES, NEW, prompt_batches, require_distinct
+from tests.support.layouts import FIXED
 from tests.support.toys import LLAMA, QWEN3_MOE, Toy, with_adapter
 
 ON_A_CPU = ["int8", "nf4"]
@@ -48,7 +49,7 @@ def quantized(base: Path, how: Quantize, dtype: DType = "float32") -> Any:
     return load_base(str(base), dtype, LoadConfig(quantize=how))
 
 
-@pytest.mark.parametrize("layout", ["plain", "linear", "quadratic", "tree"])
+@pytest.mark.parametrize("layout", FIXED)
 @pytest.mark.parametrize("how", ON_A_CPU)
 @pytest.mark.parametrize("toy", [LLAMA, QWEN3_MOE], ids=lambda toy: toy.name)
 def test_output_is_that_of_the_quantised_base(bases: Path, toy: Toy, how: Quantize, layout: LayoutName) -> None:

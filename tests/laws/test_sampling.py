@@ -33,6 +33,7 @@ from foresay.models.drafting import DraftingModel
 from foresay.models.heads.model import HeadsModel
 from foresay.models.layout.tree import Tree
 from foresay.models.masks.model import MaskModel
+from tests.support.layouts import ALL, DRAFTING, FIXED
 from tests.support.toys import redraw
 
 VOCABULARY = 3
@@ -160,7 +161,6 @@ def check_exact(
         assert min(accepted) < max(accepted) == tokens - 1
 
 
-LAYOUTS: list[LayoutName] = ["plain", "linear", "quadratic", "tree", "planned"]
 PROCESSORS: dict[str, list[LogitsProcessor]] = {
     "temperature": [TemperatureLogitsWarper(0.7)],
     "top-k": [TopKLogitsWarper(2)],
@@ -171,7 +171,7 @@ PROCESSORS: dict[str, list[LogitsProcessor]] = {
 
 
 @pytest.mark.parametrize("greedy_drafts", [False, True], ids=["drawn drafts", "greedy drafts"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ALL)
 def test_every_layout_has_the_bases_distribution(mtp: MaskModel, layout: LayoutName, greedy_drafts: bool) -> None:
     check_exact(mtp, layout, greedy_drafts=greedy_drafts)
 
@@ -185,7 +185,7 @@ def test_heads_have_the_bases_distribution(variant: Any, layout: LayoutName) -> 
     check_exact(model, layout, shortlist=2 if variant == "linear" else 0)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS[1:])
+@pytest.mark.parametrize("layout", [*DRAFTING, "planned"])
 def test_a_shortlist_leaves_the_distribution(mtp: MaskModel, layout: LayoutName) -> None:
     check_exact(mtp, layout, shortlist=2)
 
@@ -212,7 +212,7 @@ class NeverTwice(LogitsProcessor):
         return scores.index_fill(1, input_ids[0, -1:], -torch.inf)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS[1:4])
+@pytest.mark.parametrize("layout", DRAFTING)
 @pytest.mark.parametrize("greedy_drafts", [False, True], ids=["drawn drafts", "greedy drafts"])
 def test_processors_see_possible_texts_only(mtp: MaskModel, layout: LayoutName, greedy_drafts: bool) -> None:
     config = DecodeConfig(layout=layout, branches=2, nodes=6, max_new_tokens=30)
@@ -287,7 +287,7 @@ def sampled(seed: int) -> How:
     return How(chooser=lambda indices: Sampled(SeededDice(seed, indices)))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS[:4])
+@pytest.mark.parametrize("layout", FIXED)
 def test_a_seed_gives_the_same_text_at_any_batch_size(mtp: MaskModel, layout: LayoutName) -> None:
     config = DecodeConfig(layout=layout, max_new_tokens=20)
     prompts = [PROMPT, PROMPT[:2], (*PROMPT, 0, 2)]
@@ -302,7 +302,7 @@ def test_a_seed_gives_the_same_text_at_any_batch_size(mtp: MaskModel, layout: La
     assert together != [generation.tokens for generation in generate(mtp, prompts, config, sampled(6))]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS[1:4])
+@pytest.mark.parametrize("layout", DRAFTING)
 def test_with_drafts_that_are_not_drawn_a_seed_says_what_plain_decoding_says(
     mtp: MaskModel, layout: LayoutName
 ) -> None:

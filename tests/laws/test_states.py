@@ -10,6 +10,7 @@ from tests.support.checks import (
     check_stale_slots_are_unseen,
     check_stale_slots_change_no_token,
 )
+from tests.support.layouts import DRAFTING
 from tests.support.toys import GEMMA2, GEMMA3, GPT2, LLAMA, OPT, QWEN3_MOE, TOYS, Toy, adapted
 
 every_toy = pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.name)
@@ -30,7 +31,7 @@ def test_stale_slots_are_unseen(toy: Toy) -> None:
     check_stale_slots_are_unseen(adapted(toy), toy)
 
 
-@pytest.mark.parametrize("layout", ["linear", "quadratic", "tree"])
+@pytest.mark.parametrize("layout", DRAFTING)
 @pytest.mark.parametrize("toy", [LLAMA, GPT2, GEMMA2, QWEN3_MOE], ids=lambda toy: toy.name)
 def test_stale_slots_change_no_token(toy: Toy, layout: LayoutName) -> None:
     check_stale_slots_change_no_token(adapted(toy), toy, layout)

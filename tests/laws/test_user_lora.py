@@ -28,6 +28,7 @@ from foresay.training.config import LossConfig, TrainConfig
 from foresay.training.recipe import Recipe
 from tests.models.artefact.test_folder import contents
 from tests.support.checks import BATCHES, NEW, prompt_batches, require_distinct
+from tests.support.layouts import FIXED
 from tests.support.toys import GPT2, LLAMA, MISTRAL_WINDOW, QWEN3_MOE, Toy, redraw, with_adapter
 
 TOYS = [LLAMA, GPT2, MISTRAL_WINDOW, QWEN3_MOE]
@@ -66,7 +67,7 @@ def check_says_what_peft_says(model: PreTrainedModel, theirs: peft.PeftModel, la
     require_distinct(done, layout)
 
 
-@pytest.mark.parametrize("layout", ["plain", "linear", "quadratic", "tree"])
+@pytest.mark.parametrize("layout", FIXED)
 @pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.name)
 def test_output_is_that_of_the_peft_model(toy: Toy, layout: LayoutName) -> None:
     check_says_what_peft_says(with_lora(toy.model()).get_base_model(), with_lora(toy.model()), layout)

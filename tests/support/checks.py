@@ -29,6 +29,7 @@ from foresay.training.objectives import losses
 from foresay.training.objectives.batches import Batch, collate
 from foresay.training.objectives.one_pass import one_pass
 from foresay.training.objectives.two_pass import two_pass
+from tests.support.layouts import DRAFTING
 from tests.support.toys import VOCABULARY, Toy, own_output, pristine, random_prompts
 
 FLOAT32 = 2e-5
@@ -232,7 +233,7 @@ def check_layouts_agree(mtp: MaskModel, toy: Toy, masks: int) -> None:
     Drafts are spoilt by their mask states, so that a block that saw something else would accept something else.
     """
     verified: dict[str, dict[tuple[int, int], int]] = {}
-    for layout in ("linear", "quadratic", "tree"):
+    for layout in DRAFTING:
         config = DecodeConfig(layout=layout, masks=masks, max_new_tokens=3 * NEW, branches=2, nodes=40)
         assert layout != "tree" or tree_for(mtp, config).depths[-1] == masks
         verified[layout] = {}

@@ -25,7 +25,7 @@ class QueueConfig:
 
 
 FixedLayout = Literal["plain", "linear", "quadratic", "tree"]
-LayoutName = Literal["plain", "linear", "quadratic", "tree", "planned"]
+LayoutName = Literal[FixedLayout, "planned"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

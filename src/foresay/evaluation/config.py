@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from foresay.decoding.config import LayoutName
 from foresay.decoding.step_costs import SECONDS
@@ -34,7 +34,7 @@ class AdviseConfig:
         require(not self.acceptance or self.results is None, "acceptance and results were both given; give one of them")
 
 
-LAYOUTS: tuple[LayoutName, ...] = ("linear", "quadratic", "tree", "planned")
+LAYOUTS: tuple[LayoutName, ...] = tuple(layout for layout in get_args(LayoutName) if layout != "plain")
 """All that draft: what is decoded with unless it is said otherwise must be among what is checked."""
 
 

@@ -1,15 +1,17 @@
 """Layouts against a definition of sight, position and slot written pair by pair."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foresay.decoding.config import FixedLayout
 from foresay.models.layout.call import Call
 from foresay.models.layout.documents import MaskCall
-from foresay.models.layout.layout import Block, Layout
+from foresay.models.layout.layout import DRAWINGS, Block, Layout
 from foresay.models.layout.tree import Tree
 from tests.support.strategies import drawn_trees
 
@@ -218,3 +220,11 @@ def test_no_mask_stands_past_the_last_position_and_rows_before_it_do_not_notice(
     assert (cut.positions() < real).all()
     assert torch.equal(cut.positions()[inside], free.positions()[inside])
     assert torch.equal(cut.sight(real, window)[:, 0][inside], free.sight(real, window)[:, 0][inside])
+
+
+def test_every_fixed_layout_is_drawn_by_its_name() -> None:
+    assert tuple(DRAWINGS) == get_args(FixedLayout)
+    for name, draw in DRAWINGS.items():
+        layout = draw(3, 2, Tree.chain(2))
+        assert layout.real == 3
+        assert bool(layout.masks) == (name != "plain")

@@ -1,15 +1,14 @@
 """What the next call holds: which real rows, and where masks stand."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from foresay.decoding.config import FixedLayout
 from foresay.decoding.planning.planner import Entry
 from foresay.models.layout.call import Call
-from foresay.models.layout.layout import Layout
+from foresay.models.layout.layout import DRAWINGS, Layout
 from foresay.models.layout.tree import Tree
 
 
@@ -81,14 +80,6 @@ class Plan:
         return q.gather(1, rows[:, :, None].expand(-1, -1, q.shape[2]))
 
 
-LAYOUTS: dict[FixedLayout, Callable[[int, int, Tree], Layout]] = {
-    "plain": lambda real, masks, tree: Layout.plain(real, tree),
-    "linear": Layout.linear,
-    "quadratic": Layout.quadratic,
-    "tree": Layout.quadratic,
-}
-
-
 def plan(rows: Sequence[Row], entry: Entry, tree: Tree, limits: Sequence[int]) -> Plan:
     """Place the masks of `entry` and keep every row before the next limit.
 
@@ -104,7 +95,7 @@ def plan(rows: Sequence[Row], entry: Entry, tree: Tree, limits: Sequence[int]) -
     if drafted and not prefill and tree.is_chain and newest + tree.drafts < limit:
         real = tree.drafts + 1
     layout = "linear" if prefill and entry.layout != "plain" else entry.layout
-    drawn = LAYOUTS[layout](real, entry.masks, tree.first(drafted))
+    drawn = DRAWINGS[layout](real, entry.masks, tree.first(drafted))
     first = max(row.past + row.fresh for row in clipped) - real
     return Plan(clipped, drawn.within(limit - 1 - first), tree)
 

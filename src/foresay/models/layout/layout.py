@@ -9,6 +9,7 @@ means "on the way to the root".
 Letters: B batch, T rows of a call, R real rows, S slots, K masks of the largest block.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -118,6 +119,15 @@ class Layout:
     def draw(self, device: torch.device) -> Drawing:
         """The layout as tensors, made once for each device."""
         return _draw(self, device)
+
+
+DRAWINGS: dict[str, Callable[[int, int, Tree], Layout]] = {
+    "plain": lambda real, masks, tree: Layout.plain(real, tree),
+    "linear": Layout.linear,
+    "quadratic": Layout.quadratic,
+    "tree": Layout.quadratic,
+}
+"""Every fixed layout of `DecodeConfig` by name: (real rows, masks of a block, tree of the drafts) -> layout."""
 
 
 def _blocks(sizes: dict[int, int]) -> tuple[Block, ...]:
