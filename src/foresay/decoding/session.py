@@ -117,6 +117,10 @@ class Session:
     @torch.no_grad()
     def step(self) -> list[tuple[int, Step]]:
         """One forward of the base for every live sequence: (prompt index, step) of each."""
+        with self.model.decoding():
+            return self._step()
+
+    def _step(self) -> list[tuple[int, Step]]:
         plan = self._plan()
         ids = plan.align(self.pending.tokens)
         call = plan.call(ids.device)

@@ -47,7 +47,7 @@ def plain_answers(
     ids = torch.tensor([[*[pad] * (longest - len(prompt)), *prompt] for prompt in prompts], device=base.device)
     lengths = torch.tensor([[len(prompt)] for prompt in prompts], device=base.device)
     mask = torch.arange(longest, device=base.device) >= longest - lengths
-    model.core.equip(False)  # the baseline is the bare base
+    model.close()  # the baseline is the base as it was found
     said = model.core.model.generate(
         ids,
         attention_mask=mask.long(),
@@ -71,7 +71,7 @@ def sampled_answers(
     """
     base = model.core.base
     ids = torch.tensor([prompt], device=base.device)
-    model.core.equip(False)
+    model.close()
     with torch.random.fork_rng([base.device] if base.device.type == "cuda" else []):
         torch.manual_seed(sample.seed)
         said = model.core.model.generate(

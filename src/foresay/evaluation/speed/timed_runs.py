@@ -174,6 +174,10 @@ class Stand:
         planned = decoder.name == PLANNED
         core.compile_steps(self.config.compile)  # the planner measures steps as they will be made
         planner = planner_for(core, len(batch), longest, watch=self.watching.calibration) if planned else None
+        if decoder.name in (TRANSFORMERS, LOOKUP):
+            core.packing.unpack()  # they run on the base as it was found
+        else:
+            core.packing.pack()
         listener = Listener(device, now(device))
         generations: list[Generation] = []
         if decoder.name in (TRANSFORMERS, LOOKUP):
