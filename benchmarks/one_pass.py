@@ -82,7 +82,7 @@ def packed(model: MaskModel, batch: Batch) -> Losses:
     layout, embed = Layout.training(len(ids), tuple(anchors), MASKS), model.base.embedding
     call = Call(layout, ids.new_zeros(1))
     masks = model.adapter.masks[layout.draw(ids.device).offsets]
-    embeds = torch.cat((embed(ids), masks))[None]
+    embeds = torch.cat((embed(ids), masks.to(model.base.dtype)))[None]
     model.equip(True)
     with model.gate.open(1, layout.rows, layout.real):
         trunk = model.model.get_decoder()

@@ -68,8 +68,9 @@ def test_steps(dry: Path) -> None:
 
 
 def test_adapter(dry: Path) -> None:
-    answers, training, *rates = results(dry, "adapter")
-    assert answers["rows"] > 0
+    greedy, sampled, training, *rates = results(dry, "adapter")
+    assert (greedy["temperature"], sampled["temperature"]) == (0.0, 0.7)
+    assert greedy["rows"] == sampled["rows"] > 0
     assert training["steps"] == len(training["losses"]) > 0
     assert {row["layout"] for row in rates} == {"quadratic", "linear"}
     assert all(rate >= 1 for row in rates for rate in row["tokens_per_step"].values())

@@ -64,7 +64,7 @@ def redraw(module: torch.nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
-            noise = torch.randn(parameter.shape, generator=generator) * STD
+            noise = (torch.randn(parameter.shape, generator=generator) * STD).to(parameter.device)
             parameter.copy_(noise + parameter if parameter.ndim == 1 else noise)
 
 

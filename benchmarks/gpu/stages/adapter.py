@@ -6,7 +6,8 @@ steps as large as pay on a card; and as many of them as there is time for, by th
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bases import REAL_RANK, real_base
@@ -29,6 +30,8 @@ ANSWERS_SHARE = 0.35
 """Of the stage's time, for the base's answers."""
 DECODES_SHARE = 0.12
 """Of the stage's time, for decoding held-out prompts."""
+SAMPLED = 0.7
+"""Temperature of the answers that are sampled."""
 MTP = MTPConfig(rank=REAL_RANK)
 LOSSES_KEPT = 50
 
@@ -44,6 +47,8 @@ class Sizes:
     batch: int = 512
     """Prompts answered together, and rows of a file of answers."""
     answer_tokens: int = 256
+    passes: int = 4
+    """Over the prompts, where there is time: the first one greedy."""
     sequences: int = 32
     anchors: int = 48
     most_steps: int = 5000
@@ -56,7 +61,9 @@ class Sizes:
     """That held-out prompts are decoded with, beside all of them."""
 
 
-DRY = Sizes(4, 8, 2, 2, most_steps=3, probe_steps=3, per_domain=1, heldout_tokens=8, masks=(2,))
+DRY = Sizes(
+    4, 8, passes=2, sequences=2, anchors=2, most_steps=3, probe_steps=3, per_domain=1, heldout_tokens=8, masks=(2,)
+)
 
 
 def run(job: Job, record: Record, deadline: Deadline) -> None:
@@ -77,27 +84,40 @@ def run(job: Job, record: Record, deadline: Deadline) -> None:
             record.add(what="tokens per step", layout=layout, masks=masks, **rates(model, making.heldout, config))
 
 
-def answered(job: Job, sizes: Sizes, base: str, record: Record, enough: Callable[[], bool]) -> Path:
-    """The base's own greedy answers to the prompts, or to as many as come before it is `enough`."""
-    out, told = Path(job.work) / "answers", Distilled("")
-    shutil.rmtree(out, ignore_errors=True)
+def answered(job: Job, sizes: Sizes, base: str, record: Record, enough: Callable[[], bool]) -> tuple[Path, ...]:
+    """The base's own answers, greedy and then, for variety, sampled, until there are `enough`; the folders."""
+    decode = DecodeConfig(layout="plain", max_new_tokens=sizes.answer_tokens)
+    task = Task(base, job.dtype, decode, SampleConfig(), batch_size=sizes.batch)
+    engine = LocalEngine.open(task)
+    source, folders = Source.parse(job.prompts or toy_prompts(job), ()), list[Path]()
+    shutil.rmtree(answers := Path(job.work) / "answers", ignore_errors=True)
+    for number in range(sizes.passes):
+        if enough():
+            break
+        sample = SampleConfig(temperature=SAMPLED if number else 0.0, seed=number)
+        folders.append(answers / str(number))
+        asked = LocalEngine(engine.model, replace(task, sample=sample))
+        told = answers_to_all(Distiller(asked, (source,), folders[-1], DistilConfig(shard_rows=sizes.batch)), enough)
+        record.add(
+            what="answers", temperature=sample.temperature, rows=told.rows, tokens=told.tokens, batch=sizes.batch
+        )
+        record.say(f"{told.rows} answers of the base at temperature {sample.temperature}, {told.tokens} tokens")
+    return tuple(folders)
+
+
+def answers_to_all(distiller: Distiller, enough: Callable[[], bool]) -> Distilled:
+    """Answers to all prompts, or to as many as come before there are `enough`: the files written so far stand."""
+    last = Distilled("")
 
     def watch(done: Distilled) -> None:
-        told.rows, told.tokens = done.rows, done.tokens
+        nonlocal last
+        last = done
         if enough():
             raise TimeOver
 
-    decode = DecodeConfig(layout="plain", max_new_tokens=sizes.answer_tokens)
-    task = Task(base, job.dtype, decode, SampleConfig(), batch_size=sizes.batch)  # type: ignore[arg-type]
-    source = Source.parse(job.prompts or toy_prompts(job), ())
-    distiller = Distiller(LocalEngine.open(task), (source,), out, DistilConfig(shard_rows=sizes.batch))
-    try:
-        distiller.run(watch)
-    except TimeOver:
-        record.leave_out("the other prompts", "the time for answers was over")
-    record.add(what="answers", rows=told.rows, tokens=told.tokens, batch=sizes.batch, most_tokens=sizes.answer_tokens)
-    record.say(f"{told.rows} answers of the base, {told.tokens} tokens")
-    return out
+    with suppress(TimeOver):
+        return distiller.run(watch)
+    return last
 
 
 def toy_prompts(job: Job) -> str:
@@ -113,7 +133,7 @@ class Making:
 
     job: Job
     base: str
-    answers: Path
+    answers: tuple[Path, ...]
     sizes: Sizes
     record: Record
 
@@ -164,7 +184,7 @@ class Making:
             **{"eval_tokens": self.sizes.heldout_tokens, "eval_batch": 4 * self.sizes.per_domain},
             **{"dtype": self.job.dtype, "save_dtype": "bfloat16", "tracker": "none"},
         )  # type: ignore[arg-type]
-        return Recipe(self.base, (self.answers,), out, MTP, train=train, overwrite=True, restart=True)
+        return Recipe(self.base, self.answers, out, MTP, train=train, overwrite=True, restart=True)
 
 
 def rates(model: MultiTokenModel, prompts: list[Prompt], config: DecodeConfig) -> dict[str, dict[str, float]]:
