@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from foresay.config import Family
 from foresay.errors import UnsupportedBase
 from foresay.layout import Call, Layout
+from foresay.modelling import slot_attention
 from foresay.modelling.base import Base, Rows
 from foresay.modelling.cache import SlotCache
 from foresay.modelling.compiling import check_compiler, compile_for, let_grow
@@ -82,7 +83,8 @@ class DraftingModel(nn.Module, ABC):
         kept = torch.arange(layout.real - keep, layout.real, device=device)
         placed = Placed(ids, layout.draw(device).offsets, call.positions(), sight, kept)
         step = type(self)._step
-        return Rows(*(self.compiled(step) if fixed else step)(self, placed, cache))
+        with self.base.attending(slot_attention.NAME):
+            return Rows(*(self.compiled(step) if fixed else step)(self, placed, cache))
 
     def equip(self, wanted: bool) -> None:
         """Hang on the base what drafting needs there, or take it off; nothing by default."""
