@@ -26,7 +26,7 @@ tests: $(VENV)/installed-dev
 
 # vLLM on a CPU, in an environment of its own: some minutes, and about 4 GB on disk.
 test-vllm: $(VLLM_VENV)/installed
-	$(VLLM_VENV)/bin/python -m pytest tests/vllm_plugin
+	$(VLLM_VENV)/bin/python -m pytest tests/serving/vllm/plugin
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/make_cli.py

@@ -18,18 +18,21 @@ from typing import Any
 
 import tyro
 
-from foresay.advise import Offer, offers
-from foresay.benchmark import bench
-from foresay.config import DecodeConfig, DType
-from foresay.decoding.calibrate import calibrate, rounded
-from foresay.decoding.session import Generation, Session, Step
-from foresay.metrics import tally
+from foresay.data.prompts import by_domain, embedded_prompts
+from foresay.decoding.config import DecodeConfig
+from foresay.decoding.metrics import tally
+from foresay.decoding.session import Session
+from foresay.decoding.step_costs import calibrate, rounded
+from foresay.decoding.steps import Generation, Step
+from foresay.evaluation.config import BenchConfig
+from foresay.evaluation.speed.advise import Offer, offers
+from foresay.evaluation.speed.bench import bench
+from foresay.evaluation.speed.timed_runs import Case
+from foresay.foundation.files import write_json
+from foresay.foundation.provenance import provenance
 from foresay.model import MultiTokenModel
-from foresay.modelling.drafting import DraftingModel
-from foresay.prompts import by_domain, embedded_prompts
-from foresay.provenance import provenance
-from foresay.stand import BenchConfig, Case
-from foresay.whole_file import write_json
+from foresay.models.config import DType
+from foresay.models.drafting import DraftingModel
 
 SECONDS = 60.0
 """Most time for the costs at one batch size."""

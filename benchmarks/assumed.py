@@ -8,8 +8,8 @@ from pathlib import Path
 
 import tyro
 
-from foresay.advise import ASSUMED, acceptance_of
-from foresay.whole_file import write_json
+from foresay.evaluation.speed.advise import ASSUMED, acceptance_of
+from foresay.foundation.files import write_json
 
 
 def main(results: tyro.conf.Positional[Path]) -> None:

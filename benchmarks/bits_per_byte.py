@@ -15,11 +15,12 @@ from pathlib import Path
 import tyro
 from transformers import PreTrainedTokenizerBase
 
-from foresay.modelling.base import Base
-from foresay.modelling.load import load_base, load_tokenizer
-from foresay.provenance import provenance
-from foresay.training.data import Example, template_ids
-from foresay.training.held_out import bits_per_byte
+from foresay.data.chat import template_ids
+from foresay.data.example import Example
+from foresay.foundation.provenance import provenance
+from foresay.models.base.load import load_base, load_tokenizer
+from foresay.models.base.model import Base
+from foresay.training.runs.bits_per_byte import bits_per_byte
 
 MBPP_TEST = range(11, 511)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import tyro
 
-from foresay.modelling.load import load_tokenizer
-from foresay.prompts import Prompt
-from foresay.suite import Benchmark
+from foresay.data.benchmarks import Benchmark
+from foresay.data.prompts import Prompt
+from foresay.models.base.load import load_tokenizer
 
 SETS = {
     "knowledge": ("knowledge/arc_challenge_test.jsonl",),

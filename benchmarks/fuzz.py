@@ -20,7 +20,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase
 from schemathesis import GenerationMode
 
-from foresay.provenance import provenance
+from foresay.foundation.provenance import provenance
 
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 MOST_TOKENS = 4

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from foresay.clock import now
-from foresay.config import HeadsConfig, PretrainConfig
-from foresay.memory import peak_bytes, restart_peak
-from foresay.modelling.blank import ordinary_layers
-from foresay.modelling.heads import HeadsModel
-from foresay.provenance import provenance
-from foresay.training.heads import HeadsObjective
-from foresay.training.losses import cross_entropy
-from foresay.training.parallel import ALONE
+from foresay.foundation.machine import now, peak_bytes, restart_peak
+from foresay.foundation.provenance import provenance
+from foresay.models.base.untrained import ordinary_layers
+from foresay.models.config import HeadsConfig
+from foresay.models.heads.model import HeadsModel
+from foresay.training.config import PretrainConfig
+from foresay.training.loop.distributed import ALONE
+from foresay.training.objectives.heads import HeadsObjective
+from foresay.training.objectives.losses import cross_entropy
 
 
 def model_of(given: argparse.Namespace, heads: HeadsConfig) -> HeadsModel:

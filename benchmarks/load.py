@@ -25,12 +25,12 @@ from typing import Any
 
 import httpx
 
-from foresay.check import judged
-from foresay.config import DecodeConfig, LayoutName
+from foresay.data.prompts import Prompt, embedded_prompts
+from foresay.decoding.config import DecodeConfig, LayoutName
 from foresay.decoding.generate import generate
+from foresay.evaluation.lossless.greedy import judged
+from foresay.foundation.provenance import provenance
 from foresay.model import MultiTokenModel
-from foresay.prompts import Prompt, embedded_prompts
-from foresay.provenance import provenance
 
 LENGTHS = (8, 24, 48, 96)
 """Tokens that requests ask for, in turn."""

@@ -16,15 +16,17 @@ from pathlib import Path
 
 import tyro
 
-from foresay.adapt import Recipe, adapt
-from foresay.benchmark import bench
-from foresay.config import Family, HeadsConfig, LossConfig, MTPConfig, TrainConfig
+from foresay.data.prompts import embedded_prompts
+from foresay.evaluation.config import BenchConfig
+from foresay.evaluation.speed.bench import bench
+from foresay.foundation.files import write_json
+from foresay.foundation.provenance import provenance
 from foresay.model import MultiTokenModel
-from foresay.modelling.load import load_tokenizer
-from foresay.prompts import embedded_prompts
-from foresay.provenance import provenance
-from foresay.stand import BenchConfig
-from foresay.whole_file import write_json
+from foresay.models.base.load import load_tokenizer
+from foresay.models.config import Family, HeadsConfig, MTPConfig
+from foresay.training.adapt import adapt
+from foresay.training.config import LossConfig, TrainConfig
+from foresay.training.recipe import Recipe
 
 NEAR = 0.1
 """Largest difference in trained weights."""

@@ -22,14 +22,19 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from foresay.config import LossConfig, MTPConfig
-from foresay.layout import Call, Layout
-from foresay.memory import peak_bytes, restart_peak
-from foresay.modelling.model import MaskModel
-from foresay.modelling.shipped import NANO, base_folder
-from foresay.provenance import provenance
-from foresay.training.losses import Losses, teach
-from foresay.training.two_pass import Batch, Kept, Step, count, mask_rows, two_pass
+from foresay.foundation.machine import peak_bytes, restart_peak
+from foresay.foundation.names import NANO
+from foresay.foundation.provenance import provenance
+from foresay.models.base.load import base_folder
+from foresay.models.config import MTPConfig
+from foresay.models.layout.call import Call
+from foresay.models.layout.layout import Layout
+from foresay.models.masks.model import MaskModel
+from foresay.training.config import LossConfig
+from foresay.training.loop.progress import Losses
+from foresay.training.objectives.batches import Batch
+from foresay.training.objectives.losses import teach
+from foresay.training.objectives.two_pass import Kept, Step, count, mask_rows, two_pass
 
 MASKS, RANK, CONTEXT = 8, 64, 8192
 LOSSES = LossConfig()

@@ -9,15 +9,15 @@ from itertools import islice
 
 import torch
 
-from foresay.config import TrainConfig
-from foresay.modelling.load import load_tokenizer
-from foresay.modelling.shipped import NANO
-from foresay.provenance import provenance
-from foresay.training.batches import batches
-from foresay.training.corpus import read
-from foresay.training.data import Encoder, Example
-from foresay.training.source import Source
-from foresay.training.two_pass import Batch
+from foresay.data.corpus import read
+from foresay.data.encoder import Encoder
+from foresay.data.example import Example
+from foresay.data.source import Source
+from foresay.foundation.names import NANO
+from foresay.foundation.provenance import provenance
+from foresay.models.base.load import load_tokenizer
+from foresay.training.config import TrainConfig
+from foresay.training.objectives.batches import Batch, batches
 
 BATCHES = 200
 

@@ -17,14 +17,16 @@ from typing import Any
 
 import tyro
 
-from foresay.adapt import Recipe, adapt
-from foresay.config import LossConfig, MTPConfig, TrainConfig
-from foresay.heldout import HeldOut
+from foresay.data.prompts import Prompt, Split, embedded_prompts
+from foresay.foundation.files import write_json
+from foresay.foundation.provenance import provenance
 from foresay.model import MultiTokenModel
-from foresay.modelling.load import load_tokenizer
-from foresay.prompts import Prompt, Split, embedded_prompts
-from foresay.provenance import provenance
-from foresay.whole_file import write_json
+from foresay.models.base.load import load_tokenizer
+from foresay.models.config import MTPConfig
+from foresay.training.adapt import adapt
+from foresay.training.config import LossConfig, TrainConfig
+from foresay.training.recipe import Recipe
+from foresay.training.runs.validation import HeldOut
 
 SIDES = {
     "paper": (

@@ -12,7 +12,8 @@ from pathlib import Path
 import tyro
 import yaml
 
-from foresay.config import MTPConfig, TrainConfig
+from foresay.models.config import MTPConfig
+from foresay.training.config import TrainConfig
 
 BUSY = 0.35
 """Share of the peak that training of this kind is taken to reach."""

@@ -5,12 +5,12 @@ python benchmarks/shortlist.py > shortlist.json
 
 import json
 
-from foresay.config import DecodeConfig
+from foresay.data.prompts import by_domain, embedded_prompts
+from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import generate
-from foresay.metrics import tally
+from foresay.decoding.metrics import tally
+from foresay.foundation.provenance import provenance
 from foresay.model import MultiTokenModel
-from foresay.prompts import by_domain, embedded_prompts
-from foresay.provenance import provenance
 
 SIZES = (0, 4, 16, 64, 256)
 MASKS, PROMPTS, TOKENS = 4, 16, 64

@@ -18,11 +18,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from foresay.config import LossConfig, MTPConfig, TrainConfig
-from foresay.modelling.load import load_base
-from foresay.modelling.model import MaskModel
-from foresay.provenance import provenance
-from foresay.training.two_pass import Batch, two_pass
+from foresay.foundation.provenance import provenance
+from foresay.models.base.load import load_base
+from foresay.models.config import MTPConfig
+from foresay.models.masks.model import MaskModel
+from foresay.training.config import LossConfig, TrainConfig
+from foresay.training.objectives.batches import Batch
+from foresay.training.objectives.two_pass import two_pass
 
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SEQUENCES, LENGTH, ROUNDS = TrainConfig().sequences, 512, 5

@@ -30,16 +30,17 @@ from vllm import LLM, SamplingParams
 from vllm import __version__ as vllm_version
 from vllm.sampling_params import RequestOutputKind
 
-from foresay.config import DecodeConfig, PluginConfig
+from foresay.data.prompts import Prompt, by_domain, embedded_prompts
+from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import generate
-from foresay.export import export_vllm, export_vllm_draft_model
-from foresay.metrics import repeated_4grams, tally
+from foresay.decoding.metrics import repeated_4grams, tally
+from foresay.evaluation.baseline import plain_answers
+from foresay.foundation.provenance import provenance
 from foresay.model import MultiTokenModel
-from foresay.modelling.load import adapter_folder
-from foresay.prompts import Prompt, by_domain, embedded_prompts
-from foresay.provenance import provenance
-from foresay.reference import plain_answers
-from foresay.served import engine_arguments
+from foresay.models.base.load import adapter_folder
+from foresay.serving.config import PluginConfig
+from foresay.serving.vllm.export import export_vllm, export_vllm_draft_model
+from foresay.serving.vllm.manifest import engine_arguments
 
 PLAIN, DRAFT = "plain", "draft model"
 NGRAM = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4, "prompt_lookup_min": 2}

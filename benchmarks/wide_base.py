@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from foresay.config import MTPConfig
-from foresay.decoding.calibrate import measure
-from foresay.decoding.planner import PLAIN, expected_rate
-from foresay.modelling.model import MaskModel
-from foresay.provenance import provenance
+from foresay.decoding.planning.planner import PLAIN, expected_rate
+from foresay.decoding.step_costs import measure
+from foresay.foundation.provenance import provenance
+from foresay.models.config import MTPConfig
+from foresay.models.masks.model import MaskModel
 
 
 def wide_model(layers: int, width: int, rank: int, dtype: torch.dtype) -> MaskModel:

@@ -8,8 +8,8 @@ from pathlib import Path
 os.environ["COLUMNS"] = "100"
 os.environ["NO_COLOR"] = "1"
 
-from foresay.cli import main
-from foresay.verbs import VERBS
+from foresay.cli.commands import VERBS
+from foresay.cli.main import main
 
 PAGE = Path(__file__).parent / "cli.md"
 

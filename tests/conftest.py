@@ -14,7 +14,7 @@ import transformers
 from hypothesis import settings
 from transformers import Phi3ForCausalLM
 
-from foresay.decoding import calibrate
+from foresay.decoding import step_costs as calibrate
 
 torch.set_num_threads(1)
 calibrate.ROUNDS = 1  # what steps cost is no concern of tests

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from foresay.config import DecodeConfig, LossConfig, MTPConfig, TrainConfig
-from foresay.errors import ConfigError
+from foresay.decoding.config import DecodeConfig
+from foresay.foundation.errors import ConfigError
+from foresay.models.config import MTPConfig
+from foresay.training.config import LossConfig, TrainConfig
 
 IMPOSSIBLE: list[tuple[type, dict[str, Any], str]] = [
     (MTPConfig, {"num_masks": 0}, "num_masks is 0; a block needs at least 1 mask"),

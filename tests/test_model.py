@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from foresay.config import DecodeConfig, LayoutName, MTPConfig
-from foresay.errors import ConfigError, ForesayError, PromptError
+from foresay.decoding.config import DecodeConfig, LayoutName
+from foresay.foundation.errors import ConfigError, ForesayError, PromptError
 from foresay.model import MultiTokenModel
-from toys import GPT2, LLAMA, Toy, own_output, pristine, random_prompts, with_adapter
+from foresay.models.config import MTPConfig
+from tests.support.toys import GPT2, LLAMA, Toy, own_output, pristine, random_prompts, with_adapter
 
 LENGTHS = (5, 9, 2)
 MASKS = 4

@@ -14,10 +14,11 @@ from pathlib import Path
 import tyro
 from grid import PACE, Experiment, Precision, Values, cells, plot, run_all, summary
 
-from foresay.config import DecodeConfig, PretrainConfig
+from foresay.data.prompts import by_domain, embedded_prompts
+from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import generate
 from foresay.model import MultiTokenModel
-from foresay.prompts import by_domain, embedded_prompts
+from foresay.training.config import PretrainConfig
 
 SIZES, HEADS, SEEDS, STEPS = ("1M-deep", "3M-deep"), (1, 4, 8), (0, 1), 600
 """The whole grid."""

@@ -11,12 +11,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from foresay.config import HeadsConfig, PretrainConfig
+from foresay.evaluation.plots import require_matplotlib
+from foresay.foundation.files import write_json
+from foresay.foundation.provenance import provenance
 from foresay.model import MultiTokenModel
-from foresay.plot import require_matplotlib
-from foresay.pretrain import PretrainRecipe, Reading, pretrain
-from foresay.provenance import provenance
-from foresay.whole_file import write_json
+from foresay.models.config import HeadsConfig
+from foresay.training.config import PretrainConfig
+from foresay.training.pretrain import pretrain
+from foresay.training.recipe import PretrainRecipe
+from foresay.training.runs.pretrain_run import Reading
 
 PACE: dict[str, Any] = {"optimizer": "muon", "learning_rate": 3e-3, "tracker": "none"}
 """What all trainings here share."""

@@ -24,10 +24,10 @@ import tyro
 from grid import PACE, Experiment, Precision, cells, over_seeds, plot, run_all, summary
 from transformers import PreTrainedTokenizerBase
 
-from foresay.config import PretrainConfig
+from foresay.foundation.files import write_whole
 from foresay.model import MultiTokenModel
-from foresay.modelling.load import load_tokenizer
-from foresay.whole_file import write_whole
+from foresay.models.base.load import load_tokenizer
+from foresay.training.config import PretrainConfig
 
 HELD_OUT = 100
 """Stories that are tested on."""

@@ -17,11 +17,12 @@ from pathlib import Path
 import tyro
 from grid import PACE, Experiment, Precision, Values, cells, plot, run_all, summary
 
-from foresay.config import DecodeConfig, PretrainConfig
+from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import generate
+from foresay.foundation.files import write_whole
 from foresay.model import MultiTokenModel
-from foresay.modelling.blank import named_tokenizer
-from foresay.whole_file import write_whole
+from foresay.models.base.untrained import named_tokenizer
+from foresay.training.config import PretrainConfig
 
 FIELD, DEGREE, MOST = 7, 5, 3
 """F_7, X^5 = 0, most operations in training."""

@@ -23,11 +23,12 @@ import tyro
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from foresay.config import DecodeConfig, MTPConfig
+from foresay.data.chat import template_ids
+from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import generate
 from foresay.model import MultiTokenModel
-from foresay.modelling.blank import SPECIALS
-from foresay.training.data import template_ids
+from foresay.models.base.untrained import SPECIALS
+from foresay.models.config import MTPConfig
 
 Row = dict[str, Any]
 MBPP_TEST = range(11, 511)

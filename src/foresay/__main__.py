@@ -1,5 +1,5 @@
 """`python -m foresay`."""
 
-from foresay.cli import entry
+from foresay.cli.main import entry
 
 entry()

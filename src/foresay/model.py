@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,21 +12,22 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.stopping_criteria import StoppingCriteriaList, StopStringCriteria
 from transformers.generation.streamers import BaseStreamer
 
-from foresay import artefact
-from foresay.config import DecodeConfig, DType, Family, LoadConfig, MTPConfig, Quantize
+from foresay.data.chat import encode
+from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import generate
-from foresay.decoding.session import Generation, How, Step
-from foresay.errors import ConfigError, PromptError
-from foresay.families import build, family_of, fresh
-from foresay.fingerprint import Fingerprints, fingerprint
-from foresay.inside import Bridge, refuse_withheld
-from foresay.modelling.drafting import DraftingModel
-from foresay.modelling.guest import Guest, bare
-from foresay.modelling.load import adapter_folder, load_base, load_tokenizer
-from foresay.modelling.model import MaskModel
-from foresay.modelling.quantize import LIBRARY, quantization_of
-from foresay.modelling.shipped import NANO
-from foresay.prompts import encode
+from foresay.decoding.session import How
+from foresay.decoding.steps import Generation, Step
+from foresay.decoding.transformers_bridge import Bridge, refuse_withheld
+from foresay.foundation.errors import ConfigError, PromptError
+from foresay.models.artefact import folder as artefact
+from foresay.models.artefact.fingerprint import Fingerprints, fingerprint
+from foresay.models.artefact.folder import as_trained
+from foresay.models.base.load import adapter_folder, open_base, own_tokenizer
+from foresay.models.base.quantization import quantization_of
+from foresay.models.config import DType, Family, LoadConfig, MTPConfig
+from foresay.models.drafting import DraftingModel
+from foresay.models.families import build, family_of, fresh
+from foresay.models.masks.model import MaskModel
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -66,7 +67,7 @@ class MultiTokenModel:
         The base is frozen and put in eval mode. Raises BaseNotFound, UnsupportedBase, ConfigError, MissingPackage.
         """
         guest, model = open_base(base, dtype, loading or LoadConfig())
-        tokenizer = tokenizer or _own_tokenizer(base, guest)
+        tokenizer = tokenizer or own_tokenizer(base, guest)
         return cls(fresh(model, config or MTPConfig(), seed), tokenizer, guest.base, base_adapter=guest.adapter)
 
     @classmethod
@@ -87,7 +88,7 @@ class MultiTokenModel:
         settings = artefact.read_settings(place)
         base = base or (str(place) if settings.base == artefact.HERE else settings.base)
         guest, model = open_base(base, dtype, as_trained(loading or LoadConfig(), settings), settings.base_adapter)
-        tokenizer = tokenizer or _own_tokenizer(base, guest)
+        tokenizer = tokenizer or own_tokenizer(base, guest)
         artefact.check_base(settings, fingerprint(model, tokenizer), place, guest.base)
         artefact.check_quantization(settings, quantization_of(model.config), place)
         core = build(model, settings.mtp)
@@ -212,32 +213,3 @@ def settings(config: DecodeConfig | None, changes: dict[str, Any]) -> DecodeConf
         known = ", ".join(DecodeConfig.__dataclass_fields__)
         raise PromptError(f"generate got unknown setting {unknown[0]!r}; known are {known}")
     return replace(config or DecodeConfig(), **changes)
-
-
-def open_base(
-    base: "str | PreTrainedModel | PeftModel", dtype: DType, loading: LoadConfig, trained_on: str = ""
-) -> tuple[Guest, PreTrainedModel]:
-    """The base and what it is called; `trained_on` is the user's LoRA that it gets when no other is asked for."""
-    if not isinstance(base, str):
-        model = bare(base)
-        return Guest(_place(model.name_or_path)), model
-    guest = Guest.find(base, loading.base_adapter)
-    guest = Guest(_place(guest.base), _place(guest.adapter or trained_on))
-    return guest, load_base(guest.base, dtype, replace(loading, base_adapter=guest.adapter))
-
-
-def as_trained(loading: LoadConfig, settings: artefact.Settings) -> LoadConfig:
-    """Quantise the base as in training, unless something else is asked for."""
-    if loading.quantize != "auto" or settings.quantization not in LIBRARY:
-        return loading
-    return replace(loading, quantize=cast(Quantize, settings.quantization))
-
-
-def _own_tokenizer(base: "str | PreTrainedModel | PeftModel", guest: Guest) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of a base that was named; a model came without one."""
-    return load_tokenizer(guest.base, guest.adapter) if isinstance(base, str) else None
-
-
-def _place(name: str) -> str:
-    """How the artefact names a base or LoRA: folders by their whole path, so that it loads from anywhere."""
-    return str(Path(name).resolve()) if name not in ("", NANO) and Path(name).is_dir() else name

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from foresay.config import DecodeConfig, FixedLayout
+from foresay.decoding.config import DecodeConfig, FixedLayout
 from foresay.decoding.generate import generate
-from foresay.errors import ConfigError
-from foresay.modelling import compiling
-from toys import GEMMA3, LLAMA, Toy, adapted, own_output, random_prompts
+from foresay.foundation.errors import ConfigError
+from foresay.models.base import compiling
+from tests.support.toys import GEMMA3, LLAMA, Toy, adapted, own_output, random_prompts
 
 # Every case compiles for some ten seconds: each layout once, and a base whose layers see differently.
 CASES: tuple[tuple[Toy, FixedLayout, int], ...] = (

@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from checks import (
+
+from foresay.decoding.config import DecodeConfig, LayoutName
+from tests.support.checks import (
     Scene,
     Spoil,
     always_right,
@@ -15,9 +17,7 @@ from checks import (
     check_real_rows_are_the_base,
     sometimes_right,
 )
-
-from foresay.config import DecodeConfig, LayoutName
-from toys import GPT2, OPT, PHI3_LONGROPE, SWITCH, Toy, adapted, random_prompts
+from tests.support.toys import GPT2, OPT, PHI3_LONGROPE, SWITCH, Toy, adapted, random_prompts
 
 CONTEXT = 2 * SWITCH
 

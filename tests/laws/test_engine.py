@@ -7,20 +7,30 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from checks import DISTINCT, expected_output
 
-from foresay.config import DecodeConfig, LayoutName, PenaltyConfig, QueueConfig, SampleConfig
-from foresay.decoding.choose import Blocks, Drafts, Greedy
+from foresay.decoding.config import DecodeConfig, LayoutName, PenaltyConfig, QueueConfig, SampleConfig
 from foresay.decoding.engine import Engine, Progress, Request
 from foresay.decoding.generate import generate
-from foresay.decoding.mixed import Mixed
-from foresay.decoding.processing import CountPenalty, Processing, penalties
+from foresay.decoding.sampling.chooser import Blocks, Drafts, Greedy, chooser_of
+from foresay.decoding.sampling.logits_processors import CountPenalty, Processing, penalties
+from foresay.decoding.sampling.per_request import Mixed
 from foresay.decoding.session import How
-from foresay.errors import BusyError, ConfigError, PromptError
-from foresay.inside import chooser_of
-from foresay.modelling.model import MaskModel
-from foresay.tree import Tree
-from toys import GEMMA2, GPT2, LLAMA, MISTRAL_WINDOW, PHI3_LONGROPE, SWITCH, VOCABULARY, Toy, adapted, random_prompts
+from foresay.foundation.errors import BusyError, ConfigError, PromptError
+from foresay.models.layout.tree import Tree
+from foresay.models.masks.model import MaskModel
+from tests.support.checks import DISTINCT, expected_output
+from tests.support.toys import (
+    GEMMA2,
+    GPT2,
+    LLAMA,
+    MISTRAL_WINDOW,
+    PHI3_LONGROPE,
+    SWITCH,
+    VOCABULARY,
+    Toy,
+    adapted,
+    random_prompts,
+)
 
 LAYOUTS: tuple[LayoutName, ...] = ("plain", "linear", "quadratic", "tree", "planned")
 LENGTHS = [5, 1, 17, 9, 2, 30, 7, 12, 3, 8, 21, 4, 6, 11]

@@ -2,7 +2,12 @@
 
 import pytest
 import torch
-from checks import (
+
+from foresay.data.example import Example
+from foresay.training.config import LossConfig, TrainConfig
+from foresay.training.loop.trainer import Trainer
+from foresay.training.objectives.masks import MaskObjective
+from tests.support.checks import (
     Ragged,
     check_adapter_cannot_reach_real_rows,
     check_base_is_unchanged,
@@ -10,12 +15,7 @@ from checks import (
     check_real_rows_are_the_base,
     two_pass_result,
 )
-
-from foresay.config import LossConfig, TrainConfig
-from foresay.training.data import Example
-from foresay.training.masks import MaskObjective
-from foresay.training.train import Trainer
-from toys import GPT2, LLAMA, OPT, QWEN3_MOE, TOYS, Toy, adapted, random_prompts, with_adapter
+from tests.support.toys import GPT2, LLAMA, OPT, QWEN3_MOE, TOYS, Toy, adapted, random_prompts, with_adapter
 
 every_toy = pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.name)
 

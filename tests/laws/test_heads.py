@@ -6,7 +6,27 @@ from functools import lru_cache
 
 import pytest
 import torch
-from checks import (
+from torch import Tensor
+from torch.nn import functional
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+from foresay.data.example import Example
+from foresay.decoding.config import DecodeConfig, LayoutName
+from foresay.decoding.generate import generate
+from foresay.decoding.sampling.chooser import Greedy
+from foresay.decoding.sampling.draft import draft_greedy
+from foresay.decoding.session import Session
+from foresay.foundation.errors import ConfigError, UnsupportedBase
+from foresay.models.config import HeadsConfig
+from foresay.models.heads.model import HeadsModel
+from foresay.models.layout.tree import Tree
+from foresay.training.config import PretrainConfig
+from foresay.training.loop.distributed import ALONE
+from foresay.training.objectives import losses
+from foresay.training.objectives.heads import HeadsObjective
+from foresay.training.objectives.token_rows import token_rows
+from tests.support.checks import (
     NEW,
     assert_close,
     check_drafter_changes_nothing,
@@ -14,25 +34,7 @@ from checks import (
     prompt_batches,
     sometimes_right,
 )
-from torch import Tensor
-from torch.nn import functional
-from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
-
-from foresay.config import DecodeConfig, HeadsConfig, LayoutName, PretrainConfig
-from foresay.decoding.choose import Greedy
-from foresay.decoding.draft import draft_greedy
-from foresay.decoding.generate import generate
-from foresay.decoding.session import Session
-from foresay.errors import ConfigError, UnsupportedBase
-from foresay.modelling.heads import HeadsModel
-from foresay.training import losses
-from foresay.training.data import Example
-from foresay.training.heads import HeadsObjective
-from foresay.training.parallel import ALONE
-from foresay.training.token_rows import token_rows
-from foresay.tree import Tree
-from toys import (
+from tests.support.toys import (
     GEMMA2,
     GEMMA3,
     GPT2,
@@ -202,7 +204,7 @@ def test_head_by_head_gives_the_gradients_of_the_sum(
     config: HeadsConfig, chunk_rows: int, tied: bool, answers_only: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 13 * VOCABULARY)
-    monkeypatch.setattr("foresay.training.heads.cross_entropy", exact_cross_entropy)
+    monkeypatch.setattr("foresay.training.objectives.heads.cross_entropy", exact_cross_entropy)
     model = HeadsModel.from_base(DEEP["llama"].model(tie_word_embeddings=tied).double(), config)
     redraw(model.heads, 1)
     model.requires_grad_(True)

@@ -4,13 +4,14 @@ from functools import lru_cache
 
 import pytest
 import torch
-from checks import NothingShownError
 from torch import Tensor
 
-from foresay.documents import MaskCall
-from foresay.modelling import attention, model
-from foresay.modelling.model import MaskModel
-from toys import GEMMA3, LLAMA, SWITCH, TOYS, VOCABULARY, Toy, with_adapter
+from foresay.models.base import mask_attention as attention
+from foresay.models.layout.documents import MaskCall
+from foresay.models.masks import model
+from foresay.models.masks.model import MaskModel
+from tests.support.checks import NothingShownError
+from tests.support.toys import GEMMA3, LLAMA, SWITCH, TOYS, VOCABULARY, Toy, with_adapter
 
 COPIES = {"gemma2", "gpt-oss", "falcon"}
 """Toys with capped scores or sinks, which have no sdpa path, and one that does not look its attention up."""

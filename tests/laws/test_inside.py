@@ -11,10 +11,11 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.logits_process import LogitsProcessor, TemperatureLogitsWarper, TopKLogitsWarper
 from transformers.generation.stopping_criteria import MaxLengthCriteria, StoppingCriteria, StopStringCriteria
 
-from foresay.config import DecodeConfig, DType, LayoutName
+from foresay.decoding.config import DecodeConfig, LayoutName
 from foresay.decoding.generate import generate
 from foresay.model import MultiTokenModel
-from toys import GEMMA2, GPT2, LLAMA, QWEN3_MOE, Toy, random_prompts, with_adapter
+from foresay.models.config import DType
+from tests.support.toys import GEMMA2, GPT2, LLAMA, QWEN3_MOE, Toy, random_prompts, with_adapter
 
 LENGTHS = (5, 9, 2)
 NEW = 30

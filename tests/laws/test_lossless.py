@@ -3,7 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from checks import (
+
+from foresay.decoding.config import DecodeConfig, LayoutName
+from foresay.decoding.planning.draft_tree import tree_for
+from tests.support.checks import (
     BATCHES,
     NEW,
     Spoil,
@@ -15,10 +18,19 @@ from checks import (
     late_stops,
     sometimes_right,
 )
-
-from foresay.config import DecodeConfig, LayoutName
-from foresay.decoding.topology import tree_for
-from toys import GEMMA2, GPT2, LLAMA, MASKS, MISTRAL_WINDOW, OPT, QWEN3_MOE, TOYS, VOCABULARY, Toy, adapted
+from tests.support.toys import (
+    GEMMA2,
+    GPT2,
+    LLAMA,
+    MASKS,
+    MISTRAL_WINDOW,
+    OPT,
+    QWEN3_MOE,
+    TOYS,
+    VOCABULARY,
+    Toy,
+    adapted,
+)
 
 with_masks = pytest.mark.parametrize("layout", ["linear", "quadratic", "tree"])
 

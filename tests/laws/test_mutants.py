@@ -9,7 +9,26 @@ from typing import Any
 
 import pytest
 import torch
-from checks import (
+from torch import Tensor
+
+from foresay.decoding import generate as generate_module
+from foresay.decoding.config import DecodeConfig
+from foresay.decoding.sampling import chooser as choose_module
+from foresay.decoding.sampling.verify import Asked, Verdict, verify_greedy
+from foresay.models.base.cache import SlotCache
+from foresay.models.base.model import Base
+from foresay.models.layout.call import Call
+from foresay.models.layout.documents import MaskCall
+from foresay.models.layout.layout import Layout
+from foresay.models.masks.gate import Gate
+from foresay.models.masks.lora import GatedLora
+from foresay.models.masks.model import MaskModel
+from foresay.training.config import LossConfig
+from foresay.training.objectives import losses as losses_module
+from foresay.training.objectives import two_pass as two_pass_module
+from foresay.training.objectives.batches import Batch
+from foresay.training.objectives.two_pass import Denominators
+from tests.support.checks import (
     Ragged,
     check_adapter_cannot_reach_real_rows,
     check_base_is_unchanged,
@@ -29,23 +48,7 @@ from checks import (
     sometimes_right,
     two_pass_result,
 )
-from torch import Tensor
-
-from foresay.config import DecodeConfig, LossConfig
-from foresay.decoding import choose as choose_module
-from foresay.decoding import generate as generate_module
-from foresay.decoding.verify import Asked, Verdict, verify_greedy
-from foresay.documents import MaskCall
-from foresay.layout import Call, Layout
-from foresay.modelling.base import Base
-from foresay.modelling.cache import SlotCache
-from foresay.modelling.gate import Gate
-from foresay.modelling.lora import GatedLora
-from foresay.modelling.model import MaskModel
-from foresay.training import losses as losses_module
-from foresay.training import two_pass as two_pass_module
-from foresay.training.two_pass import Batch, Denominators
-from toys import (
+from tests.support.toys import (
     GEMMA2,
     GEMMA3,
     GPT2,

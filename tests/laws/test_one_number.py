@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from foresay.cli import main
+from foresay.cli.main import main
 from foresay.model import MultiTokenModel
 
 PROMPTS = [
@@ -35,7 +35,7 @@ def said(capsys: pytest.CaptureFixture[str], *command: str) -> Any:
 def rates_of_a_server(folder: str) -> dict[str, float]:
     """Tokens per step by domain, from the usage of one answer after the other."""
     pytest.importorskip("fastapi")
-    from served import served  # noqa: PLC0415 (an extra)
+    from tests.support.served import served  # noqa: PLC0415 (an extra)
 
     tokens, steps = Counter[str](), Counter[str]()
     with served(MultiTokenModel.from_pretrained(folder)) as server:

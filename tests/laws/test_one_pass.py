@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from checks import Ragged, assert_close
 from torch import Tensor, nn
 
-from foresay.config import LossConfig
-from foresay.modelling.sampler import PaperSampler, ResidualSampler, Sampler
-from foresay.training.one_pass import acting, one_pass, packs, see_packed, standard_lora
-from foresay.training.two_pass import Batch
-from toys import GPT2, LLAMA, Toy, pristine, redraw, with_adapter
+from foresay.models.masks.sampler_head import PaperSampler, ResidualSampler, Sampler
+from foresay.training.config import LossConfig
+from foresay.training.objectives.batches import Batch
+from foresay.training.objectives.one_pass import acting, one_pass, packs, see_packed, standard_lora
+from tests.support.checks import Ragged, assert_close
+from tests.support.toys import GPT2, LLAMA, Toy, pristine, redraw, with_adapter
 
 MASKS = 2
 BATCH = Ragged.random()

@@ -5,16 +5,15 @@ from functools import lru_cache
 
 import pytest
 import torch
-from checks import WEIGHTS, check_two_passes_are_one, two_pass_result
 from torch import Tensor
 
-from foresay.config import LossConfig
-from foresay.modelling import model
-from foresay.modelling.model import MaskModel
-from foresay.training.batches import collate, collate_packed
-from foresay.training.data import Example
-from foresay.training.two_pass import Batch
-from toys import (
+from foresay.data.example import Example
+from foresay.models.masks import model
+from foresay.models.masks.model import MaskModel
+from foresay.training.config import LossConfig
+from foresay.training.objectives.batches import Batch, collate, collate_packed
+from tests.support.checks import WEIGHTS, check_two_passes_are_one, two_pass_result
+from tests.support.toys import (
     FALCON,
     GEMMA2,
     GEMMA3,

@@ -8,14 +8,14 @@ from functools import cache
 
 import pytest
 
-from foresay.config import LayoutName, SampleConfig
-from foresay.decoding.choose import Blocks, Drafts, Sampled
-from foresay.decoding.planner import Acceptance, Cost, Entry, Planner
-from foresay.distribution import Tokens, holm, p_value
+from foresay.data.chat import encode
+from foresay.decoding.config import LayoutName, SampleConfig
+from foresay.decoding.planning.planner import Acceptance, Cost, Entry, Planner
+from foresay.decoding.sampling.chooser import Blocks, Drafts, Sampled
+from foresay.evaluation.lossless.sampling import CAUGHT, LEVEL, Trial
+from foresay.evaluation.statistics import Tokens, holm, p_value
 from foresay.model import MultiTokenModel
-from foresay.modelling.model import MaskModel
-from foresay.prompts import encode
-from foresay.trial import CAUGHT, LEVEL, Trial
+from foresay.models.masks.model import MaskModel
 
 LAYOUTS: list[LayoutName] = ["linear", "quadratic", "tree", "planned"]
 SETTINGS = {

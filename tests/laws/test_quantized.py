@@ -7,19 +7,22 @@ from typing import Any
 
 import pytest
 import torch
-from checks import BATCHES, NEW, prompt_batches, require_distinct
 from transformers import AutoModelForCausalLM
 
-from foresay import cli
-from foresay.adapt import Recipe, adapt
-from foresay.config import DecodeConfig, DType, LayoutName, LoadConfig, LossConfig, MTPConfig, Quantize, TrainConfig
+from foresay.cli import main as cli
+from foresay.decoding.config import DecodeConfig, LayoutName
 from foresay.decoding.generate import generate
-from foresay.errors import ArtefactError, ConfigError, MissingPackage
+from foresay.foundation.errors import ArtefactError, ConfigError, MissingPackage
 from foresay.model import MultiTokenModel
-from foresay.modelling import quantize
-from foresay.modelling.load import load_base, load_tokenizer
-from foresay.modelling.quantize import LIBRARY, quantization_of
-from toys import LLAMA, QWEN3_MOE, Toy, with_adapter
+from foresay.models.base import quantization as quantize
+from foresay.models.base.load import load_base, load_tokenizer
+from foresay.models.base.quantization import LIBRARY, quantization_of
+from foresay.models.config import DType, LoadConfig, MTPConfig, Quantize
+from foresay.training.adapt import adapt
+from foresay.training.config import LossConfig, TrainConfig
+from foresay.training.recipe import Recipe
+from tests.support.checks import BATCHES, NEW, prompt_batches, require_distinct
+from tests.support.toys import LLAMA, QWEN3_MOE, Toy, with_adapter
 
 ON_A_CPU = ["int8", "nf4"]
 

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from checks import DISTINCT
 from transformers import PreTrainedModel
 
-from foresay.adapt import Recipe, adapt
-from foresay.config import DecodeConfig, LayoutName, MTPConfig, TrainConfig
+from foresay.decoding.config import DecodeConfig, LayoutName
 from foresay.decoding.generate import generate
-from foresay.metrics import Tally, tally
+from foresay.decoding.metrics import Tally, tally
+from foresay.foundation.names import NANO
 from foresay.model import MultiTokenModel
-from foresay.modelling.load import load_base
-from foresay.modelling.shipped import EMBEDDED, NANO
+from foresay.models.base.load import NANO_FOLDER, load_base
+from foresay.models.config import MTPConfig
+from foresay.training.adapt import adapt
+from foresay.training.config import TrainConfig
+from foresay.training.recipe import Recipe
+from tests.support.checks import DISTINCT
 
 PROMPTS = 30
 NEW = 100
@@ -79,7 +82,7 @@ def decode(model: MultiTokenModel, prompts: Sequence[Prompt], own: list[list[int
 
 
 def test_nano(tmp_path: Path) -> None:
-    lines = (EMBEDDED / NANO / "demo.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (NANO_FOLDER / "demo.jsonl").read_text(encoding="utf-8").splitlines()
     heldout = lines[:: len(lines) // PROMPTS][:PROMPTS]
     rows = [json.loads(line) for line in heldout]
     data = tmp_path / "demo.jsonl"

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from checks import check_greedy_is_plain
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
-from foresay.config import DecodeConfig
-from foresay.errors import UnsupportedBase
-from foresay.modelling.base import Base
-from toys import LLAMA, WIDE, Toy, with_adapter
+from foresay.decoding.config import DecodeConfig
+from foresay.foundation.errors import UnsupportedBase
+from foresay.models.base.model import Base
+from tests.support.checks import check_greedy_is_plain
+from tests.support.toys import LLAMA, WIDE, Toy, with_adapter
 
 SMALL = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2}
 T5 = {"vocab_size": 96, "d_model": 32, "d_ff": 48, "d_kv": 8, "num_layers": 2, "num_heads": 4}

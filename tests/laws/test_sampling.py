@@ -18,20 +18,22 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from foresay.config import DecodeConfig, HeadsConfig, LayoutName, MTPConfig
-from foresay.decoding import choose
-from foresay.decoding.choose import Sampled
-from foresay.decoding.dice import Dice, SeededDice
+from foresay.decoding.config import DecodeConfig, LayoutName
 from foresay.decoding.generate import generate
-from foresay.decoding.planner import Acceptance, Cost, Entry, Planner
-from foresay.decoding.processing import Processing
-from foresay.decoding.session import Generation, How, Session
-from foresay.decoding.verify import Asked, Verdict, verify_drawn, verify_sampled
-from foresay.modelling.drafting import DraftingModel
-from foresay.modelling.heads import HeadsModel
-from foresay.modelling.model import MaskModel
-from foresay.tree import Tree
-from toys import redraw
+from foresay.decoding.planning.planner import Acceptance, Cost, Entry, Planner
+from foresay.decoding.sampling import chooser as choose
+from foresay.decoding.sampling.chooser import Sampled
+from foresay.decoding.sampling.logits_processors import Processing
+from foresay.decoding.sampling.randomness import Dice, SeededDice
+from foresay.decoding.sampling.verify import Asked, Verdict, verify_drawn, verify_sampled
+from foresay.decoding.session import How, Session
+from foresay.decoding.steps import Generation
+from foresay.models.config import HeadsConfig, MTPConfig
+from foresay.models.drafting import DraftingModel
+from foresay.models.heads.model import HeadsModel
+from foresay.models.layout.tree import Tree
+from foresay.models.masks.model import MaskModel
+from tests.support.toys import redraw
 
 VOCABULARY = 3
 TOKENS = 3

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from checks import NEW, assert_close, assert_says, expected_output, prompt_batches
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from foresay.config import DecodeConfig
+from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import generate
-from foresay.modelling import slot_attention
-from toys import GEMMA3, GPT2, LLAMA, MISTRAL_WINDOW, Toy, adapted
+from foresay.models.base import slot_attention
+from tests.support.checks import NEW, assert_close, assert_says, expected_output, prompt_batches
+from tests.support.toys import GEMMA3, GPT2, LLAMA, MISTRAL_WINDOW, Toy, adapted
 
 
 def layer(groups: int) -> nn.Module:

@@ -1,16 +1,16 @@
 """What a mask row says depends on the prefix before it and on nothing else: not the layout, batch or stale slots."""
 
 import pytest
-from checks import (
+
+from foresay.decoding.config import LayoutName
+from tests.support.checks import (
     check_branches_are_texts,
     check_layouts_agree,
     check_mask_states_agree,
     check_stale_slots_are_unseen,
     check_stale_slots_change_no_token,
 )
-
-from foresay.config import LayoutName
-from toys import GEMMA2, GEMMA3, GPT2, LLAMA, OPT, QWEN3_MOE, TOYS, Toy, adapted
+from tests.support.toys import GEMMA2, GEMMA3, GPT2, LLAMA, OPT, QWEN3_MOE, TOYS, Toy, adapted
 
 every_toy = pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.name)
 

@@ -6,7 +6,12 @@ from typing import Literal
 
 import pytest
 import torch
-from checks import (
+
+from foresay.models.masks.model import MaskModel
+from foresay.training.config import LossConfig
+from foresay.training.objectives import losses
+from foresay.training.objectives.two_pass import two_pass
+from tests.support.checks import (
     WEIGHTS,
     Ragged,
     Result,
@@ -15,12 +20,7 @@ from checks import (
     one_pass_result,
     two_pass_result,
 )
-
-from foresay.config import LossConfig
-from foresay.modelling.model import MaskModel
-from foresay.training import losses
-from foresay.training.two_pass import two_pass
-from toys import (
+from tests.support.toys import (
     GEMMA2,
     GEMMA3,
     GPT2,

@@ -9,24 +9,26 @@ from typing import Any
 import peft
 import pytest
 import torch
-from checks import BATCHES, NEW, prompt_batches, require_distinct
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-import foresay.adapt
-from foresay.adapt import Recipe, adapt
-from foresay.config import DecodeConfig, LayoutName, LoadConfig, LossConfig, MTPConfig, TrainConfig
+import foresay.training.adapt
+from foresay.decoding.config import DecodeConfig, LayoutName
 from foresay.decoding.generate import generate
-from foresay.errors import ArtefactError, BaseNotFound, ConfigError, MissingPackage, UnsupportedBase
-from foresay.families import PEFT_WEIGHTS
-from foresay.fingerprint import fingerprint
+from foresay.foundation.errors import ArtefactError, BaseNotFound, ConfigError, MissingPackage, UnsupportedBase
 from foresay.model import MultiTokenModel
-from foresay.modelling import guest
-from foresay.modelling.base import Base
-from foresay.modelling.guest import Guest
-from foresay.modelling.load import load_tokenizer
-from test_artefact import contents
-from toys import GPT2, LLAMA, MISTRAL_WINDOW, QWEN3_MOE, Toy, redraw, with_adapter
+from foresay.models.artefact.fingerprint import fingerprint
+from foresay.models.artefact.tensors import PEFT_WEIGHTS
+from foresay.models.base import user_lora as guest
+from foresay.models.base.load import Guest, load_tokenizer
+from foresay.models.base.model import Base
+from foresay.models.config import LoadConfig, MTPConfig
+from foresay.training.adapt import adapt
+from foresay.training.config import LossConfig, TrainConfig
+from foresay.training.recipe import Recipe
+from tests.models.artefact.test_folder import contents
+from tests.support.checks import BATCHES, NEW, prompt_batches, require_distinct
+from tests.support.toys import GPT2, LLAMA, MISTRAL_WINDOW, QWEN3_MOE, Toy, redraw, with_adapter
 
 TOYS = [LLAMA, GPT2, MISTRAL_WINDOW, QWEN3_MOE]
 PARTLY = {"gpt2": ["c_attn", "c_proj"]}
@@ -181,7 +183,7 @@ def test_shards_of_two_dtypes_train_alike(home: Path, tmp_path: Path, monkeypatc
     weights = [load_file(tmp_path / parallel / PEFT_WEIGHTS) for parallel in ("none", "fsdp")]
     for name, tensor in weights[0].items():
         assert torch.equal(tensor, weights[1][name]), name
-    monkeypatch.setattr(foresay.adapt, "quantization_of", lambda config: "int8")
+    monkeypatch.setattr(foresay.training.adapt, "quantization_of", lambda config: "int8")
     with pytest.raises(ConfigError, match="parallel is fsdp, which shards no quantised weights; give --parallel ddp"):
         train(home, tmp_path / "never", "mine", parallel="fsdp")
 

@@ -14,16 +14,17 @@ from typing import Literal
 
 from torch import Tensor
 
-from foresay.config import DecodeConfig, PenaltyConfig, QueueConfig, SampleConfig
-from foresay.decoding.calibrate import Watch, planners_for, unwatched
-from foresay.decoding.dice import SeededDice
+from foresay.decoding.config import DecodeConfig, PenaltyConfig, QueueConfig, SampleConfig
 from foresay.decoding.generate import check_prompts, prepare
-from foresay.decoding.mixed import Mixed, Rule
-from foresay.decoding.planner import Planner
-from foresay.decoding.record import Record, Recorded
-from foresay.decoding.session import How, Session, Step
-from foresay.errors import BusyError, ConfigError, PromptError
-from foresay.modelling.drafting import DraftingModel
+from foresay.decoding.planning.planner import Planner
+from foresay.decoding.sampling.per_request import Mixed, Rule
+from foresay.decoding.sampling.randomness import SeededDice
+from foresay.decoding.sampling.recorded import Record, Recorded
+from foresay.decoding.session import How, Session
+from foresay.decoding.step_costs import Watch, planners_for, unwatched
+from foresay.decoding.steps import Step
+from foresay.foundation.errors import BusyError, ConfigError, PromptError
+from foresay.models.drafting import DraftingModel
 
 Ended = Literal["stop", "length"]
 

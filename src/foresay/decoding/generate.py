@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from foresay.config import DecodeConfig
-from foresay.decoding.calibrate import planner_for
-from foresay.decoding.session import Generation, How, Session
-from foresay.errors import PromptError
-from foresay.modelling.drafting import DraftingModel
+from foresay.decoding.config import DecodeConfig
+from foresay.decoding.session import How, Session
+from foresay.decoding.step_costs import planner_for
+from foresay.decoding.steps import Generation
+from foresay.foundation.errors import PromptError
+from foresay.models.drafting import DraftingModel
 
 
 def generate(

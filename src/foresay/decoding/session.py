@@ -2,50 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from foresay.config import DecodeConfig
-from foresay.decoding.choose import Blocks, Chooser, Drafts, Greedy
-from foresay.decoding.plan import Plan, Row, plan
-from foresay.decoding.planner import PROBE_MASKS, Entry, Planner
-from foresay.decoding.topology import tree_for
-from foresay.decoding.verify import Asked, Verdict
-from foresay.modelling.base import Rows
-from foresay.modelling.drafting import DraftingModel
+from foresay.decoding.config import DecodeConfig
+from foresay.decoding.planning.draft_tree import tree_for
+from foresay.decoding.planning.plan import Plan, Row, plan
+from foresay.decoding.planning.planner import PROBE_MASKS, Entry, Planner
+from foresay.decoding.sampling.chooser import Blocks, Chooser, Drafts, Greedy
+from foresay.decoding.sampling.verify import Asked, Verdict
+from foresay.decoding.steps import Generation, Step
+from foresay.models.base.model import Rows
+from foresay.models.drafting import DraftingModel
 
 Stop = Callable[[int, list[int]], bool]
 """Whether a text ends here: called with its index, and prompt and answer up to each kept token."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What one forward of the base gave one sequence."""
-
-    tokens: tuple[int, ...]
-    """Kept tokens, the stop token included; cut at the stop and at the maximum."""
-    drafted: int
-    """Drafts that were verified."""
-    accepted: int
-    """Drafts among the kept tokens."""
-    depth: int
-    """Most drafts that could have stayed: `drafted` in a chain, fewer where drafts branch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """The answer to one prompt, step by step."""
-
-    steps: tuple[Step, ...]
-    ended: Literal["stop", "length"]
-    """By a stop token, or by `max_new_tokens` or the context."""
-
-    @property
-    def tokens(self) -> list[int]:
-        """All kept tokens."""
-        return [token for step in self.steps for token in step.tokens]
 
 
 @dataclass(slots=True)

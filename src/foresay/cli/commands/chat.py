@@ -1,0 +1,90 @@
+"""`foresay chat`: a conversation in the terminal."""
+
+from dataclasses import dataclass, field
+
+from foresay.cli.commands.options import Model, Opening
+from foresay.cli.terminal import ERR, OUT
+from foresay.cli.views.bars import calibration_watch, progress_bar
+from foresay.cli.views.text import colour_of, tally_line
+from foresay.decoding.config import DecodeConfig, SampleConfig
+from foresay.decoding.detokenizer import Detokenizer
+from foresay.decoding.steps import Step
+from foresay.foundation.errors import PromptError
+from foresay.foundation.machine import now
+from foresay.serving.conversation import Conversation
+
+HELP = "/reset forgets what was said, /stats counts, /quit ends; Ctrl-C stops an answer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatCommand:
+    """Chat with a model in the terminal; the tokens of each step share a colour.
+
+    /reset forgets what was said, /stats says how many steps it took, /quit or Ctrl-D ends. Ctrl-C stops the answer.
+
+    Examples:
+      foresay chat nano
+      foresay chat my-adapter --temperature 0.8 --dtype bfloat16
+    """
+
+    model: Model
+    """Folder of a foresay model, or nano."""
+    decode: DecodeConfig = field(default_factory=lambda: DecodeConfig(max_new_tokens=512))
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    opening: Opening = field(default_factory=Opening)
+
+    def run(self) -> int:
+        """Read, answer, until the input ends."""
+        chat = Conversation(self.opening.open(self.model), self.decode, self.sample)
+        with progress_bar(ERR) as bar:
+            chat.prepare(calibration_watch(bar))
+        ERR.print(HELP, style="dim", highlight=False)
+        while True:
+            try:
+                text = ERR.input("[bold]> [/bold]" if ERR.is_terminal else "", markup=True).strip()
+            except (EOFError, KeyboardInterrupt):
+                ERR.print()
+                return 0
+            if text == "/quit":
+                return 0
+            self._turn(chat, text)
+
+    def _turn(self, chat: Conversation, text: str) -> None:
+        """One line of the user's."""
+        if text == "/reset":
+            chat.reset()
+        elif text == "/stats":
+            ERR.print(tally_line(chat.count()))
+        elif not text.isascii() and text != text.encode(errors="ignore").decode():
+            ERR.print("this line is not UTF-8; write it in a terminal that sends UTF-8")
+        elif text.startswith("/"):
+            ERR.print(f"there is no {text.split(maxsplit=1)[0]}: {HELP}")
+        elif text:
+            _answer(chat, text)
+
+
+def _answer(chat: Conversation, text: str) -> None:
+    """Show an answer as it grows, and what it took."""
+    detokenizer, steps = Detokenizer(chat.model.require_tokenizer()), list[Step]()
+
+    def show(step: Step) -> None:
+        OUT.print(detokenizer.add(step.tokens), style=colour_of(len(steps)), end="", highlight=False)
+        steps.append(step)
+
+    device = chat.model.core.base.device
+    began, ended = now(device), ""
+    try:
+        chat.ask(text, show)
+    except KeyboardInterrupt:
+        ended = "stopped; "
+    except PromptError as error:
+        ERR.print(f"{error}; or /reset", style="red", highlight=False)
+        return
+    OUT.print(detokenizer.rest())
+    tokens, seconds = sum(len(step.tokens) for step in steps), now(device) - began
+    rate = tokens / max(len(steps), 1)
+    ERR.print(
+        f"{ended}{tokens} tokens in {len(steps)} steps: {rate:.2f} tokens per step, {tokens / seconds:.0f} a second",
+        style="dim",
+        highlight=False,
+    )

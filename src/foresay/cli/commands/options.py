@@ -1,0 +1,90 @@
+"""Options that several verbs share: which model is opened, and which prompts are decoded."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import torch
+import tyro
+from transformers import PreTrainedModel
+
+from foresay.data.benchmarks import benchmarks_of
+from foresay.data.prompts import Prompt, Split, embedded_prompts, file_prompts, first_of_each_domain
+from foresay.evaluation.config import BenchConfig, CheckConfig
+from foresay.foundation.errors import require, require_at_least
+from foresay.model import MultiTokenModel
+from foresay.models.artefact.folder import HERE, as_trained, read_settings
+from foresay.models.base.load import adapter_folder, open_base
+from foresay.models.config import DType, LoadConfig
+
+C = TypeVar("C", BenchConfig, CheckConfig)
+Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """How a model is opened."""
+
+    base: str = ""
+    """Base to use instead of the one the model names: a folder, a hub id or nano."""
+    dtype: DType = "float32"
+    """Dtype of base and adapter."""
+    threads: int = 0
+    """CPU threads; 0 leaves it to torch."""
+    loading: LoadConfig = field(default_factory=LoadConfig)
+
+    def open(self, folder: str, dtype: DType | None = None) -> MultiTokenModel:
+        """The model in `folder`."""
+        self._set_threads()
+        return MultiTokenModel.from_pretrained(
+            folder, self.base or None, dtype=dtype or self.dtype, loading=self.loading
+        )
+
+    def bare(self, folder: str) -> PreTrainedModel:
+        """The base of the model in `folder`, by itself, with its user's LoRA if it has one."""
+        self._set_threads()
+        settings = read_settings(adapter_folder(folder))
+        base = self.base or (folder if settings.base == HERE else settings.base)
+        return open_base(base, self.dtype, as_trained(self.loading, settings), settings.base_adapter)[1]
+
+    def _set_threads(self) -> None:
+        require(self.threads >= 0, f"threads is {self.threads}; give 1 or more, or 0 to leave it to torch")
+        if self.threads:
+            torch.set_num_threads(self.threads)
+
+
+def filled(config: C, **values: Any) -> C:
+    """`config` with `values` where it still has its defaults: a flag that was given stands."""
+    plain = type(config)()
+    return replace(config, **{name: v for name, v in values.items() if getattr(config, name) == getattr(plain, name)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """Which prompts are decoded."""
+
+    prompts: Path | None = None
+    """File with a prompt a row (messages, prompt or text); without it, the embedded held-out prompts, which for nano
+    and models without a chat template are easy ones."""
+    benchmarks: tuple[str, ...] = ()
+    """Benchmarks instead, as DOMAIN=SOURCE: math=gsm8k.jsonl chat=google/IFEval,split=train (a file, a folder or a hub
+    id, with settings as in `foresay train --data`), or `paper`: those of paper A that the hub has."""
+    per_domain: int = 0
+    """The first prompts of each benchmark, or of each domain (of a file, too); 0: a file's all, else a few, or many
+    with --full."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 0, "per_domain")
+        require(self.prompts is None or not self.benchmarks, "prompts and benchmarks were both given; give one")
+
+    def load(self, model: MultiTokenModel, per_domain: int, split: Split) -> list[Prompt]:
+        """The prompts; of each benchmark or embedded domain at most `per_domain` unless set."""
+        tokenizer = model.require_tokenizer()
+        if self.prompts is not None:
+            prompts = file_prompts(self.prompts, tokenizer)
+            return first_of_each_domain(prompts, self.per_domain) if self.per_domain else prompts
+        if self.benchmarks:
+            most = self.per_domain or per_domain
+            sets = benchmarks_of(self.benchmarks)
+            return [prompt for benchmark in sets for prompt in benchmark.prompts(tokenizer, most)]
+        return embedded_prompts(tokenizer, split, self.per_domain or per_domain, model.base_name)

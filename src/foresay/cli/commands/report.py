@@ -1,0 +1,39 @@
+"""`foresay report`: a run as one page."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from foresay.cli.terminal import OUT
+from foresay.evaluation.report.page import report
+from foresay.foundation.files import check_place, write_whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportCommand:
+    """Make one HTML file of a run: verdict, certificate, charts, texts, provenance and all raw data.
+
+    It needs no network, follows a light or dark screen, reads on a phone and prints. Charts need matplotlib
+    (pip install 'foresay[plot]').
+
+    Examples:
+      foresay check nano --out run/certificate.json && foresay eval nano --out run/eval.json
+      foresay bench nano --json > run/bench.json && foresay calibrate nano --json > run/costs.json
+      foresay report run --out report.html
+    """
+
+    places: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER-OR-FILES")]
+    """JSON of check, bench, eval, calibrate, advise, study or train, or folders of them."""
+    out: Path
+    """File for the page."""
+    title: str = "foresay: a run"
+    """Heading of the page."""
+
+    def run(self) -> int:
+        """Read, draw, write."""
+        check_place(self.out)
+        write_whole(self.out, report(list(self.places), self.title))
+        OUT.print(f"the report lies in {self.out}", highlight=False)
+        return 0

@@ -1,0 +1,1 @@
+"""From files, folders and hub ids to tokens, examples and prompts."""

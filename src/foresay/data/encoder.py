@@ -1,0 +1,224 @@
+"""From a row of a data file to token ids and what of them carries loss."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from foresay.data.chat import CHAT_COLUMNS, PROMPT_COLUMNS, RESPONSE_COLUMNS, conversation, template_ids
+from foresay.data.example import Example
+from foresay.data.records import Record
+from foresay.foundation.errors import DataError, MaskError
+
+MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What became of one row."""
+
+    schema: str
+    """What it was taken for: messages, prompt/response, text or ids."""
+    examples: tuple[Example, ...]
+    """Empty when no two answer tokens are left within the length."""
+    cut: bool
+    """Whether tokens were cut off."""
+
+
+class Tokens:
+    """Token ids of a row as they grow, and which of them answer."""
+
+    def __init__(self, ids: list[int] | None = None, prompt: int = 0) -> None:
+        self.ids = list(ids or ())
+        self.answer = [place >= prompt for place in range(len(self.ids))]
+
+    def add(self, ids: list[int], answer: bool) -> None:
+        """Append tokens of one kind."""
+        self.ids += ids
+        self.answer += [answer] * len(ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """Turns rows into examples of at most `max_length` tokens, by the tokenizer's chat template where it has one."""
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    stops: frozenset[int] = frozenset()
+    """Tokens that end an answer when decoding; empty: the tokenizer's own."""
+
+    @property
+    def method(self) -> str:
+        """How loss is kept to the assistant's tokens of a chat."""
+        if self.tokenizer.chat_template is None:
+            return "turns joined, no chat template"
+        return "generation markers" if self._marked else "verified prefixes"
+
+    def encode(self, record: Record) -> Encoded:
+        """The examples of a row: several where a text is long or the template writes past turns anew.
+
+        Raises DataError for a row that cannot be used, MaskError for a template that would teach the wrong tokens.
+        """
+        messages = conversation(record)
+        row = record.row
+        if isinstance(row.get("ids"), list):
+            schema, pieces = "ids", [_given(record, self.tokenizer)]
+        elif messages is not None:
+            schema = "messages" if any(isinstance(row.get(name), list) for name in CHAT_COLUMNS) else "prompt/response"
+            pieces = self._chat(messages, record.place)
+        elif isinstance(row.get("text"), str):
+            schema, pieces = "text", self._windows(row["text"])
+        else:
+            raise DataError(
+                f"{record.place} has columns {', '.join(sorted(row)) or 'none'}; needed are messages, or one of "
+                f"{'/'.join(PROMPT_COLUMNS)} with one of {'/'.join(RESPONSE_COLUMNS)}, or text; name others with "
+                "--columns"
+            )
+        examples = tuple(self._examples(pieces, str(row.get("domain") or ""), record.place))
+        return Encoded(schema, examples, any(len(piece.ids) > self.max_length for piece in pieces))
+
+    def _examples(self, pieces: list[Tokens], domain: str, place: str) -> Iterator[Example]:
+        for piece in pieces:
+            ids, answer = piece.ids[: self.max_length], piece.answer[: self.max_length]
+            # The block behind the token before an answer's first guesses from its second on: one token teaches nothing.
+            if sum(answer[1:]) > 1:
+                yield Example(tuple(ids), tuple(answer), domain, place)
+
+    def _windows(self, text: str) -> list[Tokens]:
+        ids: list[int] = self.tokenizer(text, verbose=False)["input_ids"] + self._stop
+        return [Tokens(ids[at : at + self.max_length]) for at in range(0, len(ids), self.max_length)]
+
+    def _chat(self, messages: list[dict[str, str]], place: str) -> list[Tokens]:
+        """A conversation, with loss on the assistant's turns up to their stop tokens."""
+        if not any(message["role"] == "assistant" for message in messages):
+            raise DataError(f"{place} has no assistant message, so nothing to learn; mend or remove the row")
+        if self.tokenizer.chat_template is None:
+            return [self._join(messages)]
+        try:
+            pieces = [self._mark(messages, place)] if self._marked else self._compare(messages, place)
+        except (TemplateError, ValueError) as error:
+            raise DataError(f"{place}: the chat template refuses the messages ({error}); mend the row") from error
+        for piece in pieces:
+            self._close(piece, place)
+        return pieces
+
+    def _mark(self, messages: list[dict[str, str]], place: str) -> Tokens:
+        """What the template marks as generated; every turn must begin where decoding would begin it."""
+        said = self.tokenizer.apply_chat_template(messages, return_assistant_tokens_mask=True, return_dict=True)
+        tokens = Tokens(said["input_ids"], len(said["input_ids"]))
+        tokens.answer = [bool(mark) for mark in said["assistant_masks"]]
+        if not any(tokens.answer) or all(tokens.answer):
+            share = "all" if any(tokens.answer) else "none"
+            raise MaskError(
+                f"{place}: the chat template's generation markers give loss to {share} of the {len(tokens.ids)} "
+                "tokens; mend the markers (they go around what the assistant says) or remove them"
+            )
+        last = max(turn for turn, message in enumerate(messages) if message["role"] == "assistant")
+        for turn, message in enumerate(messages[: last + 1]):
+            asked = template_ids(self.tokenizer, messages[:turn], prompt=True) if message["role"] == "assistant" else []
+            # Past turns may be written anew, without their thoughts, but not the last: decoding begins behind `asked`.
+            if asked and (turn == last or tokens.ids[: len(asked)] == asked):
+                _check_start(tokens, asked, f"{place}, message {turn + 1}")
+        return tokens
+
+    def _compare(self, messages: list[dict[str, str]], place: str) -> list[Tokens]:
+        """What the template adds to each prompt once it is answered.
+
+        Where it writes past turns anew, as templates that drop old thoughts do, a new example begins: it holds just
+        what decoding that turn would see.
+        """
+        pieces = [Tokens()]
+        for turn, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            asked = template_ids(self.tokenizer, messages[:turn], prompt=True)
+            whole = template_ids(self.tokenizer, messages[: turn + 1], prompt=False)
+            if whole[: len(asked)] != asked:
+                raise DataError(
+                    f"{place}: the chat template writes turn {turn + 1} differently once it is answered, so the "
+                    "answer's tokens cannot be told from the prompt's; give prompt/response rows instead, or a "
+                    "template with generation markers"
+                )
+            if asked[: len(pieces[-1].ids)] != pieces[-1].ids:
+                pieces.append(Tokens())
+            pieces[-1].add(asked[len(pieces[-1].ids) :], answer=False)
+            pieces[-1].add(whole[len(asked) :], answer=True)
+        return pieces
+
+    def _join(self, messages: list[dict[str, str]]) -> Tokens:
+        """Turn behind turn, for a tokenizer without a template: answers carry loss and end with the stop token."""
+        tokens = Tokens()
+        for turn, message in enumerate(messages):
+            answer = message["role"] == "assistant"
+            ids: list[int] = self.tokenizer(message["content"], add_special_tokens=turn == 0)["input_ids"]
+            tokens.add(ids + (self._stop if answer else []), answer)
+        return tokens
+
+    def _close(self, tokens: Tokens, place: str) -> None:
+        """Let each answer end with its stop token: what templates write behind it is never decoded."""
+        stops = self.stops or frozenset(self._stop)
+        if not stops:
+            return
+        for start, end in spans(tokens.answer):
+            last = max((at for at in range(start, end) if tokens.ids[at] in stops), default=None)
+            if last is None:
+                tail = self.tokenizer.decode(tokens.ids[max(start, end - 4) : end])
+                known = ", ".join(repr(self.tokenizer.decode([stop])) for stop in sorted(stops))
+                raise MaskError(
+                    f"{place}: the chat template ends an answer with {tail!r} and no stop token ({known}) in its loss, "
+                    "so decoding would not stop there; mend the template, or the base's eos_token_id"
+                )
+            tokens.answer[last + 1 : end] = [False] * (end - last - 1)
+
+    @property
+    def _marked(self) -> bool:
+        template = self.tokenizer.chat_template
+        return isinstance(template, str) and MARKER.search(template) is not None
+
+    @property
+    def _stop(self) -> list[int]:
+        return [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
+
+
+def spans(answer: list[bool]) -> list[tuple[int, int]]:
+    """(first, behind the last) of every run of answer tokens."""
+    edges = [at for at, (before, now) in enumerate(zip([False, *answer], [*answer, False])) if before != now]
+    return list(zip(edges[::2], edges[1::2]))
+
+
+def _check_start(tokens: Tokens, asked: list[int], place: str) -> None:
+    """Raise MaskError unless the answer begins just behind the prompt that decoding would be given."""
+    start = len(asked)
+    if tokens.ids[:start] != asked:
+        raise MaskError(
+            f"{place}: the chat template writes the prompt differently once it is answered, so what is learned is not "
+            "what is decoded; mend the template"
+        )
+    starts = [first for first, _ in spans(tokens.answer)]
+    if start not in starts:
+        nearest = min(starts, key=lambda first: abs(first - start))
+        raise MaskError(
+            f"{place}: its loss begins at token {nearest}, and decoding begins at token {start}; move the template's "
+            "generation markers"
+        )
+
+
+def _given(record: Record, tokenizer: PreTrainedTokenizerBase) -> Tokens:
+    """A row that brings its own ids; its response, where it has one, must be what they say by this tokenizer."""
+    vocabulary, ids, prompt = len(tokenizer), record.row["ids"], record.row.get("prompt_tokens", 0)
+    known = all(isinstance(token, int) and 0 <= token < vocabulary for token in ids)
+    if not known or not isinstance(prompt, int):
+        raise DataError(
+            f"{record.place} has ids or prompt_tokens that are no ids below {vocabulary} and no number; give text, "
+            "or ids of the base's own tokenizer"
+        )
+    if isinstance(response := record.row.get("response"), str):
+        said: str = tokenizer.decode(ids[prompt:], skip_special_tokens=True)
+        if said.strip() != response.strip():
+            raise DataError(
+                f"{record.place} has a response that begins {response[:30]!r} and ids that say {said[:30]!r} by this "
+                "tokenizer; generate the data with this base, or remove ids, and the text is read"
+            )
+    return Tokens(ids, prompt)

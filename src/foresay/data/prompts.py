@@ -1,0 +1,128 @@
+"""Prompts to decode: from a file, or the embedded held-out ones."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from foresay.data.chat import CHAT_COLUMNS, PROMPT_COLUMNS, checked_messages, encode, template_ids
+from foresay.data.records import Record, read_records
+from foresay.foundation.errors import DataError
+from foresay.foundation.names import NANO
+
+EMBEDDED = Path(__file__).with_name("embedded_prompts")
+DOMAINS = ("math", "code", "stories", "chat")
+"""Of the prompts for nano, and for models without a chat template."""
+FIVE_DOMAINS = ("math", "code", "chat", "knowledge", "safety")
+"""Of the prompts for every other model."""
+Split = Literal["dev", "test", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt, ready to decode."""
+
+    ids: tuple[int, ...]
+    domain: str
+    text: str
+    """As a person would read it."""
+    benchmark: str = ""
+    """Set that it is from, where it is from one."""
+    from_text: bool = False
+    """Its row had nothing but `text`: a text to go on with, whose beginning is prompt enough."""
+
+
+def embedded_prompts(tokenizer: PreTrainedTokenizerBase, split: Split, most: int, base: str = NANO) -> list[Prompt]:
+    """At most `most` held-out prompts of each domain: those for the base called `base`, which no adapter saw.
+
+    `nano`, and a model without a chat template, get easy questions and openings of stories; any other model gets
+    questions of eight benchmarks in five domains.
+    """
+    five = base != NANO and tokenizer.chat_template is not None
+    folder = EMBEDDED / ("five_domains" if five else "")
+    domains = FIVE_DOMAINS if five else DOMAINS
+    chosen = []
+    for domain in domains:
+        records = [
+            record for record in read_records(folder / f"{domain}.jsonl") if split in ("all", record.row["split"])
+        ]
+        chosen += [_of_benchmark(record, tokenizer, domain) for record in records[:most]]
+    return chosen
+
+
+def file_prompts(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
+    """Every prompt of a file: `messages`, `prompt` (or question, instruction) or `text`; perhaps `domain`, `benchmark`.
+
+    Raises DataError, with file and line.
+    """
+    prompts = []
+    for record in read_records(path):
+        prompts.append(_of_benchmark(record, tokenizer, str(record.row.get("domain", path.stem))))
+    if not prompts:
+        raise DataError(f"{path} is empty; give one prompt a row")
+    return prompts
+
+
+def _of_benchmark(record: Record, tokenizer: PreTrainedTokenizerBase, domain: str) -> Prompt:
+    """The prompt of a row that may say which benchmark it is from."""
+    return replace(prompt_of(record, tokenizer, domain), benchmark=str(record.row.get("benchmark", "")))
+
+
+def by_domain(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
+    """The prompts of each domain, in order."""
+    domains: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        domains.setdefault(prompt.domain, []).append(prompt)
+    return domains
+
+
+def first_of_each_domain(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
+    """At most `most` prompts of each domain, the first ones, in their order."""
+    seen: Counter[str] = Counter()
+    kept = []
+    for prompt in prompts:
+        seen[prompt.domain] += 1
+        if seen[prompt.domain] <= most:
+            kept.append(prompt)
+    return kept
+
+
+def lengthened(prompts: Sequence[Prompt], tokens: int) -> list[Prompt]:
+    """The prompts with other text in front, so that each has `tokens` tokens and its own text comes last.
+
+    The text in front is the other prompts of the list in turn (the own one where there is no other), over and over,
+    its beginning cut off. A prompt that has as many tokens already stays as it is.
+    """
+    longer = []
+    for index, prompt in enumerate(prompts):
+        others = [*prompts[index + 1 :], *prompts[:index]] or [prompt]
+        text = [token for other in others for token in other.ids]
+        missing = max(tokens - len(prompt.ids), 0)
+        front = (text * (missing // len(text) + 1))[-missing:] if missing else []
+        longer.append(replace(prompt, ids=(*front, *prompt.ids)))
+    return longer
+
+
+def prompt_of(record: Record, tokenizer: PreTrainedTokenizerBase, domain: str) -> Prompt:
+    """The prompt of a row: its messages before the last answer, its question, or its text. Raises DataError."""
+    row = record.row
+    messages = checked_messages(record) if any(isinstance(row.get(name), list) for name in CHAT_COLUMNS) else []
+    if messages:
+        asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages
+        if tokenizer.chat_template is None:
+            bare = "\n".join(message["content"] for message in asked)
+            return Prompt(tuple(encode(tokenizer, bare)), domain, bare)
+        return Prompt(tuple(template_ids(tokenizer, asked, prompt=True)), domain, asked[-1]["content"])
+    name = next((name for name in (*PROMPT_COLUMNS, "text") if isinstance(row.get(name), str)), None)
+    # An embedded story opening is text to go on with, not a message; so are rows with nothing but `text`.
+    raw = domain == "stories" or name == "text"
+    text = None if name is None else row[name]
+    if text is None:
+        raise DataError(
+            f"{record.place} has columns {', '.join(sorted(row)) or 'none'}; needed are messages, text, or one of "
+            f"{', '.join(PROMPT_COLUMNS)}"
+        )
+    return Prompt(tuple(encode(tokenizer, text, raw)), domain, text, from_text=name == "text")

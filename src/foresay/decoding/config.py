@@ -1,0 +1,96 @@
+"""Settings of decoding: layouts, sampling, penalties, and the queue of requests."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from foresay.foundation.errors import require, require_at_least, require_choices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueConfig:
+    """How requests share the model."""
+
+    sequences: int = 16
+    """Most answers that are generated at once; each has slots for `max_length` tokens."""
+    waiting: int = 256
+    """Most answers that wait for a place; those who come then are sent away."""
+    max_length: int = 0
+    """Most tokens of prompt and answer together; 0: what the base's context allows."""
+    prefill_tokens: int = 2048
+    """Most rows of a call that reads new prompts, padding included; one prompt may be longer."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "sequences", "prefill_tokens")
+        require_at_least(self, 0, "waiting", "max_length")
+
+
+FixedLayout = Literal["plain", "linear", "quadratic", "tree"]
+LayoutName = Literal["plain", "linear", "quadratic", "tree", "planned"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeConfig:
+    """How text is generated."""
+
+    layout: LayoutName = "planned"
+    """Where masks stand: nowhere (`plain`), behind the last draft (`linear`) or every draft (`quadratic`); `tree` is
+    quadratic with several drafts for a place; `planned` takes what pays most here, by steps measured once on this
+    machine and by what is being accepted."""
+    masks: int = 0
+    """Masks in a block, at most the trained k; 0 takes the trained k (`planned`: the most it may take)."""
+    branches: int = 3
+    """Most drafts behind one token (`tree`)."""
+    nodes: int = 16
+    """Most drafts in a step (`tree`); its call has at most (nodes + 1) x (masks + 1) rows."""
+    shortlist: int = 0
+    """Draft from the so many tokens that the base head ranks first behind each mask; 0 from all. The output stays."""
+    max_new_tokens: int = 128
+    """Most tokens generated for a prompt; the base's context may end it sooner."""
+    compile: bool = False
+    """Send steps through torch.compile: each layout takes some seconds when it first runs, then steps are faster."""
+    ignore_stop: bool = False
+    """Generate past the stop token (benchmarks of fixed length)."""
+
+    def __post_init__(self) -> None:
+        require_choices(self)
+        require(self.masks >= 0, f"masks is {self.masks}; give 1 or more, or 0 for the trained number")
+        require_at_least(self, 1, "branches", "nodes")
+        short = 0 < self.shortlist < self.branches
+        require(not short, f"shortlist is {self.shortlist} for {self.branches} branches; give as many or more, or 0")
+        require(self.max_new_tokens >= 1, f"max_new_tokens is {self.max_new_tokens}; give at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleConfig:
+    """How tokens are chosen."""
+
+    temperature: float = 0.0
+    """Divides the logits before a token is drawn; 0 takes the best token, always."""
+    top_k: int = 0
+    """Draw from the k best tokens; 0 from all."""
+    top_p: float = 1.0
+    """Draw from the fewest tokens that hold this share of the chance."""
+    min_p: float = 0.0
+    """Draw from tokens with at least this share of the best token's chance."""
+    seed: int = 0
+    """Seed of the draws."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 0, "temperature", "top_k", "min_p", "seed")
+        require(0 < self.top_p <= 1, f"top_p is {self.top_p}; give a share above 0, at most 1")
+        require(self.min_p <= 1, f"min_p is {self.min_p}; give a share of at most 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PenaltyConfig:
+    """What makes a repeated token less likely."""
+
+    presence_penalty: float = 0.0
+    """Taken off the logits of tokens that the answer has said."""
+    frequency_penalty: float = 0.0
+    """Taken off the logits of a token for each time that the answer has said it."""
+    repetition_penalty: float = 1.0
+    """Divides positive logits of tokens in the prompt or the answer, and multiplies negative ones."""
+
+    def __post_init__(self) -> None:
+        require(self.repetition_penalty > 0, f"repetition_penalty is {self.repetition_penalty}; give a positive one")

@@ -1,0 +1,1 @@
+"""What the next step processes: its layout, and which drafts hang together."""

@@ -1,0 +1,119 @@
+"""What the next call holds: which real rows, and where masks stand."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foresay.decoding.config import FixedLayout
+from foresay.decoding.planning.planner import Entry
+from foresay.models.layout.call import Call
+from foresay.models.layout.layout import Layout
+from foresay.models.layout.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one sequence brings to the next call: tokens that are not cached yet, the drafts among them last."""
+
+    past: int
+    """Tokens cached."""
+    fresh: int
+    """Real rows: the prompt, or the newest token and its drafts."""
+    drafted: int
+    """How many of the fresh rows are drafts."""
+
+    def first(self, drafts: int) -> "Row":
+        """With at most so many drafts."""
+        dropped = max(self.drafted - drafts, 0)
+        return Row(self.past, self.fresh - dropped, self.drafted - dropped)
+
+    @property
+    def newest(self) -> int:
+        """Position of the last verified token, behind which the drafts hang."""
+        return self.past + self.fresh - self.drafted - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One call, ready to be seen."""
+
+    rows: tuple[Row, ...]
+    layout: Layout
+    tree: Tree
+    """How the drafts of the next call will hang together, should all be made."""
+
+    @property
+    def drafted(self) -> int:
+        """Most drafts of a sequence."""
+        return max(row.drafted for row in self.rows)
+
+    @property
+    def unembedded(self) -> int:
+        """Real rows, from the last, that get logits: the judged and, but for a prompt, the dead: few shapes again."""
+        return self.layout.real if self.layout.real <= self.tree.drafts + 1 else self.drafted + 1
+
+    def pads(self) -> list[int]:
+        """Dead rows in front of each sequence."""
+        return [self.layout.real - row.fresh for row in self.rows]
+
+    def call(self, device: torch.device) -> Call:
+        """The layout placed behind what is cached."""
+        pads = self.pads()
+        past = torch.tensor([row.past for row in self.rows], device=device)
+        dead = torch.tensor(pads, device=device) if any(pads) else None
+        return Call(self.layout, past, dead, max(row.past for row in self.rows))
+
+    def align(self, pending: Tensor) -> Tensor:
+        """Real rows of the call, aligned to the right: `pending` (B, any) int64, aligned to the left -> (B, R)."""
+        pads, real = self.pads(), self.layout.real
+        if not any(pads):
+            return pending[:, :real]
+        rows = torch.arange(real, device=pending.device) - torch.tensor(pads, device=pending.device)[:, None]
+        return pending.gather(1, rows.clamp(0, pending.shape[1] - 1))
+
+    def align_drafts(self, q: Tensor) -> Tensor:
+        """`q` (B, >= N, V), aligned to the left as drafts are made -> (B, N, V), aligned to the right as judged."""
+        most = self.drafted
+        missing = torch.tensor([most - row.drafted for row in self.rows], device=q.device)
+        rows = (torch.arange(most, device=q.device) - missing[:, None]) % max(most, 1)
+        return q.gather(1, rows[:, :, None].expand(-1, -1, q.shape[2]))
+
+
+LAYOUTS: dict[FixedLayout, Callable[[int, int, Tree], Layout]] = {
+    "plain": lambda real, masks, tree: Layout.plain(real, tree),
+    "linear": Layout.linear,
+    "quadratic": Layout.quadratic,
+    "tree": Layout.quadratic,
+}
+
+
+def plan(rows: Sequence[Row], entry: Entry, tree: Tree, limits: Sequence[int]) -> Plan:
+    """Place the masks of `entry` and keep every row before the next limit.
+
+    Drafts hang together as in `tree`, and those that it has no place for are dropped. `limits` are positions that no
+    call may straddle, ascending (`Base.limits`). A prompt carries one block, behind its last token, in every layout
+    with masks. A chain of drafts has room for all that the entry verifies, used or not: compilation wants few shapes.
+    """
+    newest = max(row.newest for row in rows)
+    limit = next((limit for limit in limits if limit > newest), limits[-1])
+    clipped = _clip(rows, tree, limit)
+    real, drafted = max(row.fresh for row in clipped), max(row.drafted for row in clipped)
+    prefill = real > drafted + 1
+    if drafted and not prefill and tree.is_chain and newest + tree.drafts < limit:
+        real = tree.drafts + 1
+    layout = "linear" if prefill and entry.layout != "plain" else entry.layout
+    drawn = LAYOUTS[layout](real, entry.masks, tree.first(drafted))
+    first = max(row.past + row.fresh for row in clipped) - real
+    return Plan(clipped, drawn.within(limit - 1 - first), tree)
+
+
+def _clip(rows: Sequence[Row], tree: Tree, limit: int) -> tuple[Row, ...]:
+    """Without the drafts that `tree` has no place for or that would stand at position `limit` or later."""
+    clipped = tuple(row.first(tree.within(limit - 1 - row.newest).drafts) for row in rows)
+    if tree.is_chain:
+        return clipped
+    # Branching drafts cannot be aligned to the right, so every sequence has as many as the one with fewest.
+    fewest = min(row.drafted for row in clipped)
+    return tuple(row.first(fewest) for row in clipped)

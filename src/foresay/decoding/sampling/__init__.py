@@ -1,0 +1,1 @@
+"""Which drafts stay, and which tokens come next: greedy or sampled."""

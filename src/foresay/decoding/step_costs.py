@@ -1,0 +1,286 @@
+"""What a step costs on this machine: whole steps of every entry of the menu, measured once and remembered."""
+
+import hashlib
+import json
+import math
+import platform
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+
+import torch
+import transformers
+
+from foresay.decoding.config import DecodeConfig
+from foresay.decoding.planning.plan import Row
+from foresay.decoding.planning.planner import (
+    HEADS_MENU,
+    MENU,
+    PLAIN,
+    Acceptance,
+    Cost,
+    Costs,
+    Entry,
+    Planner,
+    expected_rate,
+    prior,
+)
+from foresay.decoding.sampling.chooser import Drafts
+from foresay.decoding.session import Live, Session
+from foresay.foundation.files import cache_folder, put
+from foresay.foundation.machine import machine, now
+from foresay.models.config import HeadsConfig
+from foresay.models.drafting import DraftingModel
+
+SECONDS = 10.0
+"""Time for one batch size and context length; the first steps of an entry, which may compile, come on top."""
+ROUNDS = 24
+"""Times that every entry is measured, where there is time."""
+CONTEXTS = (128, 512, 2048, 8192)
+"""Context lengths that are measured; a request takes the next larger one."""
+TYPICAL = 512
+"""Context length that stands for all where sequences of any length share steps."""
+METHOD = 2
+"""Counts the ways in which steps have been measured: files made in another way are not read."""
+
+UNKEPT: dict[Path, Costs] = {}
+"""What could not be written, for as long as the process lives."""
+
+Watch = Callable[[float], None]
+"""Told of the share of a calibration that is done."""
+
+
+def unwatched(share: float) -> None:
+    """Nobody looks on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What steps cost at one batch size and context length."""
+
+    batch_size: int
+    context_tokens: int
+    """Tokens cached before the step."""
+    costs: Costs
+    """An entry is missing where the time was over before its turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What an entry costs and promises."""
+
+    entry: Entry
+    rows: int
+    """Rows of a sequence in a step with all its drafts."""
+    drafted_seconds: float
+    undrafted_seconds: float
+    times_plain: float
+    """A step with drafts against a step of plain decoding."""
+    tokens_per_second: float
+    """Expected of the whole batch, before anything is observed."""
+    chosen: bool
+    """What `planned` begins with."""
+
+    @property
+    def label(self) -> str:
+        """The layout in one word or two."""
+        return self.entry.label
+
+
+def planner_for(
+    model: DraftingModel, batch_size: int, length: int, masks: int = 0, watch: Watch = unwatched
+) -> Planner:
+    """A planner for a batch of prompts of at most `length` tokens, with at most `masks` masks (0: as trained)."""
+    most = masks or model.config.drafts
+    costs = curve_for(model, batch_size, length, watch).costs
+    usable = {entry: cost for entry, cost in costs.items() if entry.masks <= most}
+    return Planner(usable, Acceptance(prior(model.acceptance, most)))
+
+
+def planners_for(model: DraftingModel, most: int, masks: int = 0, watch: Watch = unwatched) -> dict[int, Planner]:
+    """Planners for batches of 1, 2, 4, ... up to `most` sequences or the next more, which learn from each other.
+
+    What steps cost is taken behind `TYPICAL` cached tokens.
+    """
+    sizes = [1 << power for power in range((most - 1).bit_length() + 1)]
+    planners: dict[int, Planner] = {}
+    for done, size in enumerate(sizes):
+        planner = planner_for(model, size, TYPICAL, masks, lambda share, done=done: watch((done + share) / len(sizes)))  # type: ignore[misc]
+        planners[size] = replace(planner, acceptance=planners[1].acceptance if planners else planner.acceptance)
+    watch(1.0)
+    return planners
+
+
+def known_acceptance(model: DraftingModel) -> tuple[float, ...]:
+    """What training left, or a guess where it left nothing."""
+    return prior(model.acceptance, model.config.drafts)
+
+
+def forecast(curve: Curve, known: Sequence[float]) -> tuple[Forecast, ...]:
+    """Every entry of `curve`, `plain` first, where the j-th draft is kept with chance `known[j - 1]`."""
+    best, plain = Planner(curve.costs, Acceptance(known)).best(), curve.costs[PLAIN]
+    return tuple(
+        Forecast(
+            entry=entry,
+            rows=cost.rows,
+            drafted_seconds=cost.drafted,
+            undrafted_seconds=cost.undrafted,
+            times_plain=cost.drafted / plain.drafted,
+            tokens_per_second=curve.batch_size * expected_rate(entry, cost, known),
+            chosen=entry == best,
+        )
+        for entry, cost in curve.costs.items()
+    )
+
+
+def curve_for(model: DraftingModel, batch_size: int, length: int, watch: Watch = unwatched) -> Curve:
+    """Seconds of a step for each entry, at this batch size and about this context length.
+
+    Read from the cache folder (`FORESAY_CACHE`, else `~/.cache/foresay`) when measured before on this machine with the
+    same model, dtype and number of threads; else, or when the file is torn, measured and kept there.
+    """
+    batch, context = rounded(model, batch_size, length)
+    kept = _read(_place(model, batch, context))
+    return calibrate(model, batch_size, length, watch=watch) if kept is None else Curve(batch, context, kept)
+
+
+def calibrate(
+    model: DraftingModel, batch_size: int, length: int, seconds: float = SECONDS, watch: Watch = unwatched
+) -> Curve:
+    """Measure anew and keep it; batch size and length are rounded up to what is measured. See `curve_for`."""
+    batch, context = rounded(model, batch_size, length)
+    curve = Curve(batch, context, measure(model, batch, context, seconds, watch))
+    _keep(_place(model, batch, context), curve.costs)
+    return curve
+
+
+def rounded(model: DraftingModel, batch_size: int, length: int) -> tuple[int, int]:
+    """Batch size and context length to be measured: the next power of two, the next of `CONTEXTS`."""
+    # Masks stand up to k positions behind the last draft.
+    longest = model.base.limits[0] - _room(model) - model.config.drafts
+    context = min(next((c for c in CONTEXTS if c >= length), CONTEXTS[-1]), max(longest, 1))
+    return 1 << max(batch_size - 1, 0).bit_length(), context
+
+
+def menu_of(model: DraftingModel) -> list[Entry]:
+    """The entries that there are masks, or heads, for."""
+    menu = HEADS_MENU if isinstance(model.config, HeadsConfig) else MENU
+    return [entry for entry in menu if entry.masks <= model.config.drafts]
+
+
+def measure(
+    model: DraftingModel, batch_size: int, context: int, seconds: float = SECONDS, watch: Watch = unwatched
+) -> Costs:
+    """Seconds of a step with drafts and of one without, behind `context` cached tokens.
+
+    The entries take turns, so that a machine that drifts drifts for all of them, until `seconds` are spent or each was
+    measured `ROUNDS` times. Where that is not even one round, the last entries are left out.
+    """
+    config = DecodeConfig(layout="planned", max_new_tokens=_room(model), ignore_stop=True)
+    session = Session(model, [[0] * context] * batch_size, config)
+    entries = menu_of(model)
+    turns = ROUNDS * len(entries)
+    laps: dict[Entry, list[Cost]] = {}
+    spent = 0.0
+    watch(0.0)
+    for turn, entry in enumerate(islice(cycle(entries), turns), 1):
+        session.fixed = entry
+        # Another entry went before: hooks and caches are its own, and what is compiled is compiled at the first call.
+        _lap(session, batch_size, context)
+        lap = _lap(session, batch_size, context)
+        laps.setdefault(entry, []).append(lap)
+        spent += 2 * (lap.drafted + lap.undrafted)
+        watch(min(max(turn / turns, spent / seconds), 1.0))
+        if spent >= seconds:
+            break
+    return {entry: _undisturbed(some) for entry, some in laps.items()}
+
+
+def _lap(session: Session, batch_size: int, context: int) -> Cost:
+    """A step without drafts, and the step behind it that verifies what the first one drafted.
+
+    Nothing is prefilled: the cache holds zeros, or what an earlier lap left, and a step costs the same on them.
+    """
+    session.live = [Live(index, Row(context, 1, 0), _room(session.model), []) for index in range(batch_size)]
+    session.pending = Drafts(session.pending.tokens.new_zeros(batch_size, 1))
+    undrafted, drafted = _step(session), _step(session)
+    slots = session.cache.placement.slots
+    assert slots is not None, "a step was made"
+    return Cost(drafted, undrafted, slots.shape[1])
+
+
+def _step(session: Session) -> float:
+    """Seconds of a step."""
+    device = session.model.base.device
+    started = now(device)
+    session.step()
+    return now(device) - started
+
+
+def _undisturbed(laps: list[Cost]) -> Cost:
+    """The lower quartile of each figure: other programs only ever add to it."""
+    drafted, undrafted = (
+        sorted(seconds)[(len(laps) - 1) // 4]
+        for seconds in ([lap.drafted for lap in laps], [lap.undrafted for lap in laps])
+    )
+    return Cost(drafted, undrafted, max(lap.rows for lap in laps))
+
+
+def _room(model: DraftingModel) -> int:
+    """Tokens that a lap may say, one left over so that no sequence ends."""
+    return model.config.drafts + 3
+
+
+def _place(model: DraftingModel, batch_size: int, context: int) -> Path:
+    """File of the costs; its name holds all that they depend on."""
+    facts = (
+        METHOD,
+        platform.node(),
+        machine(),
+        model.base.device.type,
+        torch.__version__,
+        transformers.__version__,
+        str(model.base.dtype),
+        model.base.attention,
+        model.compiles,
+        model.shortlist,
+        model.base.config.to_json_string(),
+        asdict(model.config),
+        [asdict(entry) for entry in menu_of(model)],
+    )
+    fingerprint = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    return cache_folder() / f"costs-{fingerprint}-{batch_size}-{context}.json"
+
+
+def _keep(path: Path, costs: Costs) -> None:
+    """Write the file, whole or not at all; where nothing can be written, warn and remember it in this process."""
+    rows = [{"entry": asdict(entry), "cost": asdict(cost)} for entry, cost in costs.items()]
+    try:
+        put(path, json.dumps(rows))
+        UNKEPT.pop(path, None)
+    except OSError as error:
+        UNKEPT[path] = costs
+        warnings.warn(
+            f"what steps cost was measured and cannot be kept ({error}), so the next process will measure it again; "
+            "point FORESAY_CACHE to a folder that can be written",
+            stacklevel=2,
+        )
+
+
+def _read(path: Path) -> Costs | None:
+    """The costs in the file; None where there is none, or one that nobody can plan with."""
+    if path in UNKEPT:
+        return UNKEPT[path]
+    try:
+        rows = json.loads(path.read_text())
+        costs = {Entry(**row["entry"]): Cost(**row["cost"]) for row in rows}
+        sound = all(
+            cost.rows >= 1 and 0 < seconds < math.inf
+            for cost in costs.values()
+            for seconds in (cost.drafted, cost.undrafted)
+        )
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return costs if sound and PLAIN in costs and costs.keys() <= {*MENU, *HEADS_MENU} else None

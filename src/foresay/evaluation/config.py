@@ -1,0 +1,154 @@
+"""Settings of what is measured: speed, losslessness, acceptance, quality, forecasts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from foresay.decoding.config import LayoutName
+from foresay.decoding.step_costs import SECONDS
+from foresay.foundation.errors import require, require_at_least, require_choices
+
+
+@dataclass(frozen=True, slots=True)
+class AdviseConfig:
+    """What is measured and assumed."""
+
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Prompts decoded together."""
+    contexts: tuple[int, ...] = (128,)
+    """Tokens cached before a step."""
+    seconds: float = SECONDS
+    """Most time for each batch size and context length."""
+    acceptance: tuple[float, ...] = ()
+    """Shares of steps that keep the 1st, 2nd, ... draft: 0.7 0.5 0.35."""
+    results: Path | None = None
+    """JSON of `foresay bench` or `foresay eval` whose acceptance, by domain, is assumed instead."""
+
+    def __post_init__(self) -> None:
+        require(self.seconds > 0, f"seconds is {self.seconds}; give a positive time")
+        for name in ("batch_sizes", "contexts"):
+            values = getattr(self, name)
+            require(min(values, default=0) >= 1, f"{name} is {values}; give one or more numbers from 1 up")
+        falling = all(1 >= a >= b >= 0 for a, b in zip((1.0, *self.acceptance), self.acceptance))
+        require(falling, f"acceptance is {self.acceptance}; give shares from 1 down to 0, each at most the one before")
+        require(not self.acceptance or self.results is None, "acceptance and results were both given; give one of them")
+
+
+LAYOUTS: tuple[LayoutName, ...] = ("linear", "quadratic", "tree", "planned")
+"""All that draft: what is decoded with unless it is said otherwise must be among what is checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckConfig:
+    """How much is checked."""
+
+    max_new_tokens: int = 64
+    """Most tokens of an answer."""
+    batch_sizes: tuple[int, ...] = (8,)
+    """Prompts decoded together; every layout is checked at each size."""
+    masks: int = 0
+    """Masks a block; 0: as trained."""
+    layouts: tuple[LayoutName, ...] = LAYOUTS
+    """Layouts that are checked."""
+    shift: float = 0.25
+    """Total variation, between classes of sampled answers, found with 80 % chance: sets how many are drawn."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "max_new_tokens")
+        require(min(self.batch_sizes, default=0) >= 1, f"batch_sizes is {self.batch_sizes}; give one or more from 1 up")
+        require(len(self.layouts) >= 1, "layouts is empty; give at least one")
+        require(0 < self.shift <= 0.5, f"shift is {self.shift}; give a total variation above 0, at most 0.5")
+
+    @property
+    def settings(self) -> list["Setting"]:
+        """Every layout at every batch size."""
+        return [Setting(layout, size) for size in dict.fromkeys(self.batch_sizes) for layout in self.layouts]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One way to decode all prompts."""
+
+    layout: LayoutName
+    batch_size: int
+
+    def groups(self, count: int) -> list[range]:
+        """Indices of the prompts that are decoded together."""
+        return [range(start, min(start + self.batch_size, count)) for start in range(0, count, self.batch_size)]
+
+
+@dataclass(frozen=True, slots=True)
+class EvalConfig:
+    """How acceptance is counted."""
+
+    masks: tuple[int, ...] = ()
+    """Masks a block; empty: 1 to the trained k."""
+    layout: Literal["linear", "quadratic", "tree"] = "quadratic"
+    """How blocks hang; paper A's Table 1 is quadratic."""
+    batch_size: int = 8
+    """Prompts decoded together."""
+    paper_steps: int = 100
+    """Steps of a prompt that count by the paper's protocol."""
+    max_new_tokens: int = 256
+    """Most tokens of a whole answer."""
+    samples: int = 1
+    """Answers of each benchmark that are kept as text, with every step."""
+
+    def __post_init__(self) -> None:
+        require_choices(self)
+        require_at_least(self, 1, "batch_size", "paper_steps", "max_new_tokens")
+        require_at_least(self, 0, "samples")
+        require(min(self.masks, default=1) >= 1, f"masks is {self.masks}; give numbers from 1 up")
+
+
+@dataclass(frozen=True, slots=True)
+class HarnessConfig:
+    """Which tasks are run, and how much of them."""
+
+    tasks: tuple[str, ...] = ()
+    """Tasks of lm-evaluation-harness by name, or YAML files of tasks."""
+    include_path: Path | None = None
+    """Folder with YAML files of further tasks."""
+    limit: int = 0
+    """First documents of each task; 0: all."""
+    fewshot: int = -1
+    """Examples in front of each document; -1: as the task says."""
+    task_batch_size: int = 8
+    """Documents that the harness puts into a batch."""
+    run_code: bool = False
+    """Let tasks run code that the model wrote (HumanEval), without a sandbox."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 0, "limit")
+        require_at_least(self, 1, "task_batch_size")
+        require(self.fewshot >= -1, f"fewshot is {self.fewshot}; give 0 or more, or -1 to leave it to the task")
+
+
+@dataclass(frozen=True, slots=True)
+class BenchConfig:
+    """What is measured."""
+
+    layouts: tuple[LayoutName, ...] = ("linear", "quadratic", "planned")
+    """Layouts to stand beside transformers and plain decoding."""
+    masks: tuple[int, ...] = ()
+    """Masks a block, each measured in each layout but `planned`; empty: the trained k."""
+    batch_sizes: tuple[int, ...] = (1,)
+    """Prompts decoded together; the last batch is filled up from the first prompts."""
+    prompt_tokens: tuple[int, ...] = (0,)
+    """Lengths of the prompts: other prompts of the domain go in front; 0 leaves them as they are."""
+    lookup_tokens: int = 10
+    """Tokens that transformers' prompt lookup drafts (at batch size 1, all it can); 0 leaves it out."""
+    compile: bool = False
+    """Send our steps, not transformers', through torch.compile."""
+    max_new_tokens: int = 48
+    """Most tokens generated for a prompt."""
+    repeats: int = 3
+    """Times that everything is measured."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "max_new_tokens", "repeats")
+        require_at_least(self, 0, "lookup_tokens")
+        for name, least in (("batch_sizes", 1), ("prompt_tokens", 0)):
+            values = getattr(self, name)
+            require(bool(values), f"{name} is empty; give at least one number")
+            require(min(values) >= least, f"{name} has {min(values)}; give {least} or more")

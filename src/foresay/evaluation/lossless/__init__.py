@@ -1,0 +1,1 @@
+"""Is accelerated output the base's own: greedy, sampled, and the base itself."""

@@ -1,0 +1,153 @@
+"""The verb `check`: is accelerated output the base's own?
+
+Greedy answers are compared token by token, and every difference is explained as a tie, or is a bug; sampled ones by
+their distribution (`sampling.py`).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from foresay.data.prompts import Prompt, by_domain
+from foresay.decoding.config import DecodeConfig, LayoutName
+from foresay.decoding.generate import check_prompts, generate
+from foresay.decoding.steps import Generation
+from foresay.evaluation.baseline import plain_answer
+from foresay.evaluation.config import CheckConfig, Setting
+from foresay.evaluation.lossless.certificate import Certificate, Count, Divergence, certificate
+from foresay.foundation.provenance import provenance
+from foresay.model import MultiTokenModel
+from foresay.models.config import DType
+
+ROUNDING = 4
+"""A margin counts as rounding when it is within this many machine epsilons of the dtype, times the largest logit."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopTwo:
+    """The base's best tokens at one place."""
+
+    tokens: tuple[int, ...]
+    """The two best, and every token as good as the second."""
+    margin: float
+    bound: float
+
+
+@dataclass(slots=True)
+class Checker:
+    """Compares accelerated answers with transformers' own greedy `generate`, prompt by prompt.
+
+    `reopen(dtype)` loads the same model in another dtype; it is called only to repeat a divergence in float32.
+    """
+
+    model: MultiTokenModel
+    config: CheckConfig
+    reopen: Callable[[DType], MultiTokenModel]
+    watch: Callable[[str], None] = lambda done: None
+    _exact: MultiTokenModel | None = None
+    _repeated: dict[tuple[LayoutName, range], list[bool]] = field(default_factory=dict)
+    _plain_exact: dict[int, list[int]] = field(default_factory=dict)
+
+    def run(self, prompts: Sequence[Prompt]) -> Certificate:
+        """Check every prompt in every setting. Raises PromptError for prompts that cannot be served."""
+        check_prompts(self.model.core, [prompt.ids for prompt in prompts], self._decode("plain"))
+        self._repeated.clear()
+        self._plain_exact.clear()
+        plain = []
+        for prompt in prompts:
+            plain.append(plain_answer(self.model, prompt.ids, self.config.max_new_tokens))
+            self.watch("plain")
+        domains = [prompt.domain for prompt in prompts]
+        counts, divergences = list[Count](), list[Divergence]()
+        for setting in self.config.settings:
+            said = list(self._accelerate(setting, prompts))
+            found = [
+                self._explain(setting, index, prompts, (plain[index], generation.tokens))
+                for index, generation in enumerate(said)
+                if generation.tokens != plain[index]
+            ]
+            counts.append(Count.of(setting.layout, setting.batch_size, said, found, domains))
+            divergences += found
+        return certificate(
+            counts,
+            divergences,
+            {domain: len(group) for domain, group in by_domain(prompts).items()},
+            dtype=self.model.dtype,
+            fingerprints=self.model.fingerprints(),
+            provenance=provenance(
+                base=self.model.base_name, adapter=self.model.provenance, rounding=ROUNDING, **asdict(self.config)
+            ),
+        )
+
+    def _accelerate(self, setting: Setting, prompts: Sequence[Prompt]) -> Iterator[Generation]:
+        for group in setting.groups(len(prompts)):
+            yield from generate(self.model.core, [prompts[index].ids for index in group], self._decode(setting.layout))
+            for _ in group:
+                self.watch(setting.layout)
+
+    def _decode(self, layout: LayoutName) -> DecodeConfig:
+        return DecodeConfig(layout=layout, masks=self.config.masks, max_new_tokens=self.config.max_new_tokens)
+
+    def _explain(
+        self, setting: Setting, index: int, prompts: Sequence[Prompt], answers: tuple[Sequence[int], Sequence[int]]
+    ) -> Divergence:
+        group = next(group for group in setting.groups(len(prompts)) if index in group)
+        exact = self._diverge_in_float32(setting.layout, group, prompts)[group.index(index)]
+        found = judged(self.model, prompts[index], answers, exact)
+        return Divergence(
+            prompt=index, domain=prompts[index].domain, layout=setting.layout, batch_size=setting.batch_size, **found
+        )
+
+    def _diverge_in_float32(self, layout: LayoutName, group: range, prompts: Sequence[Prompt]) -> list[bool]:
+        """Repeat the whole run of prompts that go together in float32, never one position alone."""
+        if (layout, group) not in self._repeated:
+            if self._exact is None:
+                self._exact = self.reopen("float32")
+            said = generate(self._exact.core, [prompts[index].ids for index in group], self._decode(layout))
+            for index in group:
+                if index not in self._plain_exact:  # the same for every layout and batch size
+                    self._plain_exact[index] = plain_answer(self._exact, prompts[index].ids, self.config.max_new_tokens)
+            self._repeated[layout, group] = [one.tokens != self._plain_exact[index] for index, one in zip(group, said)]
+        return self._repeated[layout, group]
+
+
+def first_difference(left: Sequence[int], right: Sequence[int]) -> int:
+    """Index of the first unequal token; where one ends first, its length."""
+    unequal: Iterable[int] = (place for place, (a, b) in enumerate(zip(left, right)) if a != b)
+    return next(iter(unequal), min(len(left), len(right)))
+
+
+def judged(
+    model: MultiTokenModel, prompt: Prompt, answers: tuple[Sequence[int], Sequence[int]], exact: bool
+) -> dict[str, Any]:
+    """Judge two unequal `answers`, the plain one and the accelerated one: what `Divergence` says of the place.
+
+    A tie needs the base's top two, a margin within rounding, and agreement in float32: `exact` says that the whole run
+    repeated there diverges too.
+    """
+    position = first_difference(*answers)
+    plain, accelerated = (ids[position] if position < len(ids) else None for ids in answers)
+    best = _top_two(model, [*prompt.ids, *answers[0][:position]])
+    tie = {plain, accelerated} <= set(best.tokens) and best.margin <= best.bound and not exact
+    return {
+        "position": position,
+        "plain_token": plain,
+        "accelerated_token": accelerated,
+        "margin": best.margin,
+        "bound": best.bound,
+        "diverges_in_float32": exact,
+        "verdict": "tie" if tie else "bug",
+    }
+
+
+@torch.no_grad()
+def _top_two(model: MultiTokenModel, ids: Sequence[int]) -> TopTwo:
+    """The base's two best tokens behind `ids`, their margin, and the rounding bound of its dtype there."""
+    logits = model.core.model(torch.tensor([ids], device=model.core.base.device), use_cache=False).logits[0, -1]
+    best = logits.float().topk(2)
+    bound = ROUNDING * torch.finfo(logits.dtype).eps * logits.abs().max().item()
+    # Tokens as good as the second best are second best too: which of them `topk` names is chance.
+    tokens = (logits >= logits.topk(2).values[-1]).nonzero()[:, 0].tolist()
+    return TopTwo(tuple(tokens), (best.values[0] - best.values[1]).item(), bound)

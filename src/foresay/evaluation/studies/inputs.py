@@ -1,0 +1,74 @@
+"""What the cells of a study are trained and measured on: the same for all of them."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from foresay.data.mixture import Mixture, split
+from foresay.data.prompts import Prompt, by_domain
+from foresay.decoding.config import DecodeConfig, FixedLayout
+from foresay.decoding.generate import check_prompts, generate
+from foresay.decoding.metrics import tally
+from foresay.evaluation.config import HarnessConfig
+from foresay.foundation.errors import require
+from foresay.model import MultiTokenModel
+from foresay.models.artefact.fingerprint import Fingerprints
+from foresay.training.adapt import identity, read_parts
+from foresay.training.config import TrainConfig
+from foresay.training.label_check import PROBED, check_labels
+from foresay.training.objectives.batches import Batch, collate
+from foresay.training.recipe import Recipe
+
+SPLIT_SEED = 0
+"""Held out are the same examples for every seed of a study."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Training examples, held-out ones, and prompts to decode."""
+
+    examples: Mixture
+    heldout: Mixture
+    prompts: tuple[Prompt, ...]
+    max_new_tokens: int
+    base: Fingerprints
+    content: dict[str, Any]
+    """What the training examples are, ready for JSON."""
+    harness: HarnessConfig = field(default_factory=HarnessConfig)
+    """Tasks beside, for studies that run some."""
+
+    @classmethod
+    def read(cls, recipe: Recipe, model: MultiTokenModel, prompts: Sequence[Prompt], max_new_tokens: int) -> "Material":
+        """Read the recipe's data. Raises DataError, and PromptError for prompts that cannot be served."""
+        require(recipe.train.heldout >= 1, "heldout is 0; a study measures on held-out examples, so give 1 or more")
+        examples, heldout = split(read_parts(recipe, model), recipe.train.heldout, SPLIT_SEED)
+        check_prompts(model.core, [prompt.ids for prompt in prompts], DecodeConfig())
+        check_labels(model.masks, examples[:PROBED])
+        return cls(examples, heldout, tuple(prompts), max_new_tokens, model.fingerprints(), examples.content)
+
+    def identity(self, recipe: Recipe) -> dict[str, Any]:
+        """What a cell trained by `recipe` is and is measured on, ready for JSON."""
+        prompts = hashlib.sha256(repr([(prompt.domain, prompt.ids) for prompt in self.prompts]).encode()).hexdigest()
+        measured = {"prompts": prompts[:16], "heldout": self.heldout.content, "max_new_tokens": self.max_new_tokens}
+        if self.harness.tasks:
+            measured["harness"] = asdict(self.harness) | {"include_path": str(self.harness.include_path or "")}
+        return {**identity(recipe, self.base, self.content), "measured": measured}
+
+    def heldout_batches(self, train: TrainConfig, device: torch.device) -> Iterator[Batch]:
+        """The held-out examples, anchors drawn alike for every seed."""
+        generator = torch.Generator().manual_seed(SPLIT_SEED)
+        for start in range(0, len(self.heldout), train.sequences):
+            some = self.heldout[start : start + train.sequences]
+            yield collate(some, train.anchors, generator, device)
+
+
+def tokens_per_step(model: MultiTokenModel, material: Material, layout: FixedLayout, masks: int) -> dict[str, float]:
+    """Decode the prompts of each domain together, greedily: kept tokens over steps, by domain."""
+    config = DecodeConfig(layout=layout, masks=masks, max_new_tokens=material.max_new_tokens)
+    return {
+        domain: tally(generate(model.core, [prompt.ids for prompt in prompts], config)).tokens_per_step
+        for domain, prompts in by_domain(material.prompts).items()
+    }

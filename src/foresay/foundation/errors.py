@@ -1,0 +1,74 @@
+"""One family of errors, and what settings are checked with.
+
+Each message says what was asked, what was found and what to do; none needs a traceback.
+"""
+
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+
+class ForesayError(Exception):
+    """Base of every error that a user's input can cause."""
+
+
+class ConfigError(ForesayError):
+    """A setting that cannot be: unknown key, impossible value, two settings that exclude each other."""
+
+
+class UnsupportedBase(ForesayError):
+    """A base model that foresay cannot drive, with the reason."""
+
+
+class ArtefactError(ForesayError):
+    """A folder that is no artefact, is torn, or belongs to another base."""
+
+
+class DataError(ForesayError):
+    """Training data or prompts that cannot be used, with file and line."""
+
+
+class MaskError(DataError):
+    """A chat template that would teach the wrong tokens: no matter of one bad row, so never passed over."""
+
+
+class PromptError(ForesayError):
+    """A request that the decoder cannot serve: empty batch, prompt past the context, too many masks."""
+
+
+class BaseNotFound(ForesayError):
+    """A base, tokenizer or user's LoRA that is neither embedded, nor in a folder, nor to be had from the hub."""
+
+
+class DivergedError(ForesayError):
+    """A training whose gradients are no numbers any more."""
+
+
+class MissingPackage(ForesayError):
+    """An extra that is not installed."""
+
+    def __init__(self, need: str, extra: str) -> None:
+        super().__init__(f"{need}, which is not installed here; run pip install 'foresay[{extra}]'")
+
+
+class BusyError(ForesayError):
+    """A request that comes when the queue is full: try again later."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `ConfigError(message)` unless `condition` holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def require_choices(settings: Any) -> None:
+    """Raise `ConfigError` unless every field of a `Literal` type holds one of its values."""
+    for name, kind in get_type_hints(type(settings)).items():
+        value, choices = getattr(settings, name), get_args(kind)
+        if get_origin(kind) is Literal:
+            require(value in choices, f"{name} is {value!r}; give one of {', '.join(choices)}")
+
+
+def require_at_least(settings: Any, least: float, *names: str) -> None:
+    """Raise `ConfigError` unless these fields are `least` or more."""
+    for name in names:
+        value = getattr(settings, name)
+        require(value >= least, f"{name} is {value}; give {least} or more")

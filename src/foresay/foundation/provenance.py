@@ -1,0 +1,40 @@
+"""Where a number or an artefact comes from: commit, versions, machine, settings."""
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from foresay.foundation.machine import machine
+
+PACKAGES = ("foresay", "torch", "transformers", "safetensors", "numpy")
+
+
+def provenance(**settings: Any) -> dict[str, Any]:
+    """Facts of this run, with `settings` as given, ready for JSON."""
+    return {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "machine": machine(),
+        "settings": settings,
+    }
+
+
+def _commit() -> str | None:
+    """Commit of the checkout that foresay runs from, marked when it has changes; None when it is installed."""
+    here = Path(__file__).parent
+    try:
+        revision = _git(here, "rev-parse", "HEAD")
+        changed = _git(here, "status", "--porcelain", "--", str(here))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{revision}{' with changes' if changed else ''}"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+    ).stdout.strip()

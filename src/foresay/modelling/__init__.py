@@ -1,1 +1,0 @@
-"""The base as a guest, and everything that makes it say several tokens: masks, gate, LoRA, sampler."""

@@ -1,0 +1,1 @@
+"""The saved folder: its files, fingerprints and card, and exports of it."""

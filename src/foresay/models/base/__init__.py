@@ -1,0 +1,1 @@
+"""The pretrained model: loaded, checked, and driven as a guest."""

@@ -1,0 +1,176 @@
+"""What decoding asks of a model of either family: one forward a step, and states to draft from."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from foresay.foundation.errors import UnsupportedBase
+from foresay.models.base import slot_attention
+from foresay.models.base.cache import SlotCache
+from foresay.models.base.compiling import check_compiler, compile_for, let_grow
+from foresay.models.base.model import Base, Rows
+from foresay.models.config import Family
+from foresay.models.layout.call import Call
+from foresay.models.layout.layout import Layout
+
+F = TypeVar("F", bound=Callable[..., Any])
+PROBE_ROWS = 6
+PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
+
+
+class Placed(NamedTuple):
+    """What a step runs on, cache slots apart."""
+
+    ids: Tensor
+    """(B, R) int64: real rows."""
+    offsets: Tensor
+    """(T - R,) int64 of the masks."""
+    positions: Tensor
+    """(B, T) int64."""
+    sight: Any
+    """Masks for the base's attention; None: everything is seen."""
+    kept: Tensor
+    """Rows that get logits, int64."""
+
+
+class DraftingModel(nn.Module, ABC):
+    """A base that can also guess what comes after the next token.
+
+    `acceptance` is what training measured: the share of steps that kept the j-th draft (quadratic, held-out prompts);
+    empty when nobody did. `shortlist` is how many tokens a draft is drawn from; 0: all.
+    """
+
+    def __init__(self, base: Base, config: Family) -> None:
+        super().__init__()
+        self.base, self.config = base, config
+        self.model = base.model
+        self.acceptance: tuple[float, ...] = ()
+        self.shortlist = 0
+        self._compiled: dict[Any, Any] | None = None
+
+    @property
+    @abstractmethod
+    def added(self) -> nn.Module:
+        """What the model has beside its base."""
+
+    @property
+    def added_dtype(self) -> torch.dtype:
+        """Dtype in which what is beside the base decodes: the base's own."""
+        return self.base.dtype
+
+    def cache(self, slots: int, masks: int, sequences: int = 0) -> SlotCache:
+        """An empty cache for calls with blocks of at most `masks` masks; `sequences` as `SlotCache` takes them."""
+        return SlotCache(self.base.layers, slots, sequences)
+
+    def see(self, ids: Tensor, call: Call, cache: SlotCache, keep: int) -> Rows:
+        """One decoding call: real rows `ids` (B, R) int64 and the layout's masks, placed by `call`.
+
+        Logits come for the last `keep` real rows, states for all rows; those of masks are what `guess` takes.
+        """
+        layout, device = call.layout, ids.device
+        # Not a prompt, whose length is any: the first call of a cache, or one that computes it anew.
+        fixed = self.compiles and cache.begun and layout.trunk <= self.config.drafts + 1
+        # One row of one sequence sees every slot in use: no mask says the same, and attention is faster without.
+        alone = len(ids) == 1 and layout.rows == 1 and self.base.sees_all and not fixed
+        used = cache.slots if fixed and ids.is_cuda else call.used
+        sight = None if alone else self.base.masks(lambda window: call.sight(used, window))
+        if fixed and sight is not None:
+            let_grow(sight, cache)
+        cache.place(call.slots(), used)
+        self.equip(bool(layout.masks))
+        kept = torch.arange(layout.real - keep, layout.real, device=device)
+        placed = Placed(ids, layout.draw(device).offsets, call.positions(), sight, kept)
+        step = type(self)._step
+        with self.base.attending(slot_attention.NAME):
+            return Rows(*(self.compiled(step) if fixed else step)(self, placed, cache))
+
+    def equip(self, wanted: bool) -> None:
+        """Hang on the base what drafting needs there, or take it off; nothing by default."""
+
+    @abstractmethod
+    def _step(self, placed: Placed, cache: SlotCache) -> tuple[Tensor, Tensor]:
+        """Logits and states of rows whose slots are known: the part of `see` that may be compiled."""
+
+    @staticmethod
+    def _let_see(placed: Placed, cache: SlotCache) -> None:
+        """Tell the cache how many slots are seen, from the sight: compiled, that is a symbol for every number."""
+        sight = placed.sight
+        if sight is not None:
+            cache.placement.used = (next(iter(sight.values())) if isinstance(sight, dict) else sight).shape[-1]
+
+    def compile_steps(self, wanted: bool = True) -> None:
+        """Send decode steps through torch.compile, or no longer: each layout is compiled when it first runs.
+
+        Prefill stays as it is. Weights of base and adapter are taken for constants: after training, ask anew. Raises
+        ConfigError where a CPU has no C++ compiler.
+        """
+        if wanted:
+            check_compiler(self.base.device)
+            self._compiled = self._compiled if self._compiled is not None else {}
+        else:
+            self._compiled = None
+
+    @property
+    def compiles(self) -> bool:
+        """Steps go through torch.compile."""
+        return self._compiled is not None
+
+    def compiled(self, function: F) -> F:
+        """`function`, compiled where `compile_steps` asked for it."""
+        if self._compiled is None:
+            return function
+        if function not in self._compiled:
+            self._compiled[function] = compile_for(function, self.base.device)
+        return cast(F, self._compiled[function])
+
+    def shortlist_of(self, states: Tensor) -> Tensor | None:
+        """(..., C) int64: the tokens that the bare head ranks first for mask states (..., D); None: all may be drawn.
+
+        So the draws of a block, one behind the other, need not read the whole unembedding each (design, section 4).
+        """
+        return self.base.head(states).topk(self.shortlist).indices if self.shortlist else None
+
+    @abstractmethod
+    def guess(self, previous: Tensor, states: Tensor, place: int, tokens: Tensor | None) -> Tensor:
+        """Bare logits of the draft at `place`, counted from 0: (B, P, V), or (B, P, C) of a shortlist `tokens` (B, C).
+
+        `previous` (B, P) int64 are the tokens before, `states` (B, P, D) what the block holds there.
+        """
+
+    @torch.no_grad()
+    def probe(self) -> None:
+        """Compare rows driven our way with the base's own forward; raise UnsupportedBase when they differ."""
+        name, base, masks = type(self.model).__name__, self.base, min(self.config.drafts, 1)
+        ids = torch.arange(1, PROBE_ROWS + 1, device=base.device)[None] % base.vocabulary
+        try:
+            own = self.model(input_ids=ids, use_cache=False).logits
+            cache = self.cache(2 * PROBE_ROWS + 2, masks)
+            layout = Layout.quadratic(PROBE_ROWS, masks)
+            seen = self.see(ids, Call(layout, ids.new_zeros(1)), cache, PROBE_ROWS)
+            ours = {"explicit rows": seen.logits, "unembedding": base.unembed(seen.states[:, :PROBE_ROWS])}
+            # Once more behind cached rows: a linear that runs over the cache shows itself there.
+            self.see(ids[:, :1], Call(Layout.linear(1, masks), ids.new_full((1,), PROBE_ROWS)), cache, 1)
+        except (TypeError, ValueError, RuntimeError, NotImplementedError, IndexError, AttributeError) as error:
+            raise UnsupportedBase(
+                f"{name} does not take explicit rows, masks and positions ({type(error).__name__}: "
+                f"{str(error).splitlines()[0] if str(error) else 'no message'}); give a decoder-only attention model"
+            ) from error
+        for what, logits in ours.items():
+            apart = ((logits - own).float().norm() / own.float().norm()).item()
+            if not apart <= PROBE_TOLERANCE.get(base.dtype, 0.1):
+                raise UnsupportedBase(
+                    f"{name} gives other logits through {what} than through its own forward (relative distance "
+                    f"{apart:.1e}), so nothing could be verified; give a decoder-only attention model"
+                )
+
+
+def rank(head: nn.Linear, states: Tensor, tokens: Tensor | None) -> Tensor:
+    """Bare logits (B, P, V) of `states` (B, P, D); with a shortlist `tokens` (B, C) of those alone, (B, P, C)."""
+    if tokens is None:
+        logits: Tensor = head(states)
+        return logits
+    logits = states @ head.weight[tokens].transpose(1, 2)
+    return logits if head.bias is None else logits + head.bias[tokens][:, None]

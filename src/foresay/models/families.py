@@ -1,0 +1,37 @@
+"""Families of drafting models: each config, and the model that is built of it."""
+
+import torch
+from transformers import PreTrainedModel
+
+from foresay.foundation.errors import ConfigError
+from foresay.models.config import Family, HeadsConfig, MTPConfig
+from foresay.models.drafting import DraftingModel
+from foresay.models.heads.model import HeadsModel
+from foresay.models.masks.model import MaskModel
+
+FAMILIES: dict[str, type[Family]] = {"masks": MTPConfig, "heads": HeadsConfig}
+
+
+def family_of(config: Family) -> str:
+    """Name of the family that `config` belongs to."""
+    return next(name for name, kind in FAMILIES.items() if isinstance(config, kind))
+
+
+def build(model: PreTrainedModel, config: Family, seed: int = 0) -> DraftingModel:
+    """A drafting model on the base `model`, with weights yet to be loaded. Raises UnsupportedBase, ConfigError."""
+    if isinstance(config, HeadsConfig):
+        return HeadsModel.from_base(model, config, seed)
+    return MaskModel.from_base(model, config, seed)
+
+
+def fresh(model: PreTrainedModel, config: Family, seed: int) -> DraftingModel:
+    """A drafting model to be trained on the frozen base `model`; heads begin as its own. Raises as `build`."""
+    made = build(model, config, seed)
+    if isinstance(made, HeadsModel):
+        if made.config.variant == "anticausal" or not made.config.drafts or made.base.dtype != torch.float32:
+            raise ConfigError(
+                f"{made.config.heads} {made.config.variant} heads in {made.base.dtype} cannot be put on a frozen base: "
+                "give --heads 2 or more and --dtype float32, and no anticausal ones, which change the base"
+            )
+        made.copy_last_layer()
+    return made

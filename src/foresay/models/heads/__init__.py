@@ -1,0 +1,1 @@
+"""The family `heads`: independent heads beside the base's own (paper B)."""

@@ -1,0 +1,1 @@
+"""Where the rows of a call stand, and what each may see: geometry without a model."""

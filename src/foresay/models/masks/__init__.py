@@ -1,0 +1,1 @@
+"""The family `masks`: mask embeddings, gated LoRA and sampler head (paper A)."""

@@ -1,0 +1,71 @@
+"""A chat with a model, turn by turn: what was said stands before what is said next."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from foresay.data.chat import template_ids
+from foresay.decoding.config import DecodeConfig, SampleConfig
+from foresay.decoding.generate import check_prompts, generate
+from foresay.decoding.metrics import Tally, tally
+from foresay.decoding.planning.planner import Planner
+from foresay.decoding.sampling.chooser import chooser_of
+from foresay.decoding.session import How
+from foresay.decoding.step_costs import Watch, planner_for, unwatched
+from foresay.decoding.steps import Generation, Step
+from foresay.foundation.errors import PromptError
+from foresay.model import MultiTokenModel
+
+TYPICAL_TOKENS = 512
+"""Length that steps are measured for: a chat grows."""
+
+
+@dataclass(slots=True)
+class Conversation:
+    """Messages so far, and what the answers took."""
+
+    model: MultiTokenModel
+    decode: DecodeConfig
+    sample: SampleConfig
+    messages: list[dict[str, str]] = field(default_factory=list)
+    said: list[Generation] = field(default_factory=list)
+    _planner: Planner | None = None
+
+    def prepare(self, watch: Watch = unwatched) -> None:
+        """Measure what steps cost, where that is not known. Raises PromptError for a model that cannot chat."""
+        if self.model.require_tokenizer().chat_template is None:
+            raise PromptError(f"{self.model.base_name} has no chat template; use foresay generate")
+        if self.decode.layout == "planned":
+            self._planner = planner_for(self.model.core, 1, TYPICAL_TOKENS, self.decode.masks, watch)
+
+    def ask(self, text: str, watch: Callable[[Step], None]) -> Generation:
+        """The answer to `text`, told step by step; an interrupted one stays as far as it came.
+
+        Raises PromptError when the chat has grown past the context; nothing is kept then.
+        """
+        tokenizer, steps = self.model.require_tokenizer(), list[Step]()
+        asked = [*self.messages, {"role": "user", "content": text}]
+        ids = template_ids(tokenizer, asked, prompt=True)
+        check_prompts(self.model.core, [ids], self.decode)
+
+        def tell(index: int, step: Step) -> None:
+            steps.append(step)
+            watch(step)
+
+        sample = replace(self.sample, seed=self.sample.seed + len(self.said))
+        how = How(chooser=chooser_of(sample), watch=tell, planner=self._planner)
+        try:
+            [generation] = generate(self.model.core, [ids], self.decode, how)
+        finally:
+            said = Generation(tuple(steps), "stop")
+            answer = tokenizer.decode(said.tokens, skip_special_tokens=True)
+            self.messages = [*asked, {"role": "assistant", "content": answer}]
+            self.said.append(said)
+        return generation
+
+    def reset(self) -> None:
+        """Forget what was said."""
+        self.messages = []
+
+    def count(self) -> Tally:
+        """What all answers took, those before a reset too."""
+        return tally(self.said)

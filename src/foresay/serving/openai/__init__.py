@@ -1,0 +1,1 @@
+"""Our own server, with OpenAI's interface."""

@@ -1,0 +1,100 @@
+"""Errors as OpenAI's interface puts them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from foresay.decoding.engine import TooLong
+from foresay.foundation.errors import BusyError
+
+STATUSES = (400, 401, 404, 408, 413, 429, 503)
+RETRY_SECONDS = 1
+
+
+class ApiError(Exception):
+    """A request that is refused: status and message."""
+
+    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.param, self.code = status, param, code
+
+    def json(self) -> dict[str, Any]:
+        """OpenAI's error object."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(self.status, kind)
+        # What was sent may hold half a character, which no answer could carry.
+        message = str(self).encode(errors="replace").decode()
+        return {"error": {"message": message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        """The reply that says so."""
+        headers = {"Retry-After": str(RETRY_SECONDS)} if self.status in (429, 503) else {}
+        if self.status == 408:
+            # OpenAI's client would ask for the same again, and wait as long.
+            headers["x-should-retry"] = "false"
+        return JSONResponse(self.json(), self.status, headers)
+
+
+# Made anew each time: an exception that is shared keeps the frames, and so the request, of every raise.
+def timed_out() -> ApiError:
+    """The time of an answer is over."""
+    return ApiError(408, "the answer took longer than this server allows; ask for fewer tokens", code="timeout")
+
+
+def stopping() -> ApiError:
+    """No answer is written any more."""
+    return ApiError(503, "the server is being stopped; ask again later", code="stopping")
+
+
+def failed() -> ApiError:
+    """A step failed."""
+    return ApiError(500, "a step failed; the server's log says why", code="internal_error")
+
+
+def dead() -> ApiError:
+    """The thread that answers is gone."""
+    return ApiError(503, "the thread that answers has ended; the server must be restarted", code="internal_error")
+
+
+def foresay_error(request: Request, error: Exception) -> JSONResponse:
+    """The reply to an error of foresay's own."""
+    if isinstance(error, TooLong):
+        param = "messages" if request.url.path.endswith("/chat/completions") else "prompt"
+        return ApiError(400, str(error), param, "context_length_exceeded").response()
+    status = 429 if isinstance(error, BusyError) else 400
+    return ApiError(status, str(error), code="queue_full" if status == 429 else None).response()
+
+
+def http_error(request: Request, error: Exception) -> JSONResponse:
+    """The reply to an error of the web framework: no such route, no such method."""
+    assert isinstance(error, HTTPException)
+    response = ApiError(error.status_code, f"{request.url.path}: {error.detail}").response()
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _nearest(errors: Sequence[Any]) -> Any:
+    """The deepest error of the first parameter that is wrong."""
+    own = [error for error in errors if error["loc"][:2] == errors[0]["loc"][:2]]
+    return max(own, key=lambda error: len(error["loc"]))
+
+
+def validation_error(request: Request, error: Exception) -> JSONResponse:
+    """What is wrong, by its name: of the kinds that a value could have been, that of which it came nearest."""
+    assert isinstance(error, RequestValidationError)
+    first = _nearest(error.errors())
+    # Between the names stand the kinds that were tried (`constrained-str`, `list[...]`), which no client knows.
+    names = [part for part in map(str, first["loc"][1:]) if part != "str" and not {"-", "["} & set(part)]
+    place = ".".join(names)
+    if first["type"] == "json_invalid":
+        return ApiError(400, f"the body is not JSON: {first['ctx']['error']}").response()
+    if first["type"] == "extra_forbidden":
+        message = f"{place} is not supported here; leave it out"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        message = f"{place}: {message}" if place else message
+    return ApiError(400, message, names[0] if names else None).response()

@@ -1,0 +1,184 @@
+"""OpenAI's JSON: what a request is answered with, whole or chunk by chunk."""
+
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from foresay.decoding.detokenizer import BROKEN
+from foresay.decoding.metrics import tally
+from foresay.decoding.steps import Generation
+from foresay.serving.openai.schema import Generation as Body
+from foresay.serving.openai.worker import Event, Likely
+
+JSON = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a request took, so far."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    steps: int = 0
+    drafted: int = 0
+    accepted: int = 0
+
+    def add(self, event: Event) -> None:
+        """Count a step, as everything else here is counted."""
+        counted = tally([Generation((event.step,), "length")])
+        self.completion_tokens += counted.tokens
+        self.steps += counted.steps
+        self.drafted += counted.drafted
+        self.accepted += counted.accepted
+
+    def json(self) -> JSON:
+        """OpenAI's usage; steps, drafted and accepted are foresay's."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "steps": self.steps,
+            "drafted": self.drafted,
+            "accepted": self.accepted,
+        }
+
+
+@dataclass(slots=True)
+class Choice:
+    """One answer of a whole reply, collected."""
+
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    likely: list[Likely] = field(default_factory=list)
+    ended: str | None = None
+
+    def add(self, event: Event) -> None:
+        """Take in a step."""
+        self.text += event.text
+        self.tokens += event.step.tokens
+        self.likely += event.likely
+        self.ended = event.ended
+
+
+class Reply(ABC):
+    """The shape of replies to one kind of request."""
+
+    prefix: str
+    whole_object: str
+    chunk_object: str
+
+    def __init__(self, model: str, tokenizer: PreTrainedTokenizerBase, asked: Body) -> None:
+        self.tokenizer, self.chances, self.names = tokenizer, asked.top is not None, asked.return_token_ids
+        self._letter = tokenizer("a", add_special_tokens=False)["input_ids"]
+        self._head = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+
+    def whole(self, choices: Sequence[Choice], usage: Usage) -> JSON:
+        """A reply in one piece."""
+        said = [
+            {"index": index, **self.said(choice), "logprobs": self._chances(choice.likely, -1)}
+            | {"finish_reason": choice.ended, **self._tokens(choice.tokens)}
+            for index, choice in enumerate(choices)
+        ]
+        return {**self._head, "object": self.whole_object, "choices": said, "usage": usage.json()}
+
+    def chunk(self, event: Event, usage: Usage | None, shown: int) -> JSON:
+        """A step of one answer, behind `shown` characters; `shown` is -1 for its first."""
+        choice = {"index": event.choice, **self.says(event.text, shown < 0)}
+        choice |= {"logprobs": self._chances(event.likely, shown), "finish_reason": event.ended}
+        choice |= self._tokens(event.step.tokens)
+        return self._chunk([choice], usage)
+
+    def last(self, usage: Usage) -> JSON:
+        """The chunk behind all answers."""
+        return self._chunk([], usage)
+
+    @abstractmethod
+    def said(self, choice: Choice) -> JSON:
+        """What a whole answer says."""
+
+    @abstractmethod
+    def says(self, text: str, first: bool) -> JSON:
+        """What a step adds."""
+
+    @abstractmethod
+    def chances_of(self, likely: Sequence[Likely], shown: int) -> JSON:
+        """Log probabilities of tokens behind `shown` characters; `shown` is -1 where the answer begins with them."""
+
+    def text_of(self, token: int, first: bool) -> str:
+        """What a token adds to an answer, at its start (`first`) or within: some tokenizers drop a space there."""
+        before = [] if first else self._letter
+        text: str = self.tokenizer.decode([*before, token])
+        return text[len(self.tokenizer.decode(before)) :]
+
+    def _tokens(self, tokens: Sequence[int]) -> JSON:
+        return {"token_ids": list(tokens)} if self.names else {}
+
+    def _chances(self, likely: Sequence[Likely], shown: int) -> JSON | None:
+        return self.chances_of(likely, shown) if self.chances else None
+
+    def _chunk(self, choices: list[JSON], usage: Usage | None) -> JSON:
+        counted = {} if usage is None else {"usage": usage.json()}
+        return {**self._head, "object": self.chunk_object, "choices": choices, **counted}
+
+
+class ChatReply(Reply):
+    """Replies of `/v1/chat/completions`."""
+
+    prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    def said(self, choice: Choice) -> JSON:
+        """See `Reply.said`."""
+        return {"message": {"role": "assistant", "content": choice.text}}
+
+    def says(self, text: str, first: bool) -> JSON:
+        """See `Reply.says`."""
+        return {"delta": {"role": "assistant", "content": text} if first else {"content": text}}
+
+    def chances_of(self, likely: Sequence[Likely], shown: int) -> JSON:
+        """See `Reply.chances_of`."""
+        firsts = [shown < 0 and place == 0 for place in range(len(likely))]
+        return {
+            "content": [
+                self._chance(some.token, some.logprob, first)
+                | {"top_logprobs": [self._chance(*other, first) for other in some.others]}
+                for some, first in zip(likely, firsts)
+            ]
+        }
+
+    def _chance(self, token: int, logprob: float, first: bool) -> JSON:
+        text = self.text_of(token, first)
+        return {"token": text, "logprob": logprob, "bytes": None if BROKEN in text else list(text.encode())}
+
+
+class CompletionReply(Reply):
+    """Replies of `/v1/completions`."""
+
+    prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
+
+    def said(self, choice: Choice) -> JSON:
+        """See `Reply.said`."""
+        return {"text": choice.text}
+
+    def says(self, text: str, first: bool) -> JSON:
+        """See `Reply.says`."""
+        return {"text": text}
+
+    def chances_of(self, likely: Sequence[Likely], shown: int) -> JSON:
+        """See `Reply.chances_of`."""
+        firsts = [shown < 0 and place == 0 for place in range(len(likely))]
+        texts = [self.text_of(some.token, first) for some, first in zip(likely, firsts)]
+        return {
+            "tokens": texts,
+            "token_logprobs": [some.logprob for some in likely],
+            "top_logprobs": [
+                # What was said is named too where others were likelier.
+                {self.text_of(token, first): value for token, value in some.others} | {text: some.logprob}
+                for some, text, first in zip(likely, texts, firsts)
+            ],
+            "text_offset": [max(shown, 0) + sum(map(len, texts[:place])) for place in range(len(texts))],
+        }

@@ -1,0 +1,124 @@
+"""A model that is served: its engines, the thread that runs them, and what requests become for them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from foresay.data.chat import template_ids
+from foresay.decoding.config import DecodeConfig, QueueConfig
+from foresay.decoding.engine import Engine, Request
+from foresay.decoding.generate import check_prompts
+from foresay.decoding.step_costs import Watch, unwatched
+from foresay.foundation.errors import PromptError
+from foresay.model import MultiTokenModel
+from foresay.serving.openai.memory_check import check_room
+from foresay.serving.openai.prometheus import Metrics
+from foresay.serving.openai.schema import ChatRequest, CompletionRequest, Generation
+from foresay.serving.openai.worker import Listener, Worker
+
+SPEAKERS = ("user", "assistant")
+BESIDE = 4
+"""Answers that may be decoded plainly at once, for comparison."""
+
+
+class Service:
+    """Answers requests, until it is closed."""
+
+    def __init__(
+        self, model: MultiTokenModel, name: str, decode: DecodeConfig, queue: QueueConfig, watch: Watch = unwatched
+    ) -> None:
+        """Measures first what steps cost, where the layout is `planned` and that is not known (told to `watch`).
+
+        Raises ConfigError for texts that the base cannot serve together, or that memory does not hold.
+        """
+        self.name, self.tokenizer = name, model.require_tokenizer()
+        self.tokens = decode.max_new_tokens
+        plain, few = replace(decode, layout="plain"), replace(queue, sequences=min(queue.sequences, BESIDE))
+        wanted = {decode: queue}
+        wanted.setdefault(plain, few)
+        tokens = queue.max_length or model.core.base.limits[0]
+        check_room(model.core, {config: share.sequences for config, share in wanted.items()}, tokens)
+        opened = {config: Engine.open(model.core, config, share, watch) for config, share in wanted.items()}
+        self.engine, self.plain = opened[decode], opened[plain]
+        self.engines = list(opened.values())
+        places = sum(engine.queue.sequences for engine in self.engines)
+        self.metrics = Metrics(name, lambda: self.running, lambda: self.waiting, 1 / places)
+        self.worker = Worker(self.engines, self.tokenizer, self.metrics)
+        self.worker.start()
+
+    @property
+    def running(self) -> int:
+        """Answers being written."""
+        return sum(engine.running for engine in self.engines)
+
+    @property
+    def waiting(self) -> int:
+        """Answers that wait for a place."""
+        return sum(engine.waiting for engine in self.engines)
+
+    def prompts(self, asked: ChatRequest | CompletionRequest) -> list[list[int]]:
+        """Token ids of what is asked. Raises PromptError."""
+        if isinstance(asked, ChatRequest):
+            return [_chat_ids(self.tokenizer, asked)]
+        return [self.tokenizer(text)["input_ids"] if isinstance(text, str) else text for text in asked.prompts]
+
+    def ask(self, asked: Generation, prompts: Sequence[Sequence[int]]) -> Listener:
+        """Line up `asked.n` answers to each prompt. Raises TooLong, PromptError, BusyError."""
+        engine = self.plain if asked.layout == "plain" else self.engine
+        # Before anything is copied or repeated: what is refused may be long.
+        count, places = len(prompts) * asked.n, engine.queue.waiting + engine.queue.sequences
+        if count > places:
+            raise PromptError(f"{count} answers were asked for and there is room for {places}; ask for fewer")
+        for prompt in prompts:
+            engine.check_length(len(prompt), asked.limit or 1)
+        check_prompts(engine.model, prompts, engine.config)
+        wanted = [prompt for prompt in map(tuple, prompts) for _ in range(asked.n)]
+        requests = [
+            Request(prompt, asked.limit or self._room(engine, prompt), sample, asked.penalties)
+            for prompt, sample in zip(wanted, asked.samples(len(wanted)))
+        ]
+        listener = self.worker.ask(engine, requests, asked.stops, asked.top)
+        self.metrics.repeated(asked.n)
+        return listener
+
+    def close(self) -> None:
+        """End every answer, and the thread."""
+        self.worker.abort()
+        self.worker.close()
+
+    def _room(self, engine: Engine, prompt: Sequence[int]) -> int:
+        """Tokens of an answer for which nobody named a number."""
+        return max(min(self.tokens, engine.longest - len(prompt)), 1)
+
+
+def _chat_ids(tokenizer: PreTrainedTokenizerBase, asked: ChatRequest) -> list[int]:
+    if tokenizer.chat_template is None:
+        raise PromptError("this model has no chat template; use /v1/completions")
+    messages = [{"role": message.role, "content": message.text} for message in asked.messages]
+    try:
+        ids = template_ids(tokenizer, messages, prompt=True)
+    except TemplateError as error:
+        raise PromptError(f"the model's chat template does not take these messages: {error}") from error
+    for role in sorted({message.role for message in asked.messages} - set(SPEAKERS)):
+        without = [message for message in messages if message["role"] != role]
+        others = (_ids_of(tokenizer, without), *(_ids_of(tokenizer, _said_by(s, messages, role)) for s in SPEAKERS))
+        if ids in others:
+            raise PromptError(
+                f"the model's chat template has no place for {role} messages; put the text into the first user message"
+            )
+    return ids
+
+
+def _said_by(speaker: str, messages: list[dict[str, str]], role: str) -> list[dict[str, str]]:
+    """The same messages, if `speaker` had said what `role` says."""
+    return [message | {"role": speaker} if message["role"] == role else message for message in messages]
+
+
+def _ids_of(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> list[int]:
+    """The prompt; empty where there are no messages, or the template takes no such ones."""
+    try:
+        return template_ids(tokenizer, messages, prompt=True) if messages else []
+    except TemplateError:
+        return []

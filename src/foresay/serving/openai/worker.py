@@ -1,0 +1,193 @@
+"""The thread that runs the engines, and how what they say gets to those who asked."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from threading import Condition, Thread
+from time import monotonic
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from foresay.decoding.engine import Engine, Progress, Request
+from foresay.decoding.steps import Step
+from foresay.serving.openai.prometheus import Course, Metrics
+from foresay.serving.openai.stop_strings import Answer
+
+LOG = logging.getLogger("foresay")
+Ended = Literal["stop", "length", "abort", "error"]
+"""`abort`: nobody wanted it any more, or the server went down; `error`: a step failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likely:
+    """A token that was said, and those that were likeliest in its place; natural logarithms of the base's chances."""
+
+    token: int
+    logprob: float
+    others: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a step gave one of the answers to a request."""
+
+    choice: int
+    text: str = ""
+    step: Step = field(default_factory=lambda: Step((), 0, 0, 0))
+    ended: Ended | None = None
+    likely: tuple[Likely, ...] = ()
+
+
+class Listener:
+    """The answers to one request, on their way from the engine's thread to the event loop that asked."""
+
+    def __init__(self, engine: Engine, answers: Sequence[Answer], top: int | None) -> None:
+        """`top`: likely tokens to name beside each token; None: none, nor chances."""
+        self.engine, self.answers, self.top = engine, answers, top
+        self.tickets: list[int] = []
+        self.open = len(answers)
+        self.courses = [Course() for _ in answers]
+        self._loop, self._events = asyncio.get_running_loop(), asyncio.Queue[Event]()
+
+    def put(self, event: Event) -> None:
+        """Hand over, from any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+        except RuntimeError:  # the loop is closed, and with it whoever asked
+            LOG.debug("an answer came when nobody was there any more")
+
+    async def next(self) -> Event:
+        """The next event of any of the answers."""
+        return await self._events.get()
+
+
+class Worker(Thread):
+    """Runs engines in turns, a step each, while there is something to do."""
+
+    def __init__(self, engines: Sequence[Engine], tokenizer: PreTrainedTokenizerBase, metrics: Metrics) -> None:
+        super().__init__(name="foresay-steps", daemon=True)
+        self._engines, self._tokenizer, self._metrics = engines, tokenizer, metrics
+        self._wake = Condition()
+        self._closing = False
+        self._listeners: dict[tuple[Engine, int], tuple[Listener, int]] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Somebody waits for an answer."""
+        return any(engine.busy for engine in self._engines)
+
+    def ask(self, engine: Engine, requests: Sequence[Request], stops: Sequence[str], top: int | None) -> Listener:
+        """Line up requests whose answers belong together. Raises PromptError, BusyError."""
+        answers = [Answer(self._tokenizer, stops) for _ in requests]
+        listener = Listener(engine, answers, top)
+        watched = [
+            Request(r.prompt, r.max_tokens, r.sample, r.penalties, a.hears if a.watched else None, top is not None)
+            for r, a in zip(requests, answers)
+        ]
+        with self._wake:
+            listener.tickets = engine.submit(watched)
+            for choice, ticket in enumerate(listener.tickets):
+                self._listeners[engine, ticket] = (listener, choice)
+            self._wake.notify()
+        for request in requests:
+            self._metrics.asked(len(request.prompt), request.max_tokens)
+        return listener
+
+    def cancel(self, listener: Listener) -> None:
+        """Nobody listens any more; does nothing for answers that have ended."""
+        with self._wake:
+            open_ends = [ticket for ticket in listener.tickets if (listener.engine, ticket) in self._listeners]
+            listener.engine.cancel(open_ends)
+            ended = [self._listeners.pop((listener.engine, ticket)) for ticket in open_ends]
+            self._wake.notify()
+        for _, choice in ended:
+            self._count_end(listener, choice, "abort")
+
+    def abort(self) -> None:
+        """End all answers as they are, and tell those who wait."""
+        with self._wake:
+            listeners = {id(listener): listener for listener, _ in self._listeners.values()}.values()
+            told = list(self._listeners.values())
+        for listener in listeners:
+            self.cancel(listener)
+        for listener, choice in told:
+            listener.put(Event(choice, ended="abort"))
+
+    def close(self) -> None:
+        """Stop once the step that is running is over."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self.join()
+
+    def run(self) -> None:
+        """Steps, as long as there is something to do."""
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._closing or self.busy)
+                if self._closing:
+                    return
+            for engine in self._engines:
+                if engine.busy:
+                    self._step(engine)
+
+    def _step(self, engine: Engine) -> None:
+        begun = monotonic()
+        try:
+            progress = engine.step()
+        except Exception:
+            LOG.exception("a step failed, and with it every answer that was being written")
+            for ticket in engine.abort():
+                with self._wake:
+                    listener, choice = self._listeners.pop((engine, ticket), (None, 0))
+                if listener is not None:
+                    self._fail(listener, choice)
+            return
+        if progress:
+            self._metrics.forward(sum(len(told.step.tokens) for told in progress))
+        for told in progress:
+            with self._wake:
+                listener, choice = self._listeners.get((engine, told.ticket), (None, 0))
+                if told.ended:
+                    self._listeners.pop((engine, told.ticket), None)
+            if listener is None:
+                continue
+            try:
+                self._tell(listener, choice, told, begun)
+            except Exception:
+                LOG.exception("a step could not be told, and with it ends its answer")
+                engine.cancel([told.ticket])
+                with self._wake:
+                    waits = self._listeners.pop((engine, told.ticket), None) is not None or told.ended is not None
+                if waits:
+                    self._fail(listener, choice)
+
+    def _fail(self, listener: Listener, choice: int) -> None:
+        # Whoever waits is told first: to count must not keep it from them.
+        listener.put(Event(choice, ended="error"))
+        self._count_end(listener, choice, "error")
+
+    def _tell(self, listener: Listener, choice: int, told: Progress, begun: float) -> None:
+        tokens = told.step.tokens
+        self._metrics.step(listener.courses[choice], told.step, begun)
+        text = listener.answers[choice].tell(tokens, told.ended is not None)
+        # A token that stops an answer is no part of it.
+        said = tokens[:-1] if told.ended == "stop" else tokens
+        likely = () if listener.top is None or not said else _likely(said, told.logits, listener.top)
+        if told.ended:
+            self._count_end(listener, choice, told.ended)
+        listener.put(Event(choice, text, told.step, told.ended, likely))
+
+    def _count_end(self, listener: Listener, choice: int, reason: Ended) -> None:
+        self._metrics.ended(listener.courses[choice], reason)
+
+
+def _likely(tokens: Sequence[int], logits: Sequence[Tensor], top: int) -> tuple[Likely, ...]:
+    chances = torch.stack(tuple(logits)).log_softmax(dim=-1)
+    top_chances = chances.topk(min(top, chances.shape[-1]), dim=-1)
+    rows = zip(tokens, chances, top_chances.indices.tolist(), top_chances.values.tolist())
+    return tuple(Likely(token, float(row[token]), tuple(zip(best, values))) for token, row, best, values in rows)

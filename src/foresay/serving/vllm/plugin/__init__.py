@@ -1,0 +1,24 @@
+"""foresay inside vLLM: masks ride behind each request's drafts, vLLM's own multi-LoRA is the gate.
+
+`draft_model` is the fallback, two passes a step. The only place that imports vLLM. Of its files only `step_rows` runs
+without it.
+"""
+
+from foresay.serving.vllm.plugin.versions import found, may_run
+
+
+def register() -> None:
+    """Entry point of vLLM's general plugins, called in every process of vLLM, whatever it serves.
+
+    It names our draft models, and changes how drafts are counted, only where our proposer drafts; in a vLLM that was
+    not tested nothing is changed.
+    """
+    if found() is None:
+        return
+    from foresay.serving.vllm.plugin.registry import register_draft_models  # noqa: PLC0415 - imports vLLM
+
+    register_draft_models()
+    if may_run(found()):
+        from foresay.serving.vllm.plugin.registry import try_to_count  # noqa: PLC0415 - imports vLLM
+
+        try_to_count()

@@ -1,0 +1,41 @@
+"""What vLLM counts as a draft: the masks behind the drafts are none, so its own metrics say what they mean."""
+
+from functools import cache, wraps
+from pathlib import Path
+from typing import Any
+
+from vllm.v1.core.sched.scheduler import Scheduler
+
+from foresay.serving.vllm.manifest import PROPOSER, read
+
+COUNTED = "foresay_counting"
+
+
+def count_masks_apart() -> None:
+    """Let vLLM's scheduler take masks for drafts that were never valid, where our proposer drafts.
+
+    Then `vllm:spec_decode_num_draft_tokens` is drafts that were verified, and 1 + accepted / num_drafts is tokens per
+    step behind the prompt (as long as nothing is left undrafted).
+    """
+    if hasattr(Scheduler, COUNTED):
+        return
+    plain = Scheduler.update_from_output
+
+    @wraps(plain)
+    def update_from_output(self: Any, scheduled: Any, *rest: Any, **more: Any) -> Any:
+        speculative = self.vllm_config.speculative_config
+        if speculative is not None and speculative.model == PROPOSER:
+            invalid = dict(scheduled.num_invalid_spec_tokens or {})
+            first = _first_mask(self.vllm_config.model_config.model)
+            for request, drafts in scheduled.scheduled_spec_decode_tokens.items():
+                invalid[request] = invalid.get(request, 0) + sum(token >= first for token in drafts)
+            scheduled.num_invalid_spec_tokens = invalid
+        return plain(self, scheduled, *rest, **more)
+
+    Scheduler.update_from_output = update_from_output
+    setattr(Scheduler, COUNTED, True)
+
+
+@cache
+def _first_mask(folder: str) -> int:
+    return read(Path(folder)).first_mask

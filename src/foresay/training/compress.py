@@ -1,0 +1,34 @@
+"""The verb `compress`: the same adapter at a smaller rank, so that a step costs less."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from foresay.data.prompts import Prompt
+from foresay.foundation.errors import ConfigError
+from foresay.model import MultiTokenModel
+from foresay.models.masks.model import MaskModel
+from foresay.training.config import TrainConfig
+from foresay.training.runs.validation import HeldOut
+
+
+def compress(model: MultiTokenModel, rank: int, prompts: Sequence[Prompt]) -> MultiTokenModel:
+    """A copy of `model` whose LoRA pairs are cut to `rank` by their singular values; masks and sampler stay.
+
+    The acceptance saved with it is measured anew on `prompts`. Raises ConfigError for a rank that is not smaller.
+    """
+    wide = model.masks
+    if not 1 <= rank < wide.config.rank:
+        raise ConfigError(f"rank {rank} was asked for and the adapter has {wide.config.rank}; give a smaller one")
+    alpha = wide.config.scale * rank if wide.config.alpha else 0.0
+    core = MaskModel.from_base(wide.model, replace(wide.config, rank=rank, alpha=alpha))
+    core.adapter.masks.data.copy_(wide.adapter.masks)
+    core.adapter.sampler.load_state_dict(wide.adapter.sampler.state_dict())
+    for narrow, pair in zip(core.adapter.pairs, wide.adapter.pairs):
+        narrow.approximate(pair)
+    made = model.provenance | {"compressed_from_rank": wide.config.rank}
+    compressed = MultiTokenModel(core, model.tokenizer, model.base_name, made, model.base_adapter)
+    wide.equip(False)
+    as_trained = TrainConfig()
+    found = HeldOut(tuple(prompts), as_trained.eval_tokens, as_trained.eval_batch).measure(compressed)
+    compressed.provenance["tokens_per_step"] = {name: round(rate, 3) for name, rate in found.tokens_per_step.items()}
+    return compressed

@@ -1,0 +1,123 @@
+"""What an engine is: token ids in, token ids out, by the rows they belong to."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedTokenizerBase
+
+from foresay.decoding.config import DecodeConfig, SampleConfig
+from foresay.foundation.names import NANO
+from foresay.model import MultiTokenModel
+from foresay.models.artefact.fingerprint import Fingerprints, tokenizer_fingerprints
+from foresay.models.artefact.folder import SETTINGS, read_settings
+from foresay.models.base.load import NANO_FOLDER, Guest, base_folder, load_tokenizer
+from foresay.models.config import DType, LoadConfig, MTPConfig
+from foresay.training.config import EngineConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A prompt."""
+
+    number: int
+    """Row of the data: a row's draws hang on it, not on its place in a batch."""
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer."""
+
+    tokens: list[int]
+    """Stop token included, where there is one."""
+    ended: str
+    """`stop` or `length`."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every engine is asked for."""
+
+    model: str
+    """A base (folder, hub id or nano) or a foresay model."""
+    dtype: DType = "float32"
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    loading: LoadConfig = field(default_factory=LoadConfig)
+    batch_size: int = EngineConfig().batch_size
+
+    @property
+    def adapted(self) -> bool:
+        """The model is a foresay model, no bare base."""
+        return self.model == NANO or (Path(self.model) / SETTINGS).is_file()
+
+    @cached_property
+    def guest(self) -> Guest:
+        """The base that answers, and the user's LoRA on it."""
+        if not self.adapted:
+            return Guest.find(self.model, self.loading.base_adapter)
+        settings = read_settings(NANO_FOLDER / "adapter" if self.model == NANO else Path(self.model))
+        return Guest(settings.base, self.loading.base_adapter or settings.base_adapter)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the base."""
+        return load_tokenizer(self.guest.base, self.guest.adapter)
+
+    @cached_property
+    def context(self) -> int:
+        """Context of the base, in tokens."""
+        config = AutoConfig.from_pretrained(base_folder(self.guest.base))
+        return int(config.get_text_config().max_position_embeddings)
+
+    def open(self) -> MultiTokenModel:
+        """The model, loaded in this process."""
+        if self.adapted:
+            return MultiTokenModel.from_pretrained(self.model, dtype=self.dtype, loading=self.loading)
+        unused = MTPConfig(num_masks=1, rank=1)
+        return MultiTokenModel.from_base(self.model, unused, dtype=self.dtype, loading=self.loading)
+
+    @property
+    def drafting(self) -> DecodeConfig:
+        """How `open()` decodes: a bare base plainly, as nobody taught it to draft."""
+        return self.decode if self.adapted else replace(self.decode, layout="plain", masks=0)
+
+    def identity(self, fingerprints: Fingerprints | None = None) -> dict[str, Any]:
+        """Whatever could change an answer, ready for JSON; without fingerprints, those of the tokenizer."""
+        return {
+            "model": self.guest.base,
+            "base_adapter": self.guest.adapter,
+            "quantize": self.loading.quantize,
+            "dtype": self.dtype,
+            "batch_size": self.batch_size,
+            "fingerprints": asdict(fingerprints or tokenizer_fingerprints(self.tokenizer)),
+            **asdict(self.drafting),
+            **asdict(self.sample),
+        }
+
+
+class Engine(ABC):
+    """Answers prompts."""
+
+    tokenizer: PreTrainedTokenizerBase
+    context: int
+    """Tokens of prompt and answer together, at most."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Who answers, and how, ready for JSON: a folder of answers is gone on with by the same alone."""
+
+    @abstractmethod
+    def answer(self, prompts: Sequence[Asked]) -> dict[int, Said]:
+        """The answer to each prompt, by its row; prompts are shorter than the context."""
+
+
+def groups(prompts: Sequence[Asked], size: int) -> Iterator[list[Asked]]:
+    """Prompts of like length together: little padding, and the same batches at every start."""
+    order = sorted(prompts, key=lambda asked: (len(asked.ids), asked.number))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]

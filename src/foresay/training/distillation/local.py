@@ -1,0 +1,40 @@
+"""This process as an engine: our own decoding, in batches."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from foresay.decoding.generate import generate
+from foresay.decoding.sampling.chooser import chooser_of
+from foresay.decoding.session import How
+from foresay.model import MultiTokenModel
+from foresay.training.distillation.backend import Asked, Engine, Said, Task, groups
+
+
+class LocalEngine(Engine):
+    """Answers by `model`, as `task` says."""
+
+    def __init__(self, model: MultiTokenModel, task: Task) -> None:
+        self.model, self.task = model, task
+        self.tokenizer = model.require_tokenizer()
+        self.context = model.core.base.context
+
+    @classmethod
+    def open(cls, task: Task) -> "LocalEngine":
+        """Load the model that `task` names."""
+        return cls(task.open(), task)
+
+    def identity(self) -> dict[str, Any]:
+        """See `Engine.identity`."""
+        return {"engine": "local"} | self.task.identity(self.model.fingerprints())
+
+    def answer(self, prompts: Sequence[Asked]) -> dict[int, Said]:
+        """See `Engine.answer`."""
+        return {row: said for group in groups(prompts, self.task.batch_size) for row, said in self.together(group)}
+
+    def together(self, group: Sequence[Asked]) -> list[tuple[int, Said]]:
+        """(row, answer) of prompts that share their steps."""
+        chooser = chooser_of(self.task.sample)
+        # A row's draws hang on its number, not on its place in a batch.
+        how = How(chooser=lambda indices: chooser([group[index].number for index in indices]))
+        said = generate(self.model.core, [asked.ids for asked in group], self.task.drafting, how)
+        return [(asked.number, Said(one.tokens, one.ended)) for asked, one in zip(group, said)]

@@ -1,0 +1,1 @@
+"""The loop of steps: trainer, processes, checkpoints, optimizers."""

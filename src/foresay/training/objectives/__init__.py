@@ -1,0 +1,1 @@
+"""What a step learns: batches, passes and losses of each family."""

@@ -1,0 +1,173 @@
+"""The verb `pretrain`: a whole model from random weights, with one head or several (paper B)."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from foresay.data.corpus import Part, read
+from foresay.data.encoder import Encoder
+from foresay.data.mixture import split
+from foresay.data.source import Source
+from foresay.foundation.errors import BaseNotFound, ConfigError, require
+from foresay.foundation.files import check_apart, check_writable
+from foresay.foundation.machine import in_software
+from foresay.models.artefact.fingerprint import fingerprint, weights_hash
+from foresay.models.base.load import load_tokenizer
+from foresay.models.base.untrained import blank_model, named_tokenizer, read_config
+from foresay.models.heads.model import HeadsModel
+from foresay.training.config import PretrainConfig
+from foresay.training.loop.checkpoint import Checkpoints, run_folder
+from foresay.training.loop.distributed import Ranks, joined
+from foresay.training.loop.fsdp import shard
+from foresay.training.loop.progress import Progress
+from foresay.training.loop.trainer import Trainer
+from foresay.training.objectives.heads import HeadsObjective
+from foresay.training.objectives.token_rows import token_rows
+from foresay.training.recipe import PretrainRecipe
+from foresay.training.runs.pretrain_run import PretrainAudience, Pretrained, PretrainRun, Reading
+from foresay.training.runs.trackers import check_tracker, closing
+from foresay.training.warm_start import checkpoint_of, continued
+
+__all__ = ["PretrainRecipe", "Pretrained", "Reading", "pretrain"]
+MAY_CHANGE = {"chunk_rows", "eval_every", "save_every", "keep_checkpoints", "save_dtype", "parallel", "tracker"}
+"""Settings that a run may go on with otherwise than it was begun: they do not change what is learnt."""
+
+
+def pretrain(
+    recipe: PretrainRecipe,
+    watch: Callable[[Reading], None] = lambda reading: None,
+    stop: Callable[[Progress], bool] = lambda progress: False,
+    told: Callable[[str], None] = lambda sentence: None,
+) -> Pretrained:
+    """Train a model and save it as an ordinary checkpoint, with its other heads beside it.
+
+    `watch` is told of every step, `stop` may end the run early, `told` hears, in sentences, what became of
+    the rows of each source and where figures are logged.
+    A run that was killed goes on at its last checkpoint, exactly, when it is started again with the same recipe.
+    Raises DataError, ArtefactError, ConfigError, BaseNotFound, UnsupportedBase; then nothing is written.
+    """
+    check_tracker(recipe.train.tracker)
+    with joined(recipe.train.parallel) as ranks:
+        return _pretrain(recipe, PretrainAudience(watch, stop, told), ranks)
+
+
+def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) -> Pretrained:
+    place, config = run_folder(recipe.out), recipe.train
+    # Killed between its last two acts, a run has left its model and still has its state.
+    may_replace = recipe.overwrite or (place.exists() and not recipe.restart)
+    _check_shares(config, ranks)
+    check_writable(recipe.out, may_replace)
+    data = [str(source).split(",")[0] for source in recipe.data]
+    check_apart(recipe.out, (recipe.config, recipe.tokenizer or recipe.config, *data))
+    tokenizer = _tokenizer(recipe)
+    model = _blank(recipe, tokenizer)
+    parts = _read(recipe, tokenizer, model)
+    for part in parts if ranks.leads else ():
+        audience.told(part.report.sentence)
+    examples, heldout = split(parts, config.heldout, config.seed)
+    rows = token_rows(examples, config.length, config.answers_only)
+    objective = HeadsObjective(model, rows, config)
+    start = _start(recipe, model)
+    identity = _identity(recipe, start, rows, tokenizer)
+    _place(model, config)
+    if ranks.leads and (slow := in_software(config.dtype, model.base.device)):
+        audience.told(slow)
+    checkpoints = Checkpoints(place, identity, config.keep_checkpoints)
+    if recipe.restart and ranks.leads:
+        checkpoints.remove()
+    described = [part.described for part in parts]
+    run = PretrainRun(recipe, start, model, tokenizer, heldout, described, audience, ranks, checkpoints, may_replace)
+    with closing(lambda: run.tracker):
+        last = Trainer(objective, config, run.after_step, ranks, checkpoints, run.begin).run()
+        pretrained = run.finish(last, rows.numel())
+    if ranks.leads:
+        checkpoints.remove()
+    return pretrained
+
+
+def _check_shares(config: PretrainConfig, ranks: Ranks) -> None:
+    """Raise ConfigError where not all processes of a sharded model would take part in every call."""
+    if config.parallel == "fsdp" and config.rows % ranks.world:
+        raise ConfigError(
+            f"batch_tokens makes {config.rows} rows of {config.length} tokens for {ranks.world} processes, and fsdp "
+            f"needs as many in each; give a multiple of {config.length * ranks.world}, or --parallel ddp"
+        )
+
+
+def _place(model: HeadsModel, config: PretrainConfig) -> None:
+    """Move a whole model to the device that it is trained on, in shards where they are asked for."""
+    if config.parallel == "fsdp":
+        shard(model, [*model.base.decoder_layers(), *model.heads.layers])
+    else:
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _tokenizer(recipe: PretrainRecipe) -> PreTrainedTokenizerBase:
+    """The tokenizer that is named, or the one beside config or model: going on, both must have the same tokens."""
+    place = checkpoint_of(recipe.config) if recipe.train.continued else recipe.config
+    tokenizer = named_tokenizer(place, recipe.tokenizer)
+    if not (recipe.train.continued and recipe.tokenizer):
+        return tokenizer
+    try:
+        own = load_tokenizer(place)
+    except BaseNotFound:
+        return tokenizer
+    if own.get_vocab() != tokenizer.get_vocab():
+        raise ConfigError(
+            f"tokenizer {recipe.tokenizer} has another vocabulary than the one beside {place}, whose weights are to be "
+            "trained on; leave --tokenizer out"
+        )
+    return tokenizer
+
+
+def _blank(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> HeadsModel:
+    """Trunk and heads with random weights, or those to go on from; all of them to be trained, on the CPU as yet."""
+    config = recipe.train
+    if config.continued:
+        model = continued(recipe.config, recipe.heads, config.seed)
+        require(
+            len(tokenizer) <= model.base.vocabulary,
+            f"the tokenizer has {len(tokenizer)} tokens and {recipe.config} has weights for {model.base.vocabulary}; "
+            "give the tokenizer that it was trained with",
+        )
+    else:
+        base = blank_model(read_config(recipe.config), tokenizer, recipe.heads, config.added_layers, config.seed)
+        model = HeadsModel.from_base(base, recipe.heads, config.seed)
+    if config.length > model.base.limits[0]:
+        raise ConfigError(
+            f"length is {config.length} and the config's model reads {model.base.limits[0]} tokens; shorten the rows, "
+            "or raise max_position_embeddings"
+        )
+    if config.length <= recipe.heads.heads:
+        raise ConfigError(f"length is {config.length} for {recipe.heads.heads} heads; give longer rows")
+    return model.requires_grad_(True)
+
+
+def _read(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase, model: HeadsModel) -> list[Part]:
+    encoder = Encoder(tokenizer, recipe.train.length, frozenset(model.base.stop_tokens))
+    sources = [Source.parse(str(text), recipe.reading.columns) for text in recipe.data]
+    return [read(source, encoder, recipe.reading.strict) for source in sources]
+
+
+def _start(recipe: PretrainRecipe, model: HeadsModel) -> dict[str, Any]:
+    """What the model is, ready for JSON: its config, or the weights that it goes on from."""
+    if not recipe.train.continued:
+        return read_config(recipe.config)
+    return {"base": fingerprint(model.model, None).base, "heads": weights_hash(model.heads.state_dict())}
+
+
+def _identity(
+    recipe: PretrainRecipe, start: dict[str, Any], rows: torch.Tensor, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Any]:
+    """What a run is: whatever could change a weight, and nothing that cannot."""
+    return {
+        "model": start,
+        "data": {"rows": len(rows), "sha256": hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:16]},
+        "tokenizer": hashlib.sha256(repr(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16],
+        **asdict(recipe.heads),
+        **{name: value for name, value in asdict(recipe.train).items() if name not in MAY_CHANGE},
+    }

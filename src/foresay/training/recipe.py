@@ -1,0 +1,56 @@
+"""What a run trains, on what, and where to."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from foresay.data.config import DataConfig
+from foresay.models.config import Family, HeadsConfig, LoadConfig, MTPConfig
+from foresay.training.config import LossConfig, PretrainConfig, TrainConfig
+from foresay.training.loop.checkpoint import run_folder
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainRecipe:
+    """What to make, from what, where to."""
+
+    config: str
+    """A folder with a Hugging Face config.json and a tokenizer, or such a JSON file; continued, the name of a model."""
+    data: tuple[str | Path, ...]
+    """Files, folders or hub ids, with settings as `Source.parse` reads them."""
+    out: Path
+    tokenizer: str = ""
+    """A folder, a hub id or `bytes`; empty: beside the config."""
+    heads: HeadsConfig = field(default_factory=HeadsConfig)
+    train: PretrainConfig = field(default_factory=PretrainConfig)
+    reading: DataConfig = field(default_factory=DataConfig)
+    overwrite: bool = False
+    restart: bool = False
+    """Forget the checkpoints that an interrupted run left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What to train, on what, where to."""
+
+    base: str
+    data: tuple[str | Path, ...]
+    """Files, folders or hub ids, with settings as `Source.parse` reads them."""
+    out: Path
+    mtp: Family = field(default_factory=MTPConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    reading: DataConfig = field(default_factory=DataConfig)
+    loading: LoadConfig = field(default_factory=LoadConfig)
+    overwrite: bool = False
+    restart: bool = False
+    """Forget the checkpoints that an interrupted run left."""
+
+    @property
+    def places(self) -> list[str]:
+        """Where the data lie, without their settings."""
+        return [str(source).split(",")[0] for source in self.data]
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the state of the run is kept until it is over: beside `out`."""
+        return run_folder(self.out)

@@ -1,0 +1,135 @@
+"""The planner: its formula against brute force and simulation, what it chooses, and that it leaves `plain` again."""
+
+import itertools
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from foresay.decoding.config import DecodeConfig
+from foresay.decoding.generate import generate
+from foresay.decoding.metrics import tally
+from foresay.decoding.planning.planner import (
+    MEMORY,
+    MENU,
+    PLAIN,
+    PRIOR_STEPS,
+    PROBE_EVERY,
+    Acceptance,
+    Cost,
+    Costs,
+    Entry,
+    Planner,
+    expected_rate,
+)
+from foresay.decoding.session import How
+from tests.support.toys import LLAMA, adapted, own_output, random_prompts
+
+GOOD = (0.9, 0.75, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+HOPELESS = (0.02,) + (0.0,) * 7
+
+
+def costs(row: float) -> Costs:
+    """A step costs 1 and `row` for each row more."""
+    return {entry: Cost(1 + row * (_rows(entry, True) - 1), 1 + row * (_rows(entry, False) - 1)) for entry in MENU}
+
+
+def _rows(entry: Entry, drafted: bool) -> int:
+    real = 1 + entry.masks * drafted
+    return real + {"plain": 0, "linear": entry.masks, "quadratic": real * entry.masks}[entry.layout]
+
+
+def simulate(entry: Entry, cost: Cost, acceptance: Sequence[float], steps: int) -> float:
+    """Tokens a second when drafts fall by chance, step by step."""
+    dice = random.Random(0)
+    tokens, seconds, drafts = 0, 0.0, entry.masks
+    chances = [a / b if b else 0.0 for a, b in zip(acceptance, (1.0, *acceptance))]
+    for _ in range(steps):
+        kept = 0
+        while kept < drafts and dice.random() < chances[kept]:
+            kept += 1
+        tokens += kept + 1
+        seconds += cost.drafted if drafts or entry == PLAIN else cost.undrafted
+        # A quadratic step always leaves a block to draft from, a linear one only when every draft was kept.
+        drafts = entry.masks if entry.layout == "quadratic" or kept == drafts else 0
+    return tokens / seconds
+
+
+@pytest.mark.parametrize("entry", MENU, ids=lambda entry: f"{entry.layout}-{entry.masks}")
+@pytest.mark.parametrize("row", [0.0, 0.02, 0.2])
+def test_the_formula_predicts_a_simulation(entry: Entry, row: float) -> None:
+    cost = costs(row)[entry]
+    assert simulate(entry, cost, GOOD, 20_000) == pytest.approx(expected_rate(entry, cost, GOOD), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("row", "shares"), list(itertools.product([0.0, 0.01, 0.05, 0.3], [GOOD, HOPELESS, (0.5, 0.3)]))
+)
+def test_the_choice_is_the_best_by_brute_force(row: float, shares: tuple[float, ...]) -> None:
+    planner = Planner(costs(row), Acceptance(shares))
+    rates = {
+        entry: simulate(entry, cost, (*shares, *[0.0] * (8 - len(shares))), 20_000)
+        for entry, cost in planner.costs.items()
+        if entry.masks <= len(shares)
+    }
+    assert rates[planner.best()] >= 0.98 * max(rates.values())
+
+
+def test_rows_that_cost_too_much_or_drafts_that_never_stay_mean_plain() -> None:
+    assert Planner(costs(0.5), Acceptance(GOOD)).best() == PLAIN
+    assert Planner(costs(0.05), Acceptance(HOPELESS)).best() == PLAIN
+    assert Planner(costs(0.05), Acceptance(GOOD)).best() != PLAIN
+
+
+def test_it_probes_from_plain_and_learns_to_leave_it() -> None:
+    planner = Planner(costs(0.05), Acceptance(HOPELESS))
+    entries = [planner.choose() for _ in range(2 * PROBE_EVERY)]
+    assert [entry for entry in entries if entry != PLAIN] == [Entry("linear", 4)] * 2
+    for _ in range(40):
+        planner.acceptance.observe(drafted=4, accepted=4)
+    assert planner.choose() != PLAIN
+
+
+def test_it_learns_to_give_up() -> None:
+    planner = Planner(costs(0.05), Acceptance(GOOD))
+    for _ in range(200):
+        planner.acceptance.observe(drafted=4, accepted=0)
+    assert planner.choose() == PLAIN
+
+
+def test_estimates_start_at_the_prior_and_never_rise_with_the_position() -> None:
+    acceptance = Acceptance(GOOD)
+    assert acceptance.estimate() == pytest.approx(list(GOOD))
+    for accepted in (3, 0, 8, 1, 2):
+        acceptance.observe(8, accepted)
+        estimate = acceptance.estimate()
+        assert estimate == sorted(estimate, reverse=True)
+
+
+@pytest.mark.parametrize("row", [0.0, 0.05, 0.5])
+def test_planned_output_is_plain_output(row: float) -> None:
+    prompts = random_prompts((5, 9, 2))
+    config = DecodeConfig(layout="planned", max_new_tokens=40)
+    planner = Planner(costs(row), Acceptance(GOOD))
+    said = generate(adapted(LLAMA), prompts, config, How(planner=planner))
+    assert [g.tokens for g in said] == [own_output(LLAMA, prompt, len(prompt) + 40) for prompt in prompts]
+    assert (tally(said).drafted > 0) == (row < 0.5)
+
+
+def test_hope_is_a_standard_error_that_fades() -> None:
+    known = Acceptance((0.5, 0.2))
+    sure, hoped = known.estimate(), known.estimate(hopeful=True)
+    assert sure == pytest.approx([0.5, 0.2])
+    error = 0.5 * (PRIOR_STEPS**-0.5 - (1 - MEMORY) ** 0.5)
+    assert hoped[0] == pytest.approx(0.5 + error)
+    assert hoped[1] == pytest.approx((0.5 + error) * (0.4 + (0.4 * 0.6) ** 0.5 * error / 0.5))
+    for step in range(1000):
+        known.observe(2, 2 * (step % 2))
+    assert known.estimate(hopeful=True) == pytest.approx(known.estimate(), abs=1e-3), "well known: nothing to hope for"
+
+
+def test_hope_tries_what_the_estimate_alone_would_not() -> None:
+    planner = Planner(costs(0.12), Acceptance((0.32, 0.1)))
+    assert planner.best() == PLAIN
+    assert planner.best(hopeful=True) != PLAIN
+    assert planner.choose() == planner.best(hopeful=True)

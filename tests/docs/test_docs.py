@@ -1,0 +1,95 @@
+"""The documents say what the code does."""
+
+import json
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+
+from foresay.cli import main as cli
+from foresay.cli.commands import VERBS
+
+ROOT = Path(__file__).parents[2]
+DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def test_cli_page_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+    made = runpy.run_path(str(ROOT / "docs" / "make_cli.py"))["page"]()
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == made, "run `make docs`"
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_commands_named_in_the_docs_exist(page: Path) -> None:
+    fenced = re.findall(r"```(?:bash|text)\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
+    verbs = re.findall(r"^(?:\$ )?foresay (\w+)", "\n".join(fenced), flags=re.M)
+    assert set(verbs) <= set(VERBS)
+
+
+def test_result_files_of_any_age_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    table = runpy.run_path(str(ROOT / "benchmarks" / "table.py"))["main"]
+    kept = {file: file.read_text() for file in (ROOT / "benchmarks" / "results").glob("*.json")}
+    files = [file for file, text in kept.items() if '"decoder"' in text and "results" in json.loads(text)]
+    for file in files:
+        table(file)
+        assert "| plain | 1.00 |" in capsys.readouterr().out
+    assert files
+
+
+def readme_blocks(language: str) -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)
+
+
+def test_readme_commands_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every `foresay` line of the README, but `demo` (trained in its own test) and what names a reader's own files."""
+    monkeypatch.chdir(tmp_path)
+    lines = [line for block in readme_blocks("bash") for line in block.splitlines() if line.startswith("foresay ")]
+    commands = [shlex.split(line, comments=True)[1:] for line in lines]
+    assert len(commands) >= 4
+    for command in commands:
+        if command[0] == "demo" or any(word.startswith("your-") for word in command):
+            continue
+        shortened = {
+            "check": ["--per-domain", "1", "--max-new-tokens", "8", "--shift", "0.5"],
+            "bench": ["--per-domain", "1", "--repeats", "1", "--max-new-tokens", "8"],
+        }
+        assert cli.main([*command, *shortened.get(command[0], [])]) == 0, command
+        assert capsys.readouterr().out
+
+
+def test_readme_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    [example] = readme_blocks("python")
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out
+
+
+def test_example_of_transformers_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "inside.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    exec(compile(example, "inside.md", "exec"), {})
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 2
+    assert shown[0] == shown[1]
+    assert shown[0].startswith("Once upon a time")
+    assert shown[0].endswith(" toys")
+
+
+def test_demo_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "adapter"
+    assert cli.main(["demo", "--seconds", "2", "--out", str(out), "--max-new-tokens", "8"]) == 0
+    shown = capsys.readouterr().out
+    assert "36 of 36 answers are identical to transformers' own" in shown
+    assert (out / "foresay.json").is_file()

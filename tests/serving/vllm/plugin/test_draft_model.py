@@ -1,0 +1,71 @@
+"""The fallback: base and adapter as vLLM's parallel draft model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm", reason="vLLM has an environment of its own: make test-vllm")
+
+from foresay.decoding.config import DecodeConfig, SampleConfig
+from foresay.decoding.generate import generate
+from foresay.decoding.metrics import tally
+from foresay.evaluation.lossless.sampling import CAUGHT, LEVEL, Trial, compared
+from foresay.evaluation.lossless.sampling import TOKENS as TRIED
+from foresay.evaluation.statistics import p_value
+from foresay.model import MultiTokenModel
+from foresay.models.base.load import adapter_folder
+from foresay.serving.vllm.export import export_vllm_draft_model
+from tests.serving.vllm.plugin.engines import TOKENS, answers, counted, engine, reference
+from tests.support.toys import Toy, random_prompts, with_adapter
+
+MASKS = 4
+SAMPLES = 1500
+
+
+@pytest.fixture(scope="module")
+def llm(nano: MultiTokenModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("draft") / "nano"
+    export_vllm_draft_model(nano, adapter_folder("nano"), folder, MASKS, overwrite=False)
+    with engine(folder, max_num_seqs=64) as llm:
+        yield llm
+
+
+def test_greedy_is_transformers_own_and_drafts_are_our_quadratic_layouts(
+    llm: Any, nano: MultiTokenModel, prompts: list[list[int]]
+) -> None:
+    """A draft pass behind every verification: what `quadratic` has in one pass, this has in two, and one token more."""
+    said, found = counted(llm, prompts)
+    assert said == reference(nano, prompts)
+    going = [[*prompt, answer[0]] for prompt, answer in zip(prompts, said) if len(answer) > 1]
+    config = DecodeConfig(layout="quadratic", masks=MASKS, max_new_tokens=TOKENS - 1)
+    ours = tally(generate(nano.core, going, config))
+    # Its first draft is the base's own next token, which is always right: each step keeps one more than ours.
+    per_step = 1 + found["accepted_tokens"] / found["drafts"]
+    assert per_step > ours.tokens_per_step + 0.8
+    assert found["draft_tokens"] <= (MASKS + 1) * found["drafts"]
+
+
+def test_sampling_has_transformers_distribution(llm: Any, nano: MultiTokenModel, prompts: list[list[int]]) -> None:
+    prompt = min(prompts, key=len)
+    trial = Trial(nano, tuple(prompt), SampleConfig(temperature=0.8), SAMPLES)
+    theirs = trial.reference()
+    said = answers(llm, [prompt], TRIED, temperature=0.8, n=SAMPLES)
+    assert p_value(compared(said), theirs) >= LEVEL
+    assert p_value(trial.control(), theirs) < CAUGHT, "a verifier broken on purpose must show"
+
+
+@pytest.mark.parametrize("kind", ["Qwen3", "Qwen2", "Mistral"])
+def test_a_random_adapter_changes_nothing(kind: str, tmp_path: Path) -> None:
+    """Another family, the `paper` sampler, prompts in chunks, the mask id in one: what it drafts is verified."""
+    wide = {"hidden_size": 128, "intermediate_size": 96, "sliding_window": None}
+    toy = Toy(f"wide-{kind}", kind, wide | ({"head_dim": 32} if kind == "Qwen3" else {}))
+    model = MultiTokenModel(with_adapter(toy.model(), masks=3, sampler="paper"), None, "toy")
+    model.save_pretrained(tmp_path / "adapter")
+    said = export_vllm_draft_model(model, tmp_path / "adapter", tmp_path / "draft", 0, overwrite=False)
+    prompts = random_prompts((3, 7, 90, 12, 5, 150, 1, 33))
+    prompts.append([5, said.first_mask, said.first_mask, 9, said.first_mask])
+    cut = {"max_num_batched_tokens": 128, "max_num_seqs": 8, "max_model_len": 256, "skip_tokenizer_init": True}
+    with engine(tmp_path / "draft", enforce_eager=True, **cut) as llm:
+        assert answers(llm, prompts, detokenize=False) == reference(model, prompts)

@@ -1,0 +1,129 @@
+"""Parts of the plugin that need vLLM's names but no engine."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("vllm", reason="vLLM has an environment of its own: make test-vllm")
+
+from foresay.foundation.errors import ConfigError
+from foresay.serving.config import PluginConfig
+from foresay.serving.vllm import manifest as served
+from foresay.serving.vllm.plugin import checks as guard
+from foresay.serving.vllm.plugin import cpu_fixes as cpu
+from foresay.serving.vllm.plugin import versions
+
+
+def engine_config(**changes: Any) -> Any:
+    """What vLLM hands to a proposer, as far as it is looked at."""
+    parts: dict[str, dict[str, Any]] = {
+        "lora_config": {"max_lora_rank": 16},
+        "parallel_config": {"pipeline_parallel_size": 1},
+        "speculative_config": {"num_speculative_tokens": 16},
+    }
+    for name, values in changes.items():
+        parts[name] = values
+    return SimpleNamespace(**{name: values and SimpleNamespace(**values) for name, values in parts.items()})
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"lora_config": None}, "give --enable-lora"),
+        ({"lora_config": {"max_lora_rank": 8}}, "max_lora_rank is 8 and the adapter has rank 16"),
+        ({"parallel_config": {"pipeline_parallel_size": 2}}, "pipeline parallel was never tried"),
+        ({"speculative_config": {"num_speculative_tokens": 8}}, "give 16: 8 drafts and as many masks"),
+    ],
+)
+def test_a_start_that_cannot_work_is_refused_in_words(changes: dict[str, Any], reason: str, nano_copy: Path) -> None:
+    said, plugin = served.read(nano_copy), PluginConfig(masks=8)
+    guard.check_engine(engine_config(), said, plugin)
+    with pytest.raises(ConfigError, match=reason):
+        guard.check_engine(engine_config(**changes), said, plugin)
+    with pytest.raises(ConfigError, match="holds a draft model"):
+        guard.check_engine(engine_config(), replace(said, draft_for="LlamaForCausalLM"), plugin)
+
+
+def test_a_runner_with_other_methods_is_refused(nano_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = {guard.InputBatch: {"make_lora_inputs": ["self", "something_else"]}}
+    monkeypatch.setattr(guard, "USED", changed)
+    with pytest.raises(ConfigError, match="needs vLLM's V1 model runner"):
+        guard.check_engine(engine_config(), served.read(nano_copy), PluginConfig(masks=8))
+
+
+def test_this_vllm_was_tested() -> None:
+    assert versions.found() in versions.TESTED
+
+
+def test_lora_on_cpu_leaves_rows_without_an_adapter_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(6, 5, generator=generator)
+    down, up = torch.randn(2, 1, 3, 5, generator=generator), torch.randn(2, 1, 4, 3, generator=generator)
+    indices = torch.tensor([0, -1, 1, -1, 0, 1])
+    narrow, before = torch.full((6, 3), 9.0), torch.randn(6, 7, generator=generator)
+    cpu.shrink(inputs, down, narrow, indices, 0.5)
+    after = before.clone()
+    cpu.expand_slice(narrow, up, after, indices, 2, 4)
+    for row, slot in enumerate(indices.tolist()):
+        wanted = before[row].clone()
+        if slot >= 0:
+            wanted[2:6] += up[slot, 0] @ (0.5 * down[slot, 0] @ inputs[row])
+        torch.testing.assert_close(after[row], wanted)
+    whole = before[:, :4].clone()
+    cpu.expand(narrow, up, whole, indices)
+    torch.testing.assert_close(whole - before[:, :4], (after - before)[:, 2:6])
+
+
+def test_temperatures_reach_every_row_on_cpu() -> None:
+    found = cpu.expand_batch_to_tokens(torch.tensor([0.0, 0.7, 1.5]), torch.tensor([2, 2, 5]), 5, 0, 1)
+    torch.testing.assert_close(found, torch.tensor([1.0, 1.0, 1.5, 1.5, 1.5]))
+    assert cpu.expand_batch_to_tokens(torch.tensor([4]), torch.tensor([3]), 3).tolist() == [4, 4, 4]
+
+
+def test_a_copy_of_another_adapter_is_refused(nano_copy: Path) -> None:
+    """Masks' rows are compared when the model is loaded."""
+    from foresay.serving.vllm.plugin.sampler_chain import Chain  # noqa: PLC0415 - imports vLLM
+
+    target = torch.nn.Module()
+    target.embedding = torch.nn.Embedding(4104, 256)
+    target.embed_input_ids = target.embedding
+    target.compute_logits = lambda states: states
+    said = served.read(nano_copy)
+    with pytest.raises(Exception, match="differ from the adapter's masks"):
+        guard.check_target(target, Chain(target, nano_copy / served.ADAPTER, said))
+    with pytest.raises(Exception, match="not the adapter that its folder was exported with"):
+        Chain(target, nano_copy / served.ADAPTER, replace(said, fingerprints=said.fingerprints | {"base": "other"}))
+    target.logits_processor = SimpleNamespace(base_layer=None)
+    with pytest.raises(ConfigError, match="LoRA was hung on logits_processor"):
+        guard.check_target(target, Chain(target, nano_copy / served.ADAPTER, said))
+
+
+def test_a_draft_models_pair_adds_each_linears_own_product_to_masks_alone() -> None:
+    """Three linears that vLLM joined in one, of which the adapter changes two."""
+    from foresay.serving.vllm.plugin.draft_model import Pair  # noqa: PLC0415 - imports vLLM's models
+
+    generator = torch.Generator().manual_seed(0)
+    joined = torch.nn.Linear(5, 12, bias=False)
+    joined.output_sizes = [6, 4, 2]
+    first, last = (
+        (torch.randn(3, 5, generator=generator), torch.randn(size, 3, generator=generator)) for size in (6, 2)
+    )
+    gate = torch.tensor([0.0, 1.0, 1.0, 0.0, 0.0])[:, None]
+    joined.register_forward_hook(Pair(joined, [first, None, last], gate))
+    states = torch.randn(4, 5, generator=generator)
+    plain, changed = states @ joined.weight.t(), joined(states)
+    added = [states @ down.t() @ up.t() * gate[:4] for down, up in (first, last)]
+    torch.testing.assert_close(changed - plain, torch.cat((added[0], torch.zeros(4, 4), added[1]), dim=1))
+
+
+def test_a_draft_models_masks_count_from_each_run() -> None:
+    from foresay.serving.vllm.plugin.draft_model import DraftModel  # noqa: PLC0415 - imports vLLM's models
+
+    runs = torch.tensor([0, 1, 1, 1, 0, 0, 1, 1, 0, 1, 1, 1, 1, 1]).bool()
+    found = DraftModel._offsets(SimpleNamespace(masks=torch.zeros(4, 2)), runs)
+    assert found[runs].tolist() == [0, 1, 2, 0, 1, 0, 1, 2, 3, 3]
+    assert not found[~runs].any()

@@ -1,0 +1,83 @@
+"""A server of the embedded model in a thread, and what tests ask it with."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Thread
+from time import monotonic, sleep
+
+import httpx
+from openai import OpenAI
+
+from foresay.decoding.config import DecodeConfig, QueueConfig
+from foresay.model import MultiTokenModel
+from foresay.serving.config import ServeConfig
+from foresay.serving.openai.server import Server, listen
+from foresay.serving.openai.service import Service
+
+DECODE = DecodeConfig(layout="quadratic", masks=3, max_new_tokens=64)
+
+
+@dataclass
+class Served:
+    """A running server."""
+
+    url: str
+    service: Service
+    server: Server
+
+    @property
+    def client(self) -> OpenAI:
+        return OpenAI(base_url=f"{self.url}/v1", api_key="any", max_retries=0, timeout=60)
+
+    def http(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=60)
+
+    def counters(self) -> dict[str, float]:
+        """What /metrics says, labels left out."""
+        lines = [line for line in self.http().get("/metrics").text.splitlines() if not line.startswith("#")]
+        return {line.split("{")[0] + suffix(line): float(line.split()[-1]) for line in lines}
+
+    def idle(self) -> bool:
+        """Soon nobody has a slot, nor waits for one."""
+        return eventually(lambda: not self.service.worker.busy and not self.service.engine.session.live)
+
+
+def suffix(line: str) -> str:
+    """The label that tells counters of one name apart."""
+    for label in ("position", "finished_reason", "le"):
+        if f'{label}="' in line:
+            return "/" + line.split(f'{label}="', 1)[1].split('"', 1)[0]
+    return ""
+
+
+def eventually(true: object, seconds: float = 20) -> bool:
+    """Whether `true()` comes true in time."""
+    end = monotonic() + seconds
+    while not true() and monotonic() < end:  # type: ignore[operator]
+        sleep(0.01)
+    return bool(true())  # type: ignore[operator]
+
+
+@contextmanager
+def served(
+    model: MultiTokenModel,
+    decode: DecodeConfig = DECODE,
+    queue: QueueConfig | None = None,
+    config: ServeConfig | None = None,
+) -> Iterator[Served]:
+    """Start a server on a free port; stop it at the end, and see that it stopped."""
+    config = config or ServeConfig(port=0, drain_seconds=5)
+    service = Service(model, "nano", decode, queue or QueueConfig(sequences=4, waiting=8))
+    listening = listen(config)
+    server = Server(service, config)
+    thread = Thread(target=server.run, args=([listening],))
+    thread.start()
+    assert eventually(lambda: server.started)
+    try:
+        yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}", service, server)
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+        assert not service.worker.is_alive()
