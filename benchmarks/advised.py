@@ -1,6 +1,6 @@
 """What `foresay advise` foretells against what `foresay bench` then measures, in one run on one machine.
 
-python benchmarks/advised.py nano --dtype bfloat16 --out benchmarks/results/advised-bfloat16.json
+python benchmarks/advised.py nano --dtype bfloat16 --out benchmarks/results/seconds/advised-bfloat16.json
 
 An untrained adapter of the same settings is timed and its rates are foretold from the acceptance that was measured, so
 that the error is of the cost model alone. Two measurements, each with its own plain decoding: `full` are the steps of

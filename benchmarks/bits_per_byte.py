@@ -1,6 +1,6 @@
 """How well bases say text that none of them was trained on: bits per byte by domain.
 
-    FORESAY_DATA=... python benchmarks/bits_per_byte.py nano OTHER-BASE > benchmarks/results/bits-per-byte.json
+    FORESAY_DATA=... python benchmarks/bits_per_byte.py nano OTHER-BASE > benchmarks/results/training/bits-per-byte.json
 
 Math is GSM8K test without its calculator marks, code MBPP's test split, questions and answers; stories and chat are the
 held-out prompts alone: short, and all there is that is surely new to each.

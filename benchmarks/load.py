@@ -7,7 +7,7 @@ differs is a bug; with `--dtype bfloat16` it is judged as in `foresay check`, it
 shared its batches is not known. Then the faults, on the first layout: clients that vanish in mid-stream, and readers
 that hardly read.
 
-    python benchmarks/load.py --clients 1 4 16 64 --requests 200 --repeats 3 > benchmarks/results/nano-load.json
+    python benchmarks/load.py --clients 1 4 16 64 --requests 200 --repeats 3 > benchmarks/results/serving/nano-load.json
 """
 
 import argparse

@@ -6,7 +6,7 @@ take the same batch with k = 8 masks behind every token, and give the same gradi
 The base is the embedded one, its stated context widened: past 1024 tokens it has learnt nothing and costs the same.
 Every cell runs in a process of its own, in turns; memory on a CPU is the peak of that process's resident set.
 
-    python benchmarks/one_pass.py > benchmarks/results/one-pass.json
+    python benchmarks/one_pass.py > benchmarks/results/training/one-pass.json
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""Print the tables of docs/experiments.md from result files of `foresay bench --json`.
+"""Print the tables of docs/experiments/ from result files of `foresay bench --json`.
 
-python benchmarks/table.py benchmarks/results/former-nano-tokens-per-step.json --figure tokens_per_step
+python benchmarks/table.py benchmarks/results/former/nano-tokens-per-step.json --figure tokens_per_step
 """
 
 import json

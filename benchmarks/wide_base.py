@@ -3,7 +3,7 @@
 The base has random weights, which costs the same; acceptance is taken from a bench of the embedded model
 (`quadratic`, the most masks there), so the forecast holds for an adapter as good as that one.
 
-    python benchmarks/wide_base.py benchmarks/results/former-nano-tokens-per-step.json > wide.json
+    python benchmarks/wide_base.py benchmarks/results/former/nano-tokens-per-step.json > wide.json
 """
 
 import argparse

@@ -6,7 +6,7 @@ In held-out stories every name is replaced by two tokens drawn at random; the sc
 behind the first, at each mention after the first. Scaled down: a TinyStories excerpt of half a million tokens, fixed
 numbers of epochs in place of stopping at the best one, and, by default, names that are drawn anew in the training
 stories too, from 50 first and 50 second halves: on so few stories with their own names no model learnt it
-(`--names own`, docs/experiments.md).
+(`--names own`, docs/experiments/heads.md).
 """
 
 import json

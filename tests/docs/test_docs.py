@@ -12,7 +12,19 @@ from foresay.cli import main as cli
 from foresay.cli.commands import VERBS
 
 ROOT = Path(__file__).parents[2]
-DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCS = sorted(path for top in ("docs", "benchmarks", "recipes") for path in (ROOT / top).rglob("*.md"))
+DOCS = [*sorted(ROOT.glob("*.md")), *DOCS]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def title(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def anchors(page: Path) -> set[str]:
+    """Names of the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_cli_page_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,14 +34,32 @@ def test_cli_page_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == made, "run `make docs`"
 
 
-@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", DOCS, ids=title)
 def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
-    missing = [link for link in links if not (page.parent / link).exists()]
-    assert not missing
+    for file, anchor in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", page.read_text(encoding="utf-8")):
+        target = page.parent / file if file else page
+        assert target.exists(), file
+        assert not anchor or anchor in anchors(target), f"{file}#{anchor}"
 
 
-@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_every_result_file_has_its_command() -> None:
+    """`benchmarks/README.md` has a table for each folder of results; each folder is a page of `docs/experiments/`."""
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    tables = dict(re.findall(r"^### (\w+)\n(.*?)(?=^### |\Z)", page, flags=re.M | re.S))
+    assert set(tables) == {folder.name for folder in RESULTS.iterdir()}
+    for topic, table in tables.items():
+        kept = {file.name for file in (RESULTS / topic).glob("*.json")}
+        assert kept == set(re.findall(r"([\w-]+\.json)`", "".join(re.findall(r"^\| (.*?) \|", table, flags=re.M))))
+        assert (ROOT / "docs" / "experiments" / f"{topic}.md").is_file()
+
+
+def test_the_index_of_the_experiments_names_every_page() -> None:
+    index = (ROOT / "docs" / "experiments" / "README.md").read_text(encoding="utf-8")
+    pages = {page.name for page in (ROOT / "docs" / "experiments").glob("*.md")} - {"README.md"}
+    assert pages == set(re.findall(r"^\| \[(\w+\.md)\]", index, flags=re.M))
+
+
+@pytest.mark.parametrize("page", DOCS, ids=title)
 def test_commands_named_in_the_docs_exist(page: Path) -> None:
     fenced = re.findall(r"```(?:bash|text)\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
     verbs = re.findall(r"^(?:\$ )?foresay (\w+)", "\n".join(fenced), flags=re.M)
@@ -38,7 +68,7 @@ def test_commands_named_in_the_docs_exist(page: Path) -> None:
 
 def test_result_files_of_any_age_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     table = runpy.run_path(str(ROOT / "benchmarks" / "table.py"))["main"]
-    kept = {file: file.read_text() for file in (ROOT / "benchmarks" / "results").glob("*.json")}
+    kept = {file: file.read_text() for file in RESULTS.rglob("*.json")}
     files = [file for file, text in kept.items() if '"decoder"' in text and "results" in json.loads(text)]
     for file in files:
         table(file)

@@ -49,7 +49,7 @@ def peak_bytes(device: torch.device) -> int:
 
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether products in bfloat16 are computed in hardware; in software they take some ten times as long as float32's
-    (docs/experiments.md, 11).
+    (docs/experiments/training.md).
     """
     # What torch chooses its kernels by; there is no public name for it.
     native: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
