@@ -245,6 +245,7 @@ def _place(model: DraftingModel, batch_size: int, context: int) -> Path:
         str(model.base.dtype),
         model.base.attention,
         model.compiles,
+        model.recorder is not None,
         model.shortlist,
         model.base.config.to_json_string(),
         asdict(model.config),
