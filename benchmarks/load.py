@@ -45,6 +45,8 @@ class Asked:
     prompt: Prompt
     tokens: int
     expected: list[int]
+    model: str = "nano"
+    """Name that the server has for its model."""
 
     @property
     def domain(self) -> str:
@@ -112,7 +114,7 @@ def serving(model: str, layout: str, options: Sequence[str]) -> Iterator[str]:
 def body_of(asked: Asked) -> dict[str, Any]:
     """The request as JSON."""
     how = {"temperature": 0, "return_token_ids": True}
-    return {"model": "nano", "prompt": list(asked.prompt.ids), "max_tokens": asked.tokens, **how}
+    return {"model": asked.model, "prompt": list(asked.prompt.ids), "max_tokens": asked.tokens, **how}
 
 
 async def loop(url: str, requests: Sequence[Asked], clients: int) -> tuple[list[Answered], float]:

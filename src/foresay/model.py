@@ -19,14 +19,15 @@ from foresay.decoding.session import How
 from foresay.decoding.steps import Generation, Step
 from foresay.decoding.transformers_bridge import Bridge, refuse_withheld
 from foresay.foundation.errors import ConfigError, PromptError
+from foresay.foundation.machine import in_software
 from foresay.models.artefact import folder as artefact
 from foresay.models.artefact.fingerprint import Fingerprints, fingerprint
 from foresay.models.artefact.folder import as_trained
 from foresay.models.base.load import adapter_folder, open_base, own_tokenizer
 from foresay.models.base.quantization import quantization_of
-from foresay.models.config import DType, Family, LoadConfig, MTPConfig
+from foresay.models.config import DTYPE, DType, Family, LoadConfig, LoadDType, MTPConfig
 from foresay.models.drafting import DraftingModel
-from foresay.models.families import build, family_of, fresh
+from foresay.models.families import build, dtype_of_family, family_of, fresh
 from foresay.models.masks.model import MaskModel
 
 if TYPE_CHECKING:
@@ -57,18 +58,22 @@ class MultiTokenModel:
         base: "str | PreTrainedModel | PeftModel",
         config: Family | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        dtype: DType = "float32",
+        dtype: LoadDType = DTYPE,
         seed: int = 0,
         loading: LoadConfig | None = None,
     ) -> "MultiTokenModel":
         """A fresh adapter, or fresh heads, on `base`: a loaded causal LM, with a PEFT LoRA or without, or a name
-        (`nano`, folder, hub id), which `dtype` and `loading` say how to load.
+        (`nano`, `smollm2`, folder, GGUF file, hub id), which `dtype` and `loading` say how to load. Heads are trained
+        in float32, which `auto` then is.
 
         The base is frozen and put in eval mode. Raises BaseNotFound, UnsupportedBase, ConfigError, MissingPackage.
         """
-        guest, model = open_base(base, dtype, loading or LoadConfig())
+        loading = loading or LoadConfig()
+        guest, model = open_base(base, dtype_of_family(dtype, config), loading)
         tokenizer = tokenizer or own_tokenizer(base, guest)
-        return cls(fresh(model, config or MTPConfig(), seed), tokenizer, guest.base, base_adapter=guest.adapter)
+        core = fresh(model, config or MTPConfig(), seed)
+        core.packing.want(loading.pack)
+        return cls(core, tokenizer, guest.base, base_adapter=guest.adapter)
 
     @classmethod
     def from_pretrained(
@@ -76,7 +81,7 @@ class MultiTokenModel:
         folder: str | Path,
         base: "str | PreTrainedModel | PeftModel | None" = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        dtype: DType = "float32",
+        dtype: LoadDType = DTYPE,
         loading: LoadConfig | None = None,
     ) -> "MultiTokenModel":
         """The model saved in `folder` (`nano`: the embedded one), on the base it names or the one given.
@@ -87,7 +92,8 @@ class MultiTokenModel:
         place = adapter_folder(str(folder))
         settings = artefact.read_settings(place)
         base = base or (str(place) if settings.base == artefact.HERE else settings.base)
-        guest, model = open_base(base, dtype, as_trained(loading or LoadConfig(), settings), settings.base_adapter)
+        loading = as_trained(loading or LoadConfig(), settings)
+        guest, model = open_base(base, dtype, loading, settings.base_adapter)
         tokenizer = tokenizer or own_tokenizer(base, guest)
         artefact.check_base(settings, fingerprint(model, tokenizer), place, guest.base)
         artefact.check_quantization(settings, quantization_of(model.config), place)
@@ -95,6 +101,7 @@ class MultiTokenModel:
         artefact.load_weights(place, core)
         core.added.to(core.added_dtype)
         core.acceptance = settings.acceptance
+        core.packing.want(loading.pack)
         return cls(core, tokenizer, guest.base, settings.provenance, guest.adapter)
 
     def save_pretrained(self, folder: str | Path, dtype: DType = "float32", overwrite: bool = False) -> None:
@@ -112,6 +119,11 @@ class MultiTokenModel:
         )
         artefact.save(Path(folder), self.core, settings, getattr(torch, dtype), overwrite)
 
+    def close(self) -> None:
+        """Leave the base as it was found: plain weights, and no hooks of an adapter. Decoding again opens it again."""
+        self.core.equip(False)
+        self.core.packing.unpack()
+
     def fingerprints(self) -> Fingerprints:
         """What the adapter belongs to; read from the weights once."""
         if self._fingerprints is None:
@@ -122,6 +134,17 @@ class MultiTokenModel:
     def dtype(self) -> str:
         """Dtype of the base, by name."""
         return str(self.core.base.dtype).removeprefix("torch.")
+
+    @property
+    def described(self) -> dict[str, str]:
+        """What a result was measured on, for its provenance: base, dtype and device."""
+        return {"base": self.base_name, "dtype": self.dtype, "device": str(self.core.base.device)}
+
+    @property
+    def loaded(self) -> str:
+        """In what dtype the base is loaded, and where, for people; and whether that is slow there."""
+        slow = in_software(self.dtype, self.core.base.device)
+        return "{base} in {dtype} on {device}".format_map(self.described) + (slow and f": {slow}")
 
     def generate(
         self,

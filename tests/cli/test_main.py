@@ -54,6 +54,8 @@ SMALL = [
 TRAIN = ["--steps", "2", "--tracker", "none", *SMALL]
 SHORT = ["--max-new-tokens", "6"]
 TWO = ["--layouts", "linear", "quadratic"]
+LOADED = "base: nano in float32 on cpu\n"
+"""What every command that opens the shared adapter says on stderr."""
 CHECKED = ["--per-domain", "1", "--shift", "0.5", *TWO, *SHORT]
 
 
@@ -172,15 +174,27 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
             lambda at, verb=verb, more=more: [verb, at.tmp, *more],
             r"has no foresay\.json, so it is no foresay model; train one with `foresay train`",
         )
-        for verb, more in (("generate", ["Hi"]), ("check", []), ("bench", []), ("calibrate", []), ("info", []))
+        for verb, more in (("generate", ["Hi"]), ("check", []), ("bench", []), ("calibrate", []))
     },
     "train: folder without a base": (
         lambda at: at.train(base=at.tmp),
-        r"is a folder without config\.json; give a folder with a Hugging Face model, a hub id or nano",
+        r"is a folder without config\.json; give a folder with a Hugging Face model, a GGUF file, a hub id, smol",
+    ),
+    "info: folder without a model or a base": (
+        lambda at: ["info", at.tmp],
+        r"is a folder without config\.json; give a folder with a Hugging Face model, a GGUF file, a hub id, smol",
+    ),
+    "info: recurrent base": (
+        lambda at: ["info", at.bases / "mamba"],
+        "MambaForCausalLM keeps a recurrent state.*; give a decoder-only attention model",
+    ),
+    "info: a base of a base": (
+        lambda at: ["info", at.bases / "other", "--base", "nano"],
+        "other is no foresay model, so it has no other base; leave out --base",
     ),
     "train: hub id while offline": (
         lambda at: at.train(base="nobody/nothing"),
-        r"no base 'nobody/nothing' was found: .*HF_HUB_OFFLINE\); give a local folder, a reachable hub id or nano",
+        r"no base 'nobody/nothing' was found: .*HF_HUB_OFFLINE\); give a local folder, a reachable hub id, smollm2 or",
     ),
     "generate: hub id while offline": (
         lambda at: ["generate", at.adapter, "Hi", "--base", "nobody/nothing"],
@@ -311,7 +325,8 @@ def check_refused(arguments: list[Any], message: str, at: At, run: Run) -> None:
     before, adapter = contents(at.tmp), contents(at.adapter)
     said = run(*arguments)
     assert (said.status, said.out) == (2, "")
-    [line] = said.err.strip().splitlines()
+    *chatter, line = said.err.strip().splitlines()
+    assert all(other.startswith("base: ") for other in chatter)
     assert line.startswith("foresay: ")
     assert re.search(message, line), line
     assert "Traceback" not in line
@@ -441,8 +456,8 @@ def test_full_leaves_alone_what_was_given() -> None:
 def test_generate_prints_one_object(at: At, run: Run) -> None:
     said = run("generate", at.adapter, "Say 3.", "--json", *SHORT)
     content = one_object(said)
-    assert (said.status, said.err) == (0, "")
-    keys = {"text", "tokens", "steps", "ended", "tokens_per_step", "acceptance_per_position"}
+    assert (said.status, said.err) == (0, LOADED)
+    keys = {"base", "dtype", "device", "text", "tokens", "steps", "ended", "tokens_per_step", "acceptance_per_position"}
     assert content.keys() == keys
     assert sum(content["steps"]) == len(content["tokens"])
     assert content["tokens_per_step"] == len(content["tokens"]) / len(content["steps"])
@@ -452,10 +467,10 @@ def test_generate_prints_one_object(at: At, run: Run) -> None:
 def test_generate_streams_what_the_object_holds(at: At, run: Run, layout: str) -> None:
     text = one_object(run("generate", at.adapter, "Say 3.", "--json", *SHORT))["text"]
     said = run("generate", at.adapter, "Say 3.", "--layout", layout, *SHORT)
-    assert (said.status, said.out, said.err) == (0, f"{text}\n", "")
+    assert (said.status, said.out, said.err) == (0, f"{text}\n", LOADED)
     coloured = run("generate", at.adapter, "Say 3.", "--layout", layout, "--colour", "--stats", *SHORT)
     assert (coloured.status, coloured.out) == (0, f"{text}\n")
-    assert re.fullmatch(r"\d+ tokens in \d+ steps: .* drafts accepted; ended by (length|stop)\n", coloured.err)
+    assert re.fullmatch(LOADED + r"\d+ tokens in \d+ steps: .* drafts accepted; ended by (length|stop)\n", coloured.err)
 
 
 def test_generate_reads_standard_input(at: At, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -469,12 +484,24 @@ def test_train_prints_one_object(at: At, run: Run) -> None:
     content = one_object(said)
     assert said.status == 0
     decoded = {"kept_step", "tokens_per_step", "mean_tokens_per_step", "acceptance", "decodes"}
-    assert content.keys() == {"folder", "examples", "steps", "seconds", "loss", "losses", *decoded}
+    assert content.keys() == {
+        "folder",
+        "base",
+        "dtype",
+        "device",
+        "examples",
+        "steps",
+        "seconds",
+        "loss",
+        "losses",
+        *decoded,
+    }
     assert [decode["step"] for decode in content["decodes"]] == [content["kept_step"]] == [2]
     assert [point["step"] for point in content["losses"]] == [1, 2]
     assert content["losses"][-1]["total"] == content["loss"]
     assert [entry["position"] for entry in content["acceptance"]] == [1, 2, 3]
     assert (content["folder"], content["examples"], content["steps"]) == (str(at.out), 10, 2)
+    assert (content["dtype"], content["device"]) == ("float32", "cpu")
     assert set(content["tokens_per_step"]) == {"heldout"}
     # A live view that is drawn once a step belongs to a terminal; here it is a line a step.
     assert "step 1/2" in said.err
@@ -514,6 +541,7 @@ def test_check_prints_one_object(at: At, run: Run) -> None:
     assert content["sampling"].keys() >= figures
     assert content["sampling"]["sample"]["temperature"] == 1
     assert content["provenance"]["settings"]["shift"] == 0.5
+    assert content["provenance"]["settings"]["dtype"] == content["dtype"] == "float32"
     assert content["untouched"]["holds"]
     assert content["passed"]
     assert (content["prompts"], content["identical"], content["bugs"]) == (4, 8, 0)
@@ -616,7 +644,7 @@ def test_eval_prints_one_object_and_writes_it(at: At, run: Run) -> None:
     ]
     assert json.loads(out.read_text()) == content
     shown = run("eval", at.adapter, *more, *SHORT)
-    assert (shown.status, shown.err) == (0, "")
+    assert (shown.status, shown.err) == (0, LOADED)
     assert "tokens per step by masks, the first 3 steps" in shown.out
     assert "drafts kept by position" in shown.out
 
@@ -632,8 +660,9 @@ def test_advise_prints_one_object(at: At, run: Run) -> None:
         for entry in content["offers"][0]["entries"]
     ]
     assert content["training"]["steps"] == 500
+    assert content["provenance"]["settings"]["dtype"] == "float32", "nano's checkpoint is in bfloat16"
     said = run("advise", "nano", *more)
-    assert said.status == 0
+    assert (said.status, said.err) == (0, LOADED)
     assert "expected tokens/s, batch 1, 128 tokens cached" in said.out
     assert "Training takes" in said.out
 
@@ -661,6 +690,7 @@ def test_bench_prints_one_object(at: At, run: Run) -> None:
     content = one_object(said)
     assert said.status == 0
     assert content.keys() == {"results", "provenance"}
+    assert content["provenance"]["settings"]["dtype"] == "float32"
     decoders = [(result["domain"], result["decoder"], result["masks"]) for result in content["results"]]
     ours = [("linear", 1), ("linear", 3), ("quadratic", 1), ("quadratic", 3), ("planned", 0)]
     names = [("transformers", 0), ("prompt lookup", 0), ("plain", 0), *ours]
@@ -674,7 +704,7 @@ BENCH = ["--repeats", "1", "--layouts", "quadratic", *SHORT]
 def test_bench_prints_tables(at: At, run: Run) -> None:
     prompts = at.file('{"prompt": "Say 3."}\n')
     said = run("bench", at.adapter, "--prompts", prompts, "--batch-sizes", "1", "2", *BENCH)
-    assert (said.status, said.err) == (0, "")
+    assert (said.status, said.err) == (0, LOADED)
     for words in (
         "batch 1, prompts as they are, float32",
         "batch 2, prompts as they are, float32",
@@ -710,7 +740,7 @@ def test_compress_makes_a_smaller_model_that_says_the_same(at: At, run: Run) -> 
     prompts, small = at.file('{"prompt": "Say 3."}\n'), at.tmp / "small"
     said = run("compress", at.adapter, "--rank", "1", "--out", small, "--prompts", prompts, "--json")
     content = one_object(said)
-    assert (said.status, said.err, content["rank"]) == (0, "", 1)
+    assert (said.status, said.err, content["rank"], content["dtype"]) == (0, LOADED, 1, "float32")
     assert one_object(run("info", small, "--json"))["settings"]["rank"] == 1
     assert run("generate", small, "Hi", *SHORT).out == run("generate", at.adapter, "Hi", *SHORT).out
     again = run("compress", at.adapter, "--rank", "1", "--out", small, "--prompts", prompts)
@@ -730,8 +760,9 @@ def test_calibrate_prints_one_object_and_keeps_it(at: At, run: Run, monkeypatch:
     calibrate = ["calibrate", at.adapter, "--batch-sizes", "1", "3", "4", "--contexts", "20", "--json"]
     said = run(*calibrate)
     content = one_object(said)
-    assert (said.status, said.err) == (0, "")
+    assert (said.status, said.err) == (0, LOADED)
     assert content.keys() == {"curves", "acceptance", "provenance"}
+    assert content["provenance"]["settings"]["dtype"] == "float32"
     assert [(curve["batch_size"], curve["context_tokens"]) for curve in content["curves"]] == [(1, 128), (4, 128)]
     for curve in content["curves"]:
         assert max(found["entry"]["masks"] for found in curve["entries"]) == 3
@@ -748,7 +779,7 @@ def test_calibrate_prints_one_object_and_keeps_it(at: At, run: Run, monkeypatch:
 
 def test_calibrate_prints_a_table(at: At, run: Run) -> None:
     said = run("calibrate", at.adapter, "--contexts", "1", "--seconds", "0.01")
-    assert (said.status, said.err) == (0, "")
+    assert (said.status, said.err) == (0, LOADED)
     for words in ("batch 1, 128 tokens cached", "expected tokens/s", "plain <", "< is what planned begins with"):
         assert words in said.out
 
@@ -775,10 +806,11 @@ def test_planned_measures_nothing_for_what_is_refused(at: At, monkeypatch: pytes
 def test_info_prints_one_object(at: At, run: Run) -> None:
     said = run("info", at.adapter, "--json")
     content = one_object(said)
-    assert (said.status, said.err) == (0, "")
+    assert (said.status, said.err) == (0, LOADED)
     assert (content["base"], content["base_kind"], content["context"]) == ("nano", "LlamaForCausalLM", 1024)
     assert content["settings"] == {"num_masks": 3, "rank": 2, "alpha": 0.0, "sampler": "residual", "train_masks": True}
     assert content["provenance"]["settings"]["steps"] == 2
+    assert content["provenance"]["settings"]["train"]["dtype"] == content["dtype"] == "float32"
     assert content["provenance"]["settings"]["data"][0]["name"] == "data.jsonl"
     assert content["fingerprints"].keys() == {"base", "tokenizer", "chat_template", "embeddings", "base_adapter"}
 
@@ -787,6 +819,18 @@ def test_info_prints_a_page(at: At, run: Run) -> None:
     said = run("info", at.adapter)
     assert said.status == 0
     assert said.out.startswith(f"folder: {at.adapter}\nbase: nano\n")
+
+
+def test_info_of_a_base_says_what_an_adapter_would_weigh(at: At, run: Run) -> None:
+    content = one_object(run("info", at.bases / "other", "--json"))
+    model = AutoModelForCausalLM.from_pretrained(at.bases / "other")
+    assert (content["family"], content["base_kind"], content["dtype"]) == ("llama", "LlamaForCausalLM", "float32")
+    assert content["base_parameters"] == model.num_parameters()
+    assert (content["layers"], content["adapted_linears"], content["vocabulary"]) == (2, 14, 4096)
+    for size in content["adapters"]:
+        adapter = MultiTokenModel.from_base(model, MTPConfig(rank=size["rank"])).core.added
+        assert size["parameters"] == sum(parameter.numel() for parameter in adapter.parameters())
+        assert size["megabytes"] == size["parameters"] * 2 / 1e6
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -800,7 +844,7 @@ def test_a_base_without_a_chat_template_goes_on_with_text(at: At, run: Run) -> N
     base = plain_base(at)
     assert run(*at.train(base=base)).status == 0
     said = run("generate", at.out, "Once upon a time", *SHORT)
-    assert (said.status, said.err) == (0, "")
+    assert (said.status, said.err) == (0, f"base: {base} in float32 on cpu\n")
 
 
 def test_a_base_without_a_chat_template_is_checked(at: At, run: Run) -> None:
@@ -970,7 +1014,7 @@ def test_program_prints_its_result_and_nothing_else(at: At) -> None:
     with program("generate", at.adapter, "Say 3.", "--json", *SHORT) as process:
         out, err = process.communicate()
     assert one_object(Said(process.returncode, out, err))["tokens"]
-    assert (process.returncode, err) == (0, "")
+    assert (process.returncode, err.replace("bfloat16", "float32")) == (0, LOADED)
 
 
 def test_program_answers_bad_use(at: At) -> None:
@@ -987,7 +1031,7 @@ def test_program_whose_reader_went_away_says_nothing(at: At) -> None:
         assert process.stderr is not None
         process.stdout.close()
         err = process.stderr.read()
-    assert (process.returncode, err) == (0, "")
+    assert (process.returncode, err.replace("bfloat16", "float32")) == (0, LOADED)
 
 
 @pytest.mark.parametrize(

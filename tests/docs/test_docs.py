@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import tyro
 
 from foresay.cli import main as cli
 from foresay.cli.commands import VERBS
@@ -64,6 +65,16 @@ def test_commands_named_in_the_docs_exist(page: Path) -> None:
     fenced = re.findall(r"```(?:bash|text)\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
     verbs = re.findall(r"^(?:\$ )?foresay (\w+)", "\n".join(fenced), flags=re.M)
     assert set(verbs) <= set(VERBS)
+
+
+def test_commands_of_the_gpu_page_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody could run them yet, so at least every option is one."""
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+    commands = [shlex.split(line)[1:] for line in re.findall(r"^foresay .*$", text, flags=re.M)]
+    assert len(commands) > 10
+    for command in commands:
+        tyro.cli(cli.command_for(command[0]), args=cli.with_config(command))
 
 
 def test_result_files_of_any_age_are_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
 """Compiled steps say the same tokens, and a layout is compiled once for a batch size, not for every length."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -55,6 +55,19 @@ def test_compiled_batches_say_the_same() -> None:
 def test_eager_steps_come_back() -> None:
     say(LLAMA, "plain", 0, (5,), compile=False)
     assert not torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+def test_shapes_are_limited_where_torch_has_one_limit_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As before torch 2.13, whose `compile` took no limit."""
+
+    def older(function: Callable[[], int], *, fullgraph: bool, options: dict[str, bool]) -> Callable[[], int]:
+        return function
+
+    monkeypatch.setattr(torch, "compile", older)
+    before = torch._dynamo.config.recompile_limit
+    compiled = compiling.compile_for(lambda: torch._dynamo.config.recompile_limit, torch.device("cpu"))
+    assert {compiled(), compiled()} == {compiling.SHAPES}
+    assert torch._dynamo.config.recompile_limit == before
 
 
 def test_no_compiler_is_said_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def llama() -> MultiTokenModel:
 
 @pytest.fixture(scope="module")
 def nano() -> MultiTokenModel:
-    return MultiTokenModel.from_pretrained("nano")
+    return MultiTokenModel.from_pretrained("nano", dtype="float32")
 
 
 def batch(side: str = "left") -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from foresay.models.layout.call import Call
 from foresay.models.layout.documents import MaskCall
 from foresay.models.layout.layout import Layout
 from foresay.models.masks.gate import Gate
-from foresay.models.masks.lora import GatedLora
+from foresay.models.masks.lora import LoraGroup
 from foresay.models.masks.model import MaskModel
 from foresay.training.config import LossConfig
 from foresay.training.objectives import losses as losses_module
@@ -151,7 +151,7 @@ def detached_anchor(toy: Toy) -> None:
 # Mutants. Originals are bound before anything is patched.
 
 call_sight, call_positions, mask_positions, mask_reach = Call.sight, Call.positions, MaskCall.positions, MaskCall.reach
-gate_real, lora_attach, base_init, cache_select = Gate.real.__get__, GatedLora.attach, Base.__init__, SlotCache.select
+gate_real, lora_attach, base_init, cache_select = Gate.real.__get__, LoraGroup.attach, Base.__init__, SlotCache.select
 layout_draw, count, sample = Layout.draw, two_pass_module.count, MaskModel.sample
 cache_move, verdict_last = SlotCache.move, Verdict.last.__get__
 
@@ -351,14 +351,14 @@ def gate_one_row_late(patch: pytest.MonkeyPatch) -> None:
 
 
 def gate_ajar(patch: pytest.MonkeyPatch) -> None:
-    def attach(self: GatedLora, linear: torch.nn.Module, gate: Gate) -> Any:
+    def attach(self: LoraGroup, linears: Any) -> Any:
         def add(module: torch.nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            return None if gate.is_open else output + 1e-6 * self(args[0])
+            return None if self.gate.is_open else output + 1e-6 * self.pairs[0](args[0])
 
-        linear.register_forward_hook(add)
-        return lora_attach(self, linear, gate)
+        linears[self.pairs[0].name].register_forward_hook(add)
+        return lora_attach(self, linears)
 
-    patch.setattr(GatedLora, "attach", attach)
+    patch.setattr(LoraGroup, "attach", attach)
 
 
 def base_not_frozen(patch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ COSTS = {Entry("plain"): Cost(1, 1), Entry("linear", 2): Cost(1.4, 1.1), Entry("
 
 @cache
 def nano() -> MultiTokenModel:
-    return MultiTokenModel.from_pretrained("nano")
+    return MultiTokenModel.from_pretrained("nano", dtype="float32")
 
 
 def trial(setting: str) -> Trial:

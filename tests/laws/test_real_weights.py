@@ -27,7 +27,9 @@ NEW = 100
 BATCH = 10
 LENGTH = 160
 MTP = MTPConfig(num_masks=3, rank=32)
-TRAIN = TrainConfig(steps=25, sequences=4, anchors=16, warmup_steps=3, learning_rate=3e-3, max_length=LENGTH, heldout=0)
+TRAIN = TrainConfig(
+    dtype="float32", steps=25, sequences=4, anchors=16, warmup_steps=3, learning_rate=3e-3, max_length=LENGTH, heldout=0
+)
 
 Prompt = tuple[int, ...]
 
@@ -62,7 +64,7 @@ def check_real_weights(base: str, data: Path, prompts: Sequence[Prompt], out: Pa
     assert len({token for answer in own for token in answer}) >= DISTINCT, "loops prove nothing"
     trained = adapt(Recipe(base, (data,), out, MTP, train=TRAIN), lambda news: None).model
     assert digest(trained.core.model) == before, "training changed the base"
-    model = MultiTokenModel.from_pretrained(out)
+    model = MultiTokenModel.from_pretrained(out, dtype="float32")
     linear, quadratic, tree = (decode(model, prompts, own, layout) for layout in ("linear", "quadratic", "tree"))
     assert digest(model.core.model) == before, "decoding changed the base"
     assert tree.tokens_per_step > quadratic.tokens_per_step > linear.tokens_per_step > 1, (tree, quadratic, linear)
@@ -97,7 +99,7 @@ def test_tiny_stories(tmp_path: Path) -> None:
     if not folder or not base.is_dir():
         pytest.skip("TinyStories-656K is not here: set FORESAY_DATA to the folder that holds models/TinyStories-656K")
     text = Path(folder, "text", "tinystories_2M.txt").read_text(encoding="utf-8")[:260_000]
-    model = MultiTokenModel.from_base(str(base), MTPConfig(num_masks=1, rank=1))
+    model = MultiTokenModel.from_base(str(base), MTPConfig(num_masks=1, rank=1), dtype="float32")
     stories = [story.strip() for story in text[200_000:].split("<|endoftext|>")[1:-1]]
     ids = [model.require_tokenizer()(story)["input_ids"] for story in stories]
     prompts = [tuple(tokens[: 6 + 7 * place % 60]) for place, tokens in enumerate(ids[:PROMPTS])]

@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from importlib import metadata
@@ -16,7 +13,7 @@ import numpy as np
 from foresay.data.encoder import Encoder
 from foresay.data.example import Example, Examples
 from foresay.foundation.errors import DataError
-from foresay.foundation.files import cache_folder
+from foresay.foundation.files import cache_folder, made_once
 
 CODE = [Path(__file__).with_name(f"{module}.py") for module in ("records", "source", "example", "chat", "encoder")]
 """What a row becomes is written here: another text, another cache."""
@@ -64,24 +61,10 @@ def cached(name: str, make: Callable[[], Iterable[Example]], facts: Callable[[],
     Written under a temporary name and renamed, so that another process never sees half of them. Raises DataError.
     """
     folder = cache_folder() / "tokens" / name
-    if folder.is_dir():
-        return TokenStore(folder)
-    fresh = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder.parent))
-        _write(fresh, make(), facts)
-        try:
-            fresh.rename(folder)
-        except OSError:
-            # Another process was quicker, with the same content.
-            if not folder.is_dir():
-                raise
+        made_once(folder, lambda fresh: _write(fresh, make(), facts))
     except OSError as error:
         raise DataError(f"{folder} could not be written ({error}); set FORESAY_CACHE to another folder") from error
-    finally:
-        if fresh is not None:
-            shutil.rmtree(fresh, ignore_errors=True)
     return TokenStore(folder)
 
 
@@ -96,9 +79,6 @@ def _write(folder: Path, examples: Iterable[Example], facts: Callable[[], dict[s
             answer.write(np.array(example.answer, np.bool_).tobytes())
             ends.append((ends[-1] if ends else 0) + len(example.ids))
             labels.append(domains.setdefault(example.domain, len(domains)))
-        for file in (ids, answer):
-            file.flush()
-            os.fsync(file.fileno())
     np.save(folder / "ends.npy", np.array(ends, np.int64))
     np.save(folder / "domains.npy", np.array(labels, np.int32))
     (folder / "facts.json").write_text(json.dumps({"domains": list(domains)} | facts()), encoding="utf-8")

@@ -127,6 +127,10 @@ class Session:
     @torch.no_grad()
     def step(self) -> list[tuple[int, Step]]:
         """One forward of the base for every live sequence: (prompt index, step) of each."""
+        with self.model.decoding():
+            return self._step()
+
+    def _step(self) -> list[tuple[int, Step]]:
         plan = self._plan()
         replayed = None if self.graphs is None else self.graphs.step(plan, self.pending, self.chooser)
         if replayed is None or any(faulty for _, _, _, faulty, *_ in replayed[0]):

@@ -188,18 +188,18 @@ def measure(
     for turn, entry in enumerate(islice(cycle(entries), turns), 1):
         session.fixed = entry
         # Another entry went before: hooks and caches are its own, and what is compiled is compiled at the first call.
-        _lap(session, batch_size, context)
-        lap = _lap(session, batch_size, context)
-        laps.setdefault(entry, []).append(lap)
-        spent += 2 * (lap.drafted + lap.undrafted)
+        lap(session, batch_size, context)
+        cost = lap(session, batch_size, context)
+        laps.setdefault(entry, []).append(cost)
+        spent += 2 * (cost.drafted + cost.undrafted)
         watch(min(max(turn / turns, spent / seconds), 1.0))
         if spent >= seconds:
             break
     return {entry: _undisturbed(some) for entry, some in laps.items()}
 
 
-def _lap(session: Session, batch_size: int, context: int) -> Cost:
-    """A step without drafts, and the step behind it that verifies what the first one drafted.
+def lap(session: Session, batch_size: int, context: int) -> Cost:
+    """A step without drafts, and the step behind it that verifies what the first one drafted, as `session.fixed` says.
 
     Nothing is prefilled: the cache holds zeros, or what an earlier lap left, and a step costs the same on them.
     """
@@ -244,8 +244,8 @@ def _place(model: DraftingModel, batch_size: int, context: int) -> Path:
         transformers.__version__,
         str(model.base.dtype),
         model.base.attention,
-        model.compiles,
         model.recorder is not None,
+        model.compiles or ("packed" if model.packing.packs else False),
         model.shortlist,
         model.base.config.to_json_string(),
         asdict(model.config),

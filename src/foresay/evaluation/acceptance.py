@@ -131,7 +131,7 @@ def evaluate(
 
 def origin(model: MultiTokenModel, config: EvalConfig, **more: Any) -> dict[str, Any]:
     """Provenance of what is measured on this model, with these settings and `more`."""
-    return provenance(base=model.base_name, adapter=model.provenance, dtype=model.dtype, **asdict(config), **more)
+    return provenance(**model.described, adapter=model.provenance, **asdict(config), **more)
 
 
 def _answers(

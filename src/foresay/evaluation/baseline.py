@@ -33,19 +33,21 @@ def plain_answers(
     max_new_tokens: int,
     lookup_tokens: int = 0,
     heard: Callable[[], None] | None = None,
+    length: int = 0,
+    **settings: Any,
 ) -> list[list[int]]:
-    """Greedy answers to a batch (padded in front), each cut behind its stop token.
+    """Greedy answers to a batch (padded in front, to `length` tokens or more), each cut behind its stop token.
 
     `lookup_tokens` are drafted from the prompt in each step (transformers' prompt lookup, one prompt only); `heard` is
-    called behind every step.
+    called behind every step; `settings` are further arguments of transformers' `generate`.
     """
     base = model.core.base
-    longest = max(map(len, prompts))
+    longest = max(length, *map(len, prompts))
     pad = next(iter(base.stop_tokens), 0)
     ids = torch.tensor([[*[pad] * (longest - len(prompt)), *prompt] for prompt in prompts], device=base.device)
     lengths = torch.tensor([[len(prompt)] for prompt in prompts], device=base.device)
     mask = torch.arange(longest, device=base.device) >= longest - lengths
-    model.core.equip(False)  # the baseline is the bare base
+    model.close()  # the baseline is the base as it was found
     said = model.core.model.generate(
         ids,
         attention_mask=mask.long(),
@@ -55,6 +57,7 @@ def plain_answers(
         pad_token_id=pad,
         prompt_lookup_num_tokens=lookup_tokens or None,
         stopping_criteria=[Hearing(heard)] if heard else None,
+        **settings,
     )
     return [_until_stop(tokens, base.stop_tokens) for tokens in said[:, longest:].tolist()]
 
@@ -68,7 +71,7 @@ def sampled_answers(
     """
     base = model.core.base
     ids = torch.tensor([prompt], device=base.device)
-    model.core.equip(False)
+    model.close()
     with torch.random.fork_rng([base.device] if base.device.type == "cuda" else []):
         torch.manual_seed(sample.seed)
         said = model.core.model.generate(

@@ -18,6 +18,8 @@ import torch
 STATUS, MARKS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 SET_BACK = "5"
 """Written to `MARKS`, it makes the peak of the resident set the present one."""
+BFLOAT16_PRODUCTS = ("avx512_bf16", "amx_bf16", "bf16")
+"""Instructions that multiply bfloat16, as torch names them: two of x86-64, one of ARM."""
 
 
 def now(device: torch.device) -> float:
@@ -51,9 +53,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether products in bfloat16 are computed in hardware; in software they take some ten times as long as float32's
     (docs/experiments/training.md).
     """
-    # What torch chooses its kernels by; there is no public name for it.
-    native: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return device.type != "cpu" or native
+    return device.type != "cpu" or any(torch.cpu.get_capabilities().get(name, False) for name in BFLOAT16_PRODUCTS)
 
 
 def in_software(dtype: str, device: torch.device) -> str:

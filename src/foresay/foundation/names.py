@@ -1,4 +1,7 @@
-"""Names that stand for what comes with foresay."""
+"""Names that stand for what comes with foresay. Any other name of a model is a folder, a file or a hub id."""
 
 NANO = "nano"
-"""The embedded model. Any other name of a model is a folder or a hub id."""
+"""The embedded model: base and adapter."""
+SMOLLM2 = "smollm2"
+"""SmolLM2-135M-Instruct: the base comes in a Python package (`models/base/wheel.py`), the adapter with foresay."""
+NAMED = (SMOLLM2, NANO)

@@ -1,12 +1,18 @@
 """Settings of models: families, and how a base is loaded."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from foresay.foundation.errors import require, require_at_least, require_choices
 
 DType = Literal["float32", "bfloat16", "float16"]
+LoadDType = Literal["auto", "float32", "bfloat16", "float16"]
+"""Dtype that a base is loaded in. `auto`: its checkpoint's own, but on a CPU float32, unless that is bfloat16 and the
+processor has bfloat16 products."""
+DTYPE: Final = "auto"
+"""The default, everywhere."""
 Quantize = Literal["auto", "none", "int8", "int4", "nf4"]
+Pack = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,11 +25,20 @@ class LoadConfig:
     quantize: Quantize = "auto"
     """Weights of the base: `int8`, `int4` (torchao, the latter on CUDA only), `nf4` (bitsandbytes) or `none`; `auto`
     leaves them as they come, or quantises as an adapter was trained."""
+    gguf_file: str = ""
+    """The file ending in .gguf of the hub id or folder BASE that is the base; a path that ends in .gguf needs none."""
     device: str = ""
     """Device of base and adapter, as torch names it; empty: CUDA where there is one, else the CPU."""
+    pack: Pack = "auto"
+    """Decode on weights that oneDNN packed once (CPU): `on`, `off`, or `auto`: where a short measurement, made once on
+    this machine, finds it faster. The plain weights come back when anything but decoding needs them."""
 
     def __post_init__(self) -> None:
         require_choices(self)
+        require(
+            not self.gguf_file or self.gguf_file.endswith(".gguf"),
+            f"gguf_file is {self.gguf_file!r}; give the name of a file that ends in .gguf",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +51,9 @@ class MTPConfig:
     """Rank of the gated LoRA (paper A: 128)."""
     alpha: float = 0.0
     """LoRA scale is alpha / rank; 0 stands for alpha = rank, the scale 1 of the paper's formula."""
+    lora_targets: tuple[str, ...] = ("all",)
+    """Linears that get LoRA: `all` of the decoder layers, `attention`, `mlp`, `output` (those that write to the
+    residual stream: o_proj and down_proj), or names, whole or their last parts. Fewer make a step cheaper."""
     sampler: Literal["paper", "residual", "none"] = "residual"
     """Sampler head: `paper` (two Linear-SiLU-LayerNorm blocks), `residual` (starts as the base head), or `none`: drafts
     come from the base head alone."""
@@ -44,6 +62,8 @@ class MTPConfig:
 
     def __post_init__(self) -> None:
         require_choices(self)
+        object.__setattr__(self, "lora_targets", tuple(self.lora_targets))  # JSON and YAML have lists
+        require(bool(self.lora_targets), "lora_targets is empty; give all, attention, mlp, output or names of linears")
         require(self.num_masks >= 1, f"num_masks is {self.num_masks}; a block needs at least 1 mask")
         require(self.rank >= 1, f"rank is {self.rank}; LoRA needs a rank of at least 1")
         require(self.alpha >= 0, f"alpha is {self.alpha}; give a positive alpha, or 0 for alpha = rank")

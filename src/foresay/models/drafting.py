@@ -1,7 +1,8 @@
 """What decoding asks of a model of either family: one forward a step, and states to draft from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -13,6 +14,8 @@ from foresay.models.base.cache import SlotCache
 from foresay.models.base.compiling import check_compiler, compile_for, let_grow
 from foresay.models.base.cuda_graphs import Recorder, recorder_for
 from foresay.models.base.model import Base, Rows
+from foresay.models.base.packing import Packing
+from foresay.models.base.shared_inputs import Group
 from foresay.models.config import Family
 from foresay.models.layout.call import Call
 from foresay.models.layout.layout import Layout
@@ -41,7 +44,8 @@ class DraftingModel(nn.Module, ABC):
     """A base that can also guess what comes after the next token.
 
     `acceptance` is what training measured: the share of steps that kept the j-th draft (quadratic, held-out prompts);
-    empty when nobody did. `shortlist` is how many tokens a draft is drawn from; 0: all.
+    empty when nobody did. `shortlist` is how many tokens a draft is drawn from; 0: all. `groups` are the base's
+    adapted linears by shared inputs, as `probe` saw them.
     """
 
     def __init__(self, base: Base, config: Family) -> None:
@@ -50,6 +54,8 @@ class DraftingModel(nn.Module, ABC):
         self.model = base.model
         self.acceptance: tuple[float, ...] = ()
         self.shortlist = 0
+        self.packing = Packing(base)
+        self.groups: list[Group] = []
         self._compiled: dict[Any, Any] | None = None
         self._recorder: Recorder | None = None
         self.recordable = False
@@ -96,6 +102,12 @@ class DraftingModel(nn.Module, ABC):
         step = type(self)._step
         with self.base.attending(slot_attention.NAME):
             return Rows(*(self.compiled(step) if fixed else step)(self, placed, cache))
+
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        """A decoding step, all of it: within the block linears run packed, where that is wanted."""
+        with self.packing.run(self.compiles):
+            yield
 
     def equip(self, wanted: bool) -> None:
         """Hang on the base what drafting needs there, or take it off; nothing by default."""
@@ -171,7 +183,9 @@ class DraftingModel(nn.Module, ABC):
             own = self.model(input_ids=ids, use_cache=False).logits
             cache = self.cache(2 * PROBE_ROWS + 2, masks)
             layout = Layout.quadratic(PROBE_ROWS, masks)
-            seen = self.see(ids, Call(layout, ids.new_zeros(1)), cache, PROBE_ROWS)
+            with self.packing.noting(self.added) as self.groups:
+                seen = self.see(ids, Call(layout, ids.new_zeros(1)), cache, PROBE_ROWS)
+            self.equip(False)  # hung anew, what is hung there knows the groups
             ours = {"explicit rows": seen.logits, "unembedding": base.unembed(seen.states[:, :PROBE_ROWS])}
             # Once more behind cached rows: a linear that runs over the cache shows itself there.
             self.see(ids[:, :1], Call(Layout.linear(1, masks), ids.new_full((1,), PROBE_ROWS)), cache, 1)

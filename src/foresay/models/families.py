@@ -4,7 +4,7 @@ import torch
 from transformers import PreTrainedModel
 
 from foresay.foundation.errors import ConfigError
-from foresay.models.config import Family, HeadsConfig, MTPConfig
+from foresay.models.config import Family, HeadsConfig, LoadDType, MTPConfig
 from foresay.models.drafting import DraftingModel
 from foresay.models.heads.model import HeadsModel
 from foresay.models.masks.model import MaskModel
@@ -22,6 +22,11 @@ def build(model: PreTrainedModel, config: Family, seed: int = 0) -> DraftingMode
     if isinstance(config, HeadsConfig):
         return HeadsModel.from_base(model, config, seed)
     return MaskModel.from_base(model, config, seed)
+
+
+def dtype_of_family(asked: LoadDType, config: Family | None) -> LoadDType:
+    """`asked`; for heads on a frozen base, which are trained in its dtype, `auto` is float32."""
+    return "float32" if asked == "auto" and isinstance(config, HeadsConfig) else asked
 
 
 def fresh(model: PreTrainedModel, config: Family, seed: int) -> DraftingModel:

@@ -13,11 +13,13 @@ from foresay.data.prompts import Prompt
 from foresay.data.source import Source
 from foresay.foundation.errors import ConfigError, require
 from foresay.foundation.files import check_apart, check_writable
-from foresay.foundation.machine import in_software
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.fingerprint import Fingerprints
+from foresay.models.base.device import device_for
+from foresay.models.base.load import Guest, chosen_dtype
 from foresay.models.base.quantization import quantization_of
 from foresay.models.config import HeadsConfig
+from foresay.models.families import dtype_of_family
 from foresay.models.heads.model import HeadsModel
 from foresay.models.masks.model import MaskModel
 from foresay.training.config import LossConfig, TrainConfig
@@ -93,9 +95,10 @@ def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks:
     going_on = recipe.run_folder.exists() and not recipe.restart
     check_writable(recipe.out, recipe.overwrite or going_on)
     check_apart(recipe.out, (recipe.base, recipe.loading.base_adapter or recipe.base, *recipe.places))
-    config = recipe.train
     if isinstance(recipe.mtp, HeadsConfig):
         _refuse_mask_settings(recipe)
+    recipe = settled(recipe)
+    config = recipe.train
     model = open_fresh(recipe)
     parts = read_parts(recipe, model)
     examples, apart = split(parts, 0 if prompts else config.heldout, config.seed)
@@ -107,8 +110,8 @@ def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks:
         check_labels(model.core, examples[:PROBED])
     for part in parts if ranks.leads else ():
         audience.told(part.report.sentence)
-    if ranks.leads and (slow := in_software(config.dtype, model.core.base.device)):
-        audience.told(slow)
+    if ranks.leads:
+        audience.told(f"base: {model.loaded}")
     what = identity(recipe, model.fingerprints(), examples.content)
     checkpoints = Checkpoints(recipe.run_folder, what, config.keep_checkpoints)
     if recipe.restart and ranks.leads:
@@ -140,6 +143,17 @@ def _refuse_mask_settings(recipe: Recipe) -> None:
     for name in (*OF_MASKS, *LOSSES_OF_MASKS):
         given = settings[name]
         require(given == plain[name], f"{name} is {given!r}, and heads have no use for it; leave it out")
+
+
+def settled(recipe: Recipe) -> Recipe:
+    """The recipe with the dtype that `auto` means here: what a run is must not hang on who goes on with it.
+
+    Raises BaseNotFound, UnsupportedBase, ConfigError.
+    """
+    guest = Guest.find(recipe.base, recipe.loading.base_adapter)
+    asked = dtype_of_family(recipe.train.dtype, recipe.mtp)
+    dtype = chosen_dtype(guest.base, asked, device_for(recipe.loading.device))
+    return replace(recipe, train=replace(recipe.train, dtype=dtype))
 
 
 def open_fresh(recipe: Recipe) -> MultiTokenModel:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from foresay.foundation.errors import require, require_at_least, require_choices
-from foresay.models.config import DType
+from foresay.models.config import DTYPE, DType, LoadDType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,8 +147,9 @@ class TrainConfig:
     """Examples kept out of training for the decodes."""
     seed: int = 0
     """Seed of masks, LoRA, data order and anchors."""
-    dtype: DType = "float32"
-    """Dtype of the frozen base; the adapter trains in float32."""
+    dtype: LoadDType = DTYPE
+    """Dtype of the frozen base (the adapter trains in float32); `auto`: the checkpoint's own, on a CPU without bfloat16
+    products float32, and float32 for heads."""
     save_dtype: DType = "float32"
     """Dtype of the saved adapter."""
 
@@ -214,8 +215,9 @@ class PretrainConfig:
     """Examples kept out of training for the bits per byte."""
     seed: int = 0
     """Seed of weights and data order."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Dtype of products while training; weights are float32."""
+    dtype: Literal["auto", "float32", "bfloat16"] = DTYPE
+    """Dtype of products while training (weights are float32); `auto`: bfloat16 where the config names it and the device
+    has such products, else float32."""
     save_dtype: DType = "float32"
     """Dtype of the saved model."""
 

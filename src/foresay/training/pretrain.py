@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ from foresay.foundation.errors import BaseNotFound, ConfigError, require
 from foresay.foundation.files import check_apart, check_writable
 from foresay.foundation.machine import in_software
 from foresay.models.artefact.fingerprint import fingerprint, weights_hash
-from foresay.models.base.load import load_tokenizer
+from foresay.models.base.device import device_for, dtype_for
+from foresay.models.base.load import load_tokenizer, own_dtype
 from foresay.models.base.untrained import blank_model, named_tokenizer, read_config
 from foresay.models.heads.model import HeadsModel
 from foresay.training.config import PretrainConfig
@@ -56,6 +57,7 @@ def pretrain(
 
 
 def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) -> Pretrained:
+    recipe = settled(recipe)
     place, config = run_folder(recipe.out), recipe.train
     # Killed between its last two acts, a run has left its model and still has its state.
     may_replace = recipe.overwrite or (place.exists() and not recipe.restart)
@@ -74,8 +76,9 @@ def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) 
     start = _start(recipe, model)
     identity = _identity(recipe, start, rows, tokenizer)
     _place(model, config)
-    if ranks.leads and (slow := in_software(config.dtype, model.base.device)):
-        audience.told(slow)
+    if ranks.leads:
+        slow = in_software(config.dtype, model.base.device)
+        audience.told(f"products in {config.dtype} on {model.base.device}{slow and f': {slow}'}")
     checkpoints = Checkpoints(place, identity, config.keep_checkpoints)
     if recipe.restart and ranks.leads:
         checkpoints.remove()
@@ -87,6 +90,23 @@ def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) 
     if ranks.leads:
         checkpoints.remove()
     return pretrained
+
+
+def settled(recipe: PretrainRecipe) -> PretrainRecipe:
+    """The recipe with the dtype that `auto` means here: what a run is must not hang on who goes on with it.
+
+    Raises ConfigError, and BaseNotFound for a model to go on from that is none.
+    """
+    config, device = recipe.train, torch.device(device_for())
+    if config.dtype != "auto":
+        return recipe
+    if config.continued:
+        own: str = own_dtype(checkpoint_of(recipe.config))
+    else:
+        said = read_config(recipe.config)
+        own = str(said.get("dtype") or said.get("torch_dtype"))
+    dtype = dtype_for("auto", "bfloat16" if own == "bfloat16" else "float32", device)
+    return replace(recipe, train=replace(config, dtype="bfloat16" if dtype == "bfloat16" else "float32"))
 
 
 def _check_shares(config: PretrainConfig, ranks: Ranks) -> None:
@@ -103,7 +123,7 @@ def _place(model: HeadsModel, config: PretrainConfig) -> None:
     if config.parallel == "fsdp":
         shard(model, [*model.base.decoder_layers(), *model.heads.layers])
     else:
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        model.to(device_for())
 
 
 def _tokenizer(recipe: PretrainRecipe) -> PreTrainedTokenizerBase:

@@ -47,7 +47,7 @@ def _held(name: str, loading: LoadConfig) -> HeadsModel | None:
     """A model with heads; None where there is an ordinary checkpoint only."""
     if not (Path(name) / SETTINGS).is_file():
         return None
-    core = MultiTokenModel.from_pretrained(name, loading=loading).core
+    core = MultiTokenModel.from_pretrained(name, dtype="float32", loading=loading).core
     if not isinstance(core, HeadsModel):
         raise ConfigError(f"{name} is an adapter with masks, which has no whole model to go on from; give its base")
     return core

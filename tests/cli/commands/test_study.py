@@ -89,6 +89,7 @@ def test_an_interrupted_study_shows_what_it_has_and_goes_on(
     said = json.loads(out)
     assert (said["asked"], said["missing"], said["verdict"]["holds"]) == (2, [], True)
     assert {"label", "seed", "points", "identity", "provenance"} <= said["results"][0].keys()
+    assert said["results"][0]["identity"]["dtype"] == "float32"
     assert len(list((tmp_path / "out").iterdir())) == 3, "the marker and two cells"
 
 

@@ -93,16 +93,23 @@ def test_a_second_start_makes_only_what_is_missing(
     def kill(done: Any) -> None:
         raise Killed
 
+    def kill_in_the_second_shard(done: Any) -> None:
+        if done.made > 2:
+            raise Killed
+
     with pytest.raises(Killed):
         broken.run(kill)
-    assert len(files(broken.out)) == 1
+    assert files(broken.out).keys() == {"_shard-000000.jsonl"}
+    with pytest.raises(Killed):
+        broken.run(kill_in_the_second_shard)
+    assert files(broken.out).keys() == {"shard-000000.jsonl", "_shard-000001.jsonl"}
     # Killed while it wrote: what is not renamed is not there.
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", kill)
         with pytest.raises(Killed):
             broken.run()
     done = broken.run()
-    assert (done.rows, done.made) == (7, 4)
+    assert (done.rows, done.made) == (7, 2)
     assert files(broken.out) == files(whole.out)
     (broken.out / "shard-000001.jsonl").unlink()
     assert broken.run().made == 3
@@ -180,9 +187,10 @@ def test_killed_for_real_and_started_again(data: Path, tmp_path: Path) -> None:
     running.send_signal(signal.SIGKILL)
     running.wait()
     before = files(out)
+    kept = {name.removeprefix("_"): content for name, content in before.items() if not name.startswith(".")}
     said = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert said["rows"] == 7
-    assert said["made"] == 7 - sum(not name.startswith(".") for name in before)
-    assert {name: files(out)[name] for name in before if not name.startswith(".")}.items() <= files(out).items()
-    assert not any(name.startswith(".") for name in files(out))
+    assert said["made"] == 7 - len(kept)
+    assert kept.items() <= files(out).items()
+    assert not any(name.startswith((".", "_")) for name in files(out))
     assert [row["row"] for row in rows(out)] == list(range(7))

@@ -5,13 +5,14 @@ from typing import Annotated, Any
 
 import tyro
 
+from foresay.cli.commands.options import tell_loaded
 from foresay.cli.terminal import ERR, OUT, print_json, print_table
 from foresay.cli.views.advice import advice_view
 from foresay.cli.views.bars import calibration_watch, progress_bar
 from foresay.evaluation.config import AdviseConfig
 from foresay.evaluation.speed.advise import Advice, advise
 from foresay.model import MultiTokenModel
-from foresay.models.config import MTPConfig
+from foresay.models.config import LoadConfig, MTPConfig
 from foresay.training.config import LossConfig, TrainConfig
 
 
@@ -31,17 +32,19 @@ class AdviseCommand:
     """
 
     base: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BASE")]
-    """The base: a folder, a hub id or nano."""
+    """The base: a folder, a GGUF file, a hub id, smollm2 or nano."""
     json: bool = False
     """Print one JSON object."""
     advice: AdviseConfig = field(default_factory=AdviseConfig)
     mtp: MTPConfig = field(default_factory=MTPConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    loading: LoadConfig = field(default_factory=LoadConfig)
 
     def run(self) -> int:
         """Measure, foretell, print."""
-        model = MultiTokenModel.from_base(self.base, self.mtp, dtype=self.train.dtype)
+        model = MultiTokenModel.from_base(self.base, self.mtp, dtype=self.train.dtype, loading=self.loading)
+        tell_loaded(model)
         with progress_bar(ERR) as bar:
             found = advise(model, self.advice, self.train, self.losses, calibration_watch(bar))
         if self.json:

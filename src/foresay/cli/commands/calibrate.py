@@ -43,18 +43,20 @@ class CalibrateCommand:
 
     def run(self) -> int:
         """Measure, keep, print."""
-        core = self.opening.open(self.model).core
+        model = self.opening.open(self.model)
+        core = model.core
         cells = dict.fromkeys(rounded(core, size, length) for size in self.batch_sizes for length in self.contexts)
         with progress_bar(ERR) as bar:
             curves = [calibrate(core, *cell, self.seconds, calibration_watch(bar)) for cell in cells]
         known = known_acceptance(core)
         if self.json:
+            origin = provenance(model=self.model, **model.described)
             content = [
                 {"batch_size": curve.batch_size, "context_tokens": curve.context_tokens}
                 | {"entries": [asdict(found) for found in forecast(curve, known)]}
                 for curve in curves
             ]
-            print_json({"curves": content, "acceptance": known, "provenance": provenance(model=self.model)})
+            print_json({"curves": content, "acceptance": known, "provenance": origin})
             return 0
         for curve in curves:
             print_table(curve_table(curve, forecast(curve, known)))

@@ -7,6 +7,8 @@ from foresay.cli.commands.options import Chosen, Model, Opening
 from foresay.cli.terminal import ERR, OUT, print_json
 from foresay.cli.views.bars import progress_bar
 from foresay.foundation.files import check_writable
+from foresay.models.artefact.folder import load_weights
+from foresay.models.base.load import adapter_folder
 from foresay.models.config import DType
 from foresay.training.compress import compress
 
@@ -38,13 +40,16 @@ class CompressCommand:
         """Cut, measure, save."""
         check_writable(self.out, self.overwrite)
         model = self.opening.open(self.model)
+        # What is cut is the adapter as it was saved, whatever the base decodes in.
+        model.core.added.float()
+        load_weights(adapter_folder(self.model), model.core)
         with progress_bar(ERR) as bar:
             bar.add_task("measuring what the smaller adapter drafts", total=None)
             small = compress(model, self.rank, self.chosen.load(model, 16, "dev"))
         small.save_pretrained(self.out, self.save_dtype, self.overwrite)
         rates = small.provenance["tokens_per_step"]
         if self.json:
-            print_json({"folder": str(self.out), "rank": self.rank, "tokens_per_step": rates})
+            print_json({"folder": str(self.out), **small.described, "rank": self.rank, "tokens_per_step": rates})
         else:
             said = ", ".join(f"{domain} {rate:.2f}" for domain, rate in rates.items())
             OUT.print(f"rank {self.rank} lies in {self.out}; tokens per step now: {said}")

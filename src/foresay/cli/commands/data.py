@@ -16,7 +16,7 @@ from foresay.data.source import Source
 from foresay.decoding.config import DecodeConfig, SampleConfig
 from foresay.foundation.errors import require_at_least
 from foresay.models.base.load import Guest, load_stop_tokens, load_tokenizer
-from foresay.models.config import DType, LoadConfig
+from foresay.models.config import DTYPE, LoadConfig, LoadDType
 from foresay.training.config import DistilConfig, EngineConfig, TrainConfig
 from foresay.training.distillation.backend import Engine, Task
 from foresay.training.distillation.distill import Distiller
@@ -45,7 +45,8 @@ class PreviewCommand:
     """
 
     base: Base
-    """The base whose tokenizer and chat template are used: a folder, a hub id or nano, or a PEFT LoRA of your own."""
+    """The base whose tokenizer and chat template are used: a folder, a GGUF file, a hub id, smollm2 or nano, or a PEFT
+    LoRA of your own."""
     data: tuple[str, ...]
     """Files, folders or hub ids, with settings as in `foresay train`."""
     examples: int = 2
@@ -54,6 +55,8 @@ class PreviewCommand:
     """Rows of each source to read; 0 reads all."""
     max_length: int = DEFAULTS.max_length
     """Longest training sequence in tokens."""
+    gguf_file: str = LoadConfig().gguf_file
+    """The file ending in .gguf of the hub id or folder BASE that is the base."""
     anchors: int = DEFAULTS.anchors
     """Anchors drawn in each sequence; 0: every token that carries loss."""
     json: bool = False
@@ -66,7 +69,7 @@ class PreviewCommand:
 
     def run(self) -> int:
         """Read and show."""
-        guest = Guest.find(self.base)
+        guest = Guest.find(self.base, gguf_file=self.gguf_file)
         tokenizer = load_tokenizer(guest.base, guest.adapter)
         sources = [limited(Source.parse(text, self.reading.columns), self.rows) for text in self.data]
         encoder = Encoder(tokenizer, self.max_length, load_stop_tokens(guest.base))
@@ -89,7 +92,8 @@ class PreviewCommand:
 class GenerateCommand:
     """Let the base answer prompts: its own text is what an adapter learns best from.
 
-    Answers go to files of a few hundred rows each; the same command, started again, makes only the missing ones.
+    Answers go to files of a few hundred rows each, batch by batch: until a file is whole, its name begins with _. The
+    same command, started again, makes only the answers that are missing.
 
     Examples:
       foresay data generate nano --data questions.jsonl --out own
@@ -99,13 +103,14 @@ class GenerateCommand:
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """The base (a folder, a hub id or nano), or a foresay model, which answers alike in fewer steps."""
+    """The base (a folder, a GGUF file, a hub id, smollm2 or nano), or a foresay model, which answers alike in fewer
+    steps."""
     data: tuple[str, ...]
     """Files, folders or hub ids with prompts, with settings as in `foresay train`; answers in them are not read."""
     out: Path
     """Folder for the answers: JSONL files that `foresay train --data` takes."""
-    dtype: DType = "float32"
-    """Dtype of the base."""
+    dtype: LoadDType = DTYPE
+    """Dtype of the base; `auto`: the checkpoint's own, on a CPU without bfloat16 products float32."""
     json: bool = False
     """Print one JSON object when done."""
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -118,12 +123,15 @@ class GenerateCommand:
     def run(self) -> int:
         """Answer what is not yet answered."""
         sources = tuple(Source.parse(text, self.reading.columns) for text in self.data)
-        distiller = Distiller(self._open(), sources, self.out, self.distil, self.reading)
+        engine = self._open()
+        dtype = engine.identity()["dtype"]
+        ERR.print(f"base: {self.model} in {dtype}", style="dim", highlight=False)
+        distiller = Distiller(engine, sources, self.out, self.distil, self.reading)
         with progress_bar(ERR) as bar:
             task = bar.add_task("answering", total=None)
             done = distiller.run(lambda done: bar.update(task, completed=done.rows))
         if self.json:
-            print_json(asdict(done))
+            print_json(asdict(done) | {"dtype": dtype})
         else:
             OUT.print(
                 f"{done.rows} answers lie in {done.folder}, {done.made} made now ({done.tokens} tokens); "

@@ -43,7 +43,7 @@ class ExportCommand:
     overwrite: bool = False
     """Replace what is in that folder."""
     base: str = ""
-    """Base to use instead of the one the model names: a folder, a hub id or nano."""
+    """Base to use instead of the one the model names: a folder, a GGUF file, a hub id, smollm2 or nano."""
     dtype: DType | Literal["own"] = "own"
     """Dtype of the served copy; `own`: that of the base's checkpoint."""
     plugin: PluginConfig = field(default_factory=PluginConfig)
@@ -70,6 +70,8 @@ class ExportCommand:
             export_vllm_draft_model(model, adapter, self.out, masks, self.overwrite)
         else:
             export_vllm(model, adapter, self.out, self.plugin, self.overwrite)
-        ERR.print(f"Wrote {self.out}. Start vLLM with these arguments, where foresay is installed beside it:")
+        ERR.print(
+            f"Wrote {self.out} in {model.dtype}. Start vLLM with these arguments, where foresay is installed beside it:"
+        )
         OUT.print(shlex.join(command_arguments(engine_arguments(self.out))), highlight=False, soft_wrap=True)
         return 0

@@ -66,6 +66,7 @@ class GenerateCommand:
                 "ended": said.ended,
                 "tokens_per_step": counted.tokens_per_step,
                 "acceptance_per_position": counted.acceptance_per_position,
+                **model.described,
             })  # fmt: skip
         elif self.colour:
             OUT.print(coloured(tokenizer, said.steps))

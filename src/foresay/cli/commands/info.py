@@ -3,15 +3,22 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
 import yaml
 
 from foresay.cli.commands.options import Model, Opening
 from foresay.cli.terminal import OUT, print_json
+from foresay.foundation.errors import require
 from foresay.model import MultiTokenModel
 from foresay.models.artefact import folder as artefact
-from foresay.models.base.load import adapter_folder
+from foresay.models.base.load import Guest, adapter_folder, is_adapter, own_dtype, weightless_base
+from foresay.models.base.model import Base
 from foresay.models.base.quantization import quantization_of
+from foresay.models.config import LoadConfig, MTPConfig
 from foresay.models.masks.model import MaskModel
+
+RANKS = (16, 64, 128)
+"""Ranks whose adapters are weighed: small, the default, and paper A's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +33,12 @@ class Info:
     """How the base is quantised; empty: not at all."""
     base_kind: str
     base_parameters: int
+    layers: int
+    """Decoder layers of the base."""
     context: int
+    dtype: str
+    """What the base is loaded in."""
+    device: str
     adapter_parameters: int
     adapted_linears: int
     left_alone: tuple[str, ...]
@@ -36,29 +48,70 @@ class Info:
     provenance: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class AdapterSize:
+    """What an adapter would weigh, with other settings at their defaults."""
+
+    rank: int
+    parameters: int
+    megabytes: float
+    """Of a saved one in bfloat16, 10^6 bytes each."""
+
+
+@dataclass(frozen=True, slots=True)
+class BaseInfo:
+    """Facts of a base that has no adapter yet."""
+
+    base: str
+    base_adapter: str
+    """The user's LoRA on the base; empty: none."""
+    quantization: str
+    """How the checkpoint is quantised; empty: not at all."""
+    family: str
+    """transformers' `model_type`."""
+    base_kind: str
+    base_parameters: int
+    layers: int
+    context: int
+    vocabulary: int
+    dtype: str
+    """Dtype of the checkpoint."""
+    adapted_linears: int
+    left_alone: tuple[str, ...]
+    """Routers and experts that get no LoRA."""
+    adapters: tuple[AdapterSize, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InfoCommand:
-    """Say what a model is: base, adapter, fingerprints, how it was trained.
+    """Say what a model is: base, adapter, fingerprints, how it was trained; of a base, what an adapter would weigh.
 
     Examples:
-      foresay info nano
+      foresay info smollm2
+      foresay info model.gguf
       foresay info my-adapter --json
     """
 
     model: Model
-    """Folder of a foresay model, or nano."""
+    """Folder of a foresay model, or a base: a folder, a GGUF file, a hub id, smollm2 or nano."""
     json: bool = False
     """Print one JSON object."""
     opening: Opening = field(default_factory=Opening)
 
     def run(self) -> int:
         """Print the facts."""
-        facts = asdict(describe(self.opening.open(self.model), self.model))
+        facts = asdict(self._facts())
         if self.json:
             print_json(facts)
         else:
             OUT.print(yaml.safe_dump(_plain(facts), sort_keys=False, allow_unicode=True).rstrip(), highlight=False)
         return 0
+
+    def _facts(self) -> Info | BaseInfo:
+        if is_adapter(self.model):
+            return describe(self.opening.open(self.model), self.model)
+        require(not self.opening.base, f"{self.model} is no foresay model, so it has no other base; leave out --base")
+        return describe_base(self.model, self.opening.loading)
 
 
 def _plain(value: Any) -> Any:
@@ -79,7 +132,10 @@ def describe(model: MultiTokenModel, folder: str) -> Info:
         quantization=quantization_of(core.model.config),
         base_kind=type(core.model).__name__,
         base_parameters=sum(parameter.numel() for parameter in core.model.parameters()),
+        layers=core.base.layers,
         context=core.base.context,
+        dtype=model.dtype,
+        device=str(core.base.device),
         adapter_parameters=sum(parameter.numel() for parameter in core.added.parameters()),
         adapted_linears=len(core.adapter.pairs) if isinstance(core, MaskModel) else 0,
         left_alone=core.base.linears().left_alone if isinstance(core, MaskModel) else (),
@@ -87,3 +143,36 @@ def describe(model: MultiTokenModel, folder: str) -> Info:
         fingerprints=asdict(settings.fingerprints),
         provenance=settings.provenance,
     )
+
+
+def describe_base(name: str, loading: LoadConfig | None = None) -> BaseInfo:
+    """Facts of the base called `name`, from its settings alone: no weight is read.
+
+    Raises BaseNotFound, and UnsupportedBase for a base that foresay cannot drive.
+    """
+    loading = loading or LoadConfig()
+    guest = Guest.find(name, loading.base_adapter, loading.gguf_file)
+    with torch.device("meta"):
+        base = Base(weightless_base(guest.base))
+        linears = base.linears()
+        return BaseInfo(
+            base=guest.base,
+            base_adapter=guest.adapter,
+            quantization=quantization_of(base.model.config),
+            family=base.model.config.model_type,
+            base_kind=type(base.model).__name__,
+            base_parameters=sum(parameter.numel() for parameter in base.model.parameters()),
+            layers=base.layers,
+            context=base.context,
+            vocabulary=base.vocabulary,
+            dtype=own_dtype(guest.base),
+            adapted_linears=len(linears.adapted),
+            left_alone=linears.left_alone,
+            adapters=tuple(_size(base, rank) for rank in RANKS),
+        )
+
+
+def _size(base: Base, rank: int) -> AdapterSize:
+    added = MaskModel(base, MTPConfig(rank=rank)).added
+    parameters = sum(parameter.numel() for parameter in added.parameters())
+    return AdapterSize(rank, parameters, parameters * torch.bfloat16.itemsize / 1e6)

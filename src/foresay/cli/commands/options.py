@@ -8,6 +8,7 @@ import torch
 import tyro
 from transformers import PreTrainedModel
 
+from foresay.cli.terminal import ERR
 from foresay.data.benchmarks import benchmarks_of
 from foresay.data.prompts import Prompt, Split, embedded_prompts, file_prompts, first_of_each_domain
 from foresay.evaluation.config import BenchConfig, CheckConfig
@@ -15,7 +16,7 @@ from foresay.foundation.errors import require, require_at_least
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.folder import HERE, as_trained, read_settings
 from foresay.models.base.load import adapter_folder, open_base
-from foresay.models.config import DType, LoadConfig
+from foresay.models.config import DTYPE, DType, LoadConfig, LoadDType
 
 C = TypeVar("C", BenchConfig, CheckConfig)
 Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -26,19 +27,21 @@ class Opening:
     """How a model is opened."""
 
     base: str = ""
-    """Base to use instead of the one the model names: a folder, a hub id or nano."""
-    dtype: DType = "float32"
-    """Dtype of base and adapter."""
+    """Base to use instead of the one the model names: a folder, a GGUF file, a hub id, smollm2 or nano."""
+    dtype: LoadDType = DTYPE
+    """Dtype of base and adapter; `auto`: the checkpoint's own, on a CPU without bfloat16 products float32."""
     threads: int = 0
     """CPU threads; 0 leaves it to torch."""
     loading: LoadConfig = field(default_factory=LoadConfig)
 
     def open(self, folder: str, dtype: DType | None = None) -> MultiTokenModel:
-        """The model in `folder`."""
+        """The model in `folder`, in `dtype` where another one than this command's is needed; said on stderr."""
         self._set_threads()
-        return MultiTokenModel.from_pretrained(
+        model = MultiTokenModel.from_pretrained(
             folder, self.base or None, dtype=dtype or self.dtype, loading=self.loading
         )
+        tell_loaded(model)
+        return model
 
     def bare(self, folder: str) -> PreTrainedModel:
         """The base of the model in `folder`, by itself, with its user's LoRA if it has one."""
@@ -51,6 +54,11 @@ class Opening:
         require(self.threads >= 0, f"threads is {self.threads}; give 1 or more, or 0 to leave it to torch")
         if self.threads:
             torch.set_num_threads(self.threads)
+
+
+def tell_loaded(model: MultiTokenModel) -> None:
+    """Say on stderr in what dtype a base was loaded, and where."""
+    ERR.print(f"base: {model.loaded}", style="dim", highlight=False)
 
 
 def filled(config: C, **values: Any) -> C:

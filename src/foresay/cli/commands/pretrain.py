@@ -81,6 +81,7 @@ class PretrainCommand:
                 "folder": str(done.folder),
                 "parameters": done.parameters,
                 "tokens": done.tokens,
+                "dtype": done.dtype,
                 "steps": last.step,
                 "seconds": last.seconds,
                 "losses": asdict(last.losses),

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from foresay.cli.commands.options import Chosen
+from foresay.cli.commands.options import Chosen, tell_loaded
 from foresay.cli.terminal import ERR, print_json, print_table
 from foresay.cli.views.bars import progress_bar
 from foresay.cli.views.study import study_view
@@ -51,7 +51,7 @@ class StudyCommand:
     study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
     """Which one: ladder, rank, gate, guess or losses."""
     base: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BASE")]
-    """The base: a folder, a hub id or nano."""
+    """The base: a folder, a GGUF file, a hub id, smollm2 or nano."""
     data: tuple[str, ...]
     """What to train on, as `foresay train` takes it."""
     out: Path
@@ -101,6 +101,7 @@ class StudyCommand:
             require_matplotlib()
         recipe = Recipe(self.base, self.data, self.out, start.mtp, start.losses, self.train, self.reading)
         model = open_fresh(recipe)
+        tell_loaded(model)
         material = Material.read(recipe, model, self.chosen.load(model, FEW, "test"), self.max_new_tokens)
         material = replace(material, harness=self.harness)
         grid = grid_of(study, start, tuple(dict.fromkeys(self.seeds)), recipe, material)

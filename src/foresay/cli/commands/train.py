@@ -53,7 +53,7 @@ class TrainCommand:
     """
 
     base: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BASE")]
-    """The base: a folder, a hub id or nano; or a PEFT LoRA of your own, which names its base."""
+    """The base: a folder, a GGUF file, a hub id, smollm2 or nano; or a PEFT LoRA of your own, which names its base."""
     data: tuple[str, ...]
     """What to train on: files (JSON, JSONL, CSV, Parquet, text), folders of them, or hub ids, holding chat messages,
     prompt and response, or text. Settings follow a name: chats.jsonl,weight=2 openai/gsm8k,subset=main,rows=5000
@@ -101,7 +101,7 @@ class TrainCommand:
         )
         prompts: Sequence[Prompt] = ()
         if self.prompts is not None:
-            guest = Guest.find(self.base, self.loading.base_adapter)
+            guest = Guest.find(self.base, self.loading.base_adapter, self.loading.gguf_file)
             prompts = file_prompts(self.prompts, load_tokenizer(guest.base, guest.adapter))
         view, curve = TrainingView(ERR, self.train.steps, AdapterLines()), dict[int, float]()
 
@@ -134,6 +134,7 @@ class TrainCommand:
             print_json(
                 {
                     "folder": str(done.folder),
+                    **done.model.described,
                     "examples": done.examples,
                     "steps": done.steps,
                     "seconds": done.seconds,

@@ -1,15 +1,20 @@
 """Progress bars."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
 
 from foresay.decoding.step_costs import Watch
 from foresay.evaluation.speed.timed_runs import Watching
+from foresay.foundation.heartbeat import beating, span
 
 
-def progress_bar(console: Console) -> Progress:
-    """A bar that vanishes when the work is done; nothing where nobody looks."""
-    return Progress(
+@contextmanager
+def progress_bar(console: Console) -> Iterator[Progress]:
+    """A bar that vanishes when the work is done; without a terminal, a line every few seconds."""
+    bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -18,6 +23,23 @@ def progress_bar(console: Console) -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
+    lines = nullcontext() if console.is_terminal else beating(lambda: tell_task(bar, console))
+    with bar, lines:
+        yield bar
+
+
+def tell_task(bar: Progress, console: Console) -> None:
+    """Print how far the first task is that is at work."""
+    at_work = next((task for task in bar.tasks if task.visible and not task.finished), None)
+    if at_work is not None:
+        console.print(task_line(at_work), highlight=False)
+
+
+def task_line(task: Task) -> str:
+    """A task in one line: what, how far, since when, how much longer."""
+    said = f"{task.description}: {task.completed:.0f}" + ("" if task.total is None else f" of {task.total:.0f}")
+    left = "" if task.time_remaining is None else f", about {span(task.time_remaining)} left"
+    return f"{said}, after {span(task.elapsed or 0)}{left}"
 
 
 def bench_watching(bar: Progress) -> Watching:

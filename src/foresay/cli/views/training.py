@@ -2,7 +2,8 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from threading import Lock
 from typing import Generic, TypeVar
 
 from rich.console import Console, Group
@@ -11,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as ProgressBar
 from rich.text import Text
 
+from foresay.foundation.heartbeat import beating
 from foresay.training.runs.adapter_run import News
 from foresay.training.runs.pretrain_run import Reading
 from foresay.training.runs.validation import Measured
@@ -21,7 +23,7 @@ RECENT = 20
 
 
 class TrainingView(Generic[N]):
-    """Steps, losses and what was measured, redrawn in place; on a plain stream what is new, now and then."""
+    """Steps, losses and what was measured, redrawn in place; without a terminal what is new, every few seconds."""
 
     def __init__(self, console: Console, steps: int, say: Callable[[N], list[Text]]) -> None:
         """`say` puts what is told after a step into lines; what is told has the run's `progress`."""
@@ -32,36 +34,51 @@ class TrainingView(Generic[N]):
         )
         self._task = self._bar.add_task("training", total=steps)
         self._live: Live | None = None
-        self._last, self._printed = 0, set[str]()
+        self._step, self._lines, self._printed = 0, list[Text](), set[str]()
+        self._lock = Lock()
 
     @contextmanager
     def showing(self) -> Iterator["TrainingView[N]"]:
         """Draw while the block runs, from the first step on."""
+        beats = nullcontext() if self._console.is_terminal else beating(self.beat)
         try:
-            yield self
+            with beats:
+                yield self
         finally:
             if self._live is not None:
                 self._live.stop()
+            self._print()
 
     def tell(self, news: N) -> None:
         """Show the state after a step."""
         step, lines = news.progress.step, self._say(news)
         self._bar.update(self._task, completed=step)
-        if self._console.is_terminal:
+        if not self._console.is_terminal:
+            with self._lock:
+                first = not self._step
+                self._step, self._lines = step, lines
+            if first:
+                self._print()
+        else:
             drawn = Group(self._bar, *lines)
             if self._live is None:
                 self._live = Live(drawn, console=self._console, refresh_per_second=4)
                 self._live.start()
             self._live.update(drawn)
-        elif step - self._last >= max(self._steps // 10, 1) or step == self._steps:
-            self._print(step, lines)
 
-    def _print(self, step: int, lines: list[Text]) -> None:
-        fresh = [line for line in lines if line.plain not in self._printed]
-        self._printed = {line.plain for line in lines}
-        if fresh:
-            self._last = step
-            self._console.print(f"step {step}/{self._steps}", *fresh, sep="\n  ")
+    def beat(self) -> None:
+        """Print what is new; where nothing is, that work goes on: a base is loaded, or prompts are decoded."""
+        if not self._print():
+            self._console.print(f"at work, step {self._step}/{self._steps}", highlight=False)
+
+    def _print(self) -> bool:
+        """Print the lines that were not printed yet; false where there are none."""
+        with self._lock:
+            fresh = [line for line in self._lines if line.plain not in self._printed]
+            self._printed = {line.plain for line in self._lines}
+            if fresh:
+                self._console.print(f"step {self._step}/{self._steps}", *fresh, sep="\n  ")
+        return bool(fresh)
 
 
 class AdapterLines:

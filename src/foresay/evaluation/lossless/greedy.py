@@ -77,7 +77,7 @@ class Checker:
             dtype=self.model.dtype,
             fingerprints=self.model.fingerprints(),
             provenance=provenance(
-                base=self.model.base_name, adapter=self.model.provenance, rounding=ROUNDING, **asdict(self.config)
+                **self.model.described, adapter=self.model.provenance, rounding=ROUNDING, **asdict(self.config)
             ),
         )
 

@@ -123,7 +123,7 @@ def advise(
         acceptance=known,
         assumed_from=source,
         training=training_cost(model, train, losses or LossConfig()),
-        provenance=provenance(base=model.base_name, mtp=asdict(model.core.config), dtype=model.dtype, **settings),
+        provenance=provenance(**model.described, mtp=asdict(model.core.config), **settings),
     )
 
 

@@ -110,7 +110,7 @@ def bench(
         for case in cases
         for decoder in decoders_of(model, config, case.batch_size)
     ]
-    return Bench(tuple(results), provenance(base=model.base_name, adapter=model.provenance, **asdict(config)))
+    return Bench(tuple(results), provenance(**model.described, adapter=model.provenance, **asdict(config)))
 
 
 def _result(case: Case, decoder: Decoder, turns: Turns, dtype: str) -> Result:

@@ -176,6 +176,10 @@ class Stand:
         core.record_steps()
         core.compile_steps(self.config.compile)
         planner = planner_for(core, len(batch), longest, watch=self.watching.calibration) if planned else None
+        if decoder.name in (TRANSFORMERS, LOOKUP):
+            core.packing.unpack()  # they run on the base as it was found
+        else:
+            core.packing.pack()
         listener = Listener(device, now(device))
         generations: list[Generation] = []
         if decoder.name in (TRANSFORMERS, LOOKUP):

@@ -18,6 +18,7 @@ from foresay.evaluation.studies.study import Cell, Point, Study
 from foresay.foundation.errors import ArtefactError, require
 from foresay.foundation.files import check_writable, put
 from foresay.foundation.provenance import provenance
+from foresay.training.adapt import settled
 from foresay.training.loop.progress import Progress
 from foresay.training.recipe import Recipe
 
@@ -148,7 +149,7 @@ def grid_of(study: Study, start: Cell, seeds: Sequence[int], recipe: Recipe, mat
 
 
 def _run(study: Study, cell: Cell, seed: int, recipe: Recipe, material: Material) -> Run:
-    own = replace(recipe, mtp=cell.mtp, losses=cell.losses, train=replace(cell.train, seed=seed))
+    own = settled(replace(recipe, mtp=cell.mtp, losses=cell.losses, train=replace(cell.train, seed=seed)))
     named = {"study": study.name, "cell": cell.label, "variant": cell.variant}
     # As JSON reads it again, so that what was kept can be compared.
     return Run(cell, own, json.loads(json.dumps({**named, **material.identity(own)})))

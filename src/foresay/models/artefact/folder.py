@@ -19,9 +19,11 @@ from transformers import PreTrainedTokenizerBase
 
 from foresay.foundation.errors import ArtefactError, ConfigError
 from foresay.foundation.files import replacing
+from foresay.foundation.names import SMOLLM2
 from foresay.models.artefact.card import card
 from foresay.models.artefact.fingerprint import Fingerprints
 from foresay.models.artefact.tensors import files_of
+from foresay.models.base.gguf import is_gguf
 from foresay.models.base.load import ARTEFACT
 from foresay.models.base.quantization import LIBRARY
 from foresay.models.config import Family, LoadConfig, Quantize
@@ -132,8 +134,14 @@ def check_base(settings: Settings, found: Fingerprints, folder: Path, base: str)
     _check_lora(settings, found, folder, base)
     for what in trained.differing(found):
         name, wanted, seen = what.replace("_", " "), getattr(trained, what), getattr(found, what)
+        rounded = what in ("base", "embeddings") and (is_gguf(settings.base) or settings.base == SMOLLM2)
+        why = (
+            " (a GGUF file's weights are rounded: they are not those of the checkpoint it was made of)"
+            if rounded
+            else ""
+        )
         raise ArtefactError(
-            f"the adapter in {folder} was trained on {settings.base} with {name} {wanted}, and {base} has {seen}; "
+            f"the adapter in {folder} was trained on {settings.base} with {name} {wanted}, and {base} has {seen}{why}; "
             f"give the {name} it was trained on, or train a new adapter"
         )
 

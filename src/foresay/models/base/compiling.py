@@ -1,8 +1,10 @@
 """torch.compile of the decode step: what is fixed, what may grow, and how each device likes it."""
 
+import inspect
 import os
 import shutil
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -23,10 +25,23 @@ def compile_for(function: Callable[..., Any], device: torch.device, recorded: bo
     """
     graphs = device.type == "cuda" and not recorded
     options = {"freezing": True, "cpp_wrapper": True} if device.type == "cpu" else {"triton.cudagraphs": graphs}
+    takes_limit = "recompile_limit" in inspect.signature(torch.compile).parameters
+    limit = {"recompile_limit": SHAPES} if takes_limit else {}
     compiled: Callable[..., Any] = torch.compile(  # type: ignore[call-overload]
-        function, fullgraph=True, options=options, recompile_limit=SHAPES
+        function, fullgraph=True, options=options, **limit
     )
-    return compiled
+    return compiled if takes_limit else _limited(compiled)
+
+
+def _limited(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """`compiled` with its own limit, where torch (before 2.13) knows one for the whole process alone."""
+
+    @wraps(compiled)
+    def call(*args: Any, **named: Any) -> Any:
+        with torch._dynamo.config.patch(recompile_limit=SHAPES):
+            return compiled(*args, **named)
+
+    return call
 
 
 def check_compiler(device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Bases and tokenizers by name: `nano` (embedded), a local folder, or a hub id."""
+"""Bases and tokenizers by name: `nano` (embedded), `smollm2`, a local folder, a GGUF file, or a hub id."""
 
 import json
 import os
@@ -18,15 +18,19 @@ from transformers import (
 )
 from transformers.utils import ADAPTER_CONFIG_NAME, find_adapter_config_file, logging
 
-from foresay.foundation.errors import BaseNotFound, ConfigError, UnsupportedBase
-from foresay.foundation.names import NANO
-from foresay.models.base.quantization import check_quantized, quantizer
+from foresay.foundation.errors import ArtefactError, BaseNotFound, ConfigError, UnsupportedBase
+from foresay.foundation.names import NAMED, NANO, SMOLLM2
+from foresay.models.base.device import WEIGHT_BYTES, check_fits, device_for, dtype_for, first_line, weight_bytes
+from foresay.models.base.gguf import checkpoint_of, is_gguf
+from foresay.models.base.quantization import check_quantized, quantization_of, quantizer
 from foresay.models.base.user_lora import bare, hang
-from foresay.models.config import DType, LoadConfig
+from foresay.models.base.wheel import smollm2_folder
+from foresay.models.config import DTYPE, DType, LoadConfig, LoadDType, Quantize
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
+NAMES = " or ".join(NAMED)
 ARTEFACT = "foresay.json"
 """Where this file stands beside an `adapter_config.json`, the folder is a foresay model and no user's LoRA."""
 
@@ -40,11 +44,13 @@ class Guest:
     """Folder or hub id; empty: none."""
 
     @classmethod
-    def find(cls, name: str, adapter: str = "") -> "Guest":
+    def find(cls, name: str, adapter: str = "", gguf_file: str = "") -> "Guest":
         """What `name` means, a base or a PEFT LoRA that names its base, with the LoRA `adapter` where one is given.
 
-        Raises ConfigError when both are LoRAs, BaseNotFound for a foresay model or a LoRA that names no base.
+        `gguf_file` is the one that is meant of a repository's, or of a folder's. Raises ConfigError when both are
+        LoRAs, BaseNotFound for a foresay model or a LoRA that names no base, and what `base_folder` raises.
         """
+        name = f"{name}/{gguf_file}" if gguf_file else name
         # A model with heads is an ordinary checkpoint as well.
         if (Path(name) / ARTEFACT).is_file() and not (Path(name) / "config.json").is_file():
             raise BaseNotFound(f"{name} is a foresay model and no base; give the base that it names in {ARTEFACT}")
@@ -64,14 +70,36 @@ NANO_FOLDER = Path(__file__).with_name(NANO)
 
 
 def adapter_folder(name: str) -> Path:
-    """Where the adapter called `name` lies: a folder, or the embedded one."""
-    return NANO_FOLDER / "adapter" if name == NANO else Path(name)
+    """Where the adapter called `name` lies: a folder, or one that comes with foresay. Raises ArtefactError."""
+    place = _adapter_place(name)
+    if name in NAMED and not place.is_dir():
+        raise ArtefactError(
+            f"this foresay comes without an adapter for {name}; make one with foresay train {name} --data YOUR-DATA "
+            "--out MY-ADAPTER, and give its folder"
+        )
+    return place
+
+
+def is_adapter(name: str) -> bool:
+    """`name` stands for a foresay model; a base may have the same name."""
+    return (_adapter_place(name) / ARTEFACT).is_file()
+
+
+def _adapter_place(name: str) -> Path:
+    return Path(__file__).with_name(name) / "adapter" if name in NAMED else Path(name)
 
 
 def own_dtype(name: str) -> DType:
     """Dtype of the checkpoint of the base called `name`; float32 where it says none of ours. Raises BaseNotFound."""
-    dtype = str(_find(name).config.dtype).removeprefix("torch.")
-    return next((known for known in get_args(DType) if known == dtype), "float32")
+    return _find(name).dtype
+
+
+def chosen_dtype(name: str, asked: LoadDType, device: str) -> DType:
+    """What `asked` means for the base called `name` on `device`. Raises BaseNotFound, UnsupportedBase."""
+    return dtype_for(asked, own_dtype(name), torch.device(device)) if asked == "auto" else asked
+
+
+NAMES = " or ".join(NAMED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,40 +110,65 @@ class _Found:
     folder: str
     config: Any
 
+    @property
+    def dtype(self) -> DType:
+        """The checkpoint's own; float32 where it says none of ours."""
+        dtype = str(self.config.dtype).removeprefix("torch.")
+        return next((known for known in get_args(DType) if known == dtype), "float32")
 
-def load_base(name: str, dtype: DType, loading: LoadConfig | None = None) -> PreTrainedModel:
+
+def load_base(name: str, dtype: LoadDType = DTYPE, loading: LoadConfig | None = None) -> PreTrainedModel:
     """The causal LM called `name`, quantised and with the user's LoRA where `loading` says so.
 
-    Raises BaseNotFound when there is none, UnsupportedBase when it is no causal LM, ConfigError or MissingPackage when
-    it cannot be quantised. Remote code is never run.
+    Raises BaseNotFound when there is none, UnsupportedBase when it is no causal LM, ConfigError when the device cannot
+    be had or is too small, ConfigError or MissingPackage when it cannot be quantised. Remote code is never run.
     """
     loading = loading or LoadConfig()
-    device = _device(loading.device)
+    device = device_for(loading.device)
     found = _find(name)
-    quantization = quantizer(loading.quantize, name, found.config, dtype, device)
-    settings: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    chosen = dtype_for(dtype, found.dtype, torch.device(device))
+    quantization = quantizer(loading.quantize, name, found.config, chosen, device)
+    _check_card(found, chosen, loading.quantize, device)
+    settings: dict[str, Any] = {"dtype": getattr(torch, chosen)}
     if quantization is not None:
         settings["quantization_config"] = quantization
     if quantization is not None or hasattr(found.config, "quantization_config"):
         # Quantised weights are made on the device they stay on.
         settings["device_map"] = {"": device}
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(found.folder, **settings)
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        check_quantized(found.config, error)
-        raise BaseNotFound(_not_found(name, error)) from error
-    model = model if "device_map" in settings else model.to(device)  # type: ignore[arg-type]
+    model = _loaded(found, settings, device)
     return hang(model, loading.base_adapter) if loading.base_adapter else model
 
 
-def _device(asked: str) -> str:
-    """The device asked for, or the one there is. Raises ConfigError for one that cannot be had."""
-    device = asked or ("cuda" if torch.cuda.is_available() else "cpu")
+def weightless_base(name: str) -> PreTrainedModel:
+    """The base called `name` without its weights, on torch's default device (`torch.device("meta")` keeps nothing).
+
+    Raises BaseNotFound, UnsupportedBase.
+    """
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(_find(name).config)
+    return model
+
+
+def _loaded(found: _Found, settings: dict[str, Any], device: str) -> PreTrainedModel:
+    """The causal LM on `device`, as `settings` of transformers say."""
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device is {device!r}, which cannot be had here ({_first_line(error)}); give cpu") from error
-    return device
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(found.folder, **settings)
+        return model if "device_map" in settings else model.to(device)  # type: ignore[arg-type]
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"{found.name} does not fit {device} ({first_line(error)}); free some of it, or give --quantize nf4, a "
+            "smaller base, another card, or --device cpu"
+        ) from error
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        check_quantized(found.config, error)
+        raise BaseNotFound(_not_found(found.name, found.folder, error)) from error
+
+
+def _check_card(found: _Found, dtype: DType, quantize: Quantize, device: str) -> None:
+    """Raise ConfigError where the weights do not fit the card; quantised ones of a kind unknown are let by."""
+    quantization = quantization_of(found.config) or (quantize if quantize in WEIGHT_BYTES else "")
+    if device.startswith("cuda") and quantization in ("", *WEIGHT_BYTES):
+        free = torch.cuda.mem_get_info(device)[0]
+        check_fits(found.name, dtype, weight_bytes(found.config, dtype, quantization), free, device)
 
 
 def _find(name: str) -> _Found:
@@ -125,7 +178,7 @@ def _find(name: str) -> _Found:
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise BaseNotFound(_not_found(name, error)) from error
+        raise BaseNotFound(_not_found(name, folder, error)) from error
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise UnsupportedBase(
             f"{name} is a {config.model_type} model, not a causal LM; give a decoder-only attention model"
@@ -146,7 +199,7 @@ def load_tokenizer(name: str, adapter: str = "") -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise BaseNotFound(f"{name} has no tokenizer that transformers can read ({_first_line(error)})") from error
+        raise BaseNotFound(f"{name} has no tokenizer that transformers can read ({first_line(error)})") from error
     return tokenizer
 
 
@@ -163,30 +216,29 @@ def _check_exists(name: str, folder: str, *files: str) -> None:
     path = Path(folder)
     if path.exists() and not any((path / file).is_file() for file in files):
         raise BaseNotFound(
-            f"{name} is a folder without {files[-1]}; give a folder with a Hugging Face model, a hub id or nano"
+            f"{name} is a folder without {files[-1]}; give a folder with a Hugging Face model, a GGUF file, a hub id, "
+            f"{NAMES}"
         )
 
 
-def _not_found(name: str, error: Exception) -> str:
+def _not_found(name: str, folder: str, error: Exception) -> str:
+    if is_gguf(name) or name in NAMED:
+        return f"{folder}, the checkpoint of {name}, cannot be read ({first_line(error)}); remove it and try again"
     if Path(name).is_dir():
-        return f"{name} holds no model that transformers can read ({_first_line(error)}); give a whole one"
+        return f"{name} holds no model that transformers can read ({first_line(error)}); give a whole one"
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
-    why = "the hub is switched off (HF_HUB_OFFLINE)" if offline else _first_line(error)
-    return f"no base {name!r} was found: no such folder, and {why}; give a local folder, a reachable hub id or nano"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    why = "the hub is switched off (HF_HUB_OFFLINE)" if offline else first_line(error)
+    return f"no base {name!r} was found: no such folder, and {why}; give a local folder, a reachable hub id, {NAMES}"
 
 
 def open_base(
-    base: "str | PreTrainedModel | PeftModel", dtype: DType, loading: LoadConfig, trained_on: str = ""
+    base: "str | PreTrainedModel | PeftModel", dtype: LoadDType, loading: LoadConfig, trained_on: str = ""
 ) -> tuple[Guest, PreTrainedModel]:
     """The base and what it is called; `trained_on` is the user's LoRA that it gets when no other is asked for."""
     if not isinstance(base, str):
         model = bare(base)
         return Guest(_place(model.name_or_path)), model
-    guest = Guest.find(base, loading.base_adapter)
+    guest = Guest.find(base, loading.base_adapter, loading.gguf_file)
     guest = Guest(_place(guest.base), _place(guest.adapter or trained_on))
     return guest, load_base(guest.base, dtype, replace(loading, base_adapter=guest.adapter))
 
@@ -197,8 +249,9 @@ def own_tokenizer(base: "str | PreTrainedModel | PeftModel", guest: Guest) -> Pr
 
 
 def _place(name: str) -> str:
-    """How the artefact names a base or LoRA: folders by their whole path, so that it loads from anywhere."""
-    return str(Path(name).resolve()) if name not in ("", NANO) and Path(name).is_dir() else name
+    """How the artefact names a base or LoRA: folders and files by their whole path, so that it loads from anywhere."""
+    here = Path(name).is_dir() or (is_gguf(name) and Path(name).is_file())
+    return str(Path(name).resolve()) if here and name not in ("", *NAMED) else name
 
 
 def _checked(adapter: str) -> str:
@@ -212,5 +265,12 @@ def _checked(adapter: str) -> str:
 
 
 def base_folder(name: str) -> str:
-    """Where transformers finds the base called `name`."""
-    return str(NANO_FOLDER / "base") if name == NANO else name
+    """Where transformers finds the base called `name`; a GGUF file is converted first if it was not before.
+
+    Raises as `gguf.checkpoint_of`.
+    """
+    if name == NANO:
+        return str(NANO_FOLDER / "base")
+    if name == SMOLLM2:
+        return str(smollm2_folder())
+    return str(checkpoint_of(name)) if is_gguf(name) else name

@@ -1,5 +1,6 @@
 """Gated LoRA: `y_t = W x_t + I(t) * scale * up(down(x_t))` (paper A, section 3.1)."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from foresay.models.masks.gate import Gate
 
 
 class GatedLora(nn.Module):
-    """The low-rank pair beside one linear of the base, attached by a forward hook: the base's modules stay untouched.
+    """The low-rank pair beside one linear of the base; `LoraGroup` attaches it.
 
     `down` is (rank, inputs), `up` is (outputs, rank) and starts at zero, so that an untrained adapter is silent.
     Both start as NaN until `reset` or a checkpoint fills them: a weight nobody loaded shows.
@@ -42,32 +43,87 @@ class GatedLora(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs): what is added to the linear's output, computed in the pair's own dtype."""
-        return functional.linear(self._narrow(states), self.up).mul(self.scale).to(states.dtype)
+        return functional.linear(self.narrowed(states), self.up).mul(self.scale).to(states.dtype)
 
-    def attach(self, linear: nn.Module, gate: Gate) -> RemovableHandle:
-        """Add this pair's product to the mask rows of `linear`'s output while `gate` stands open."""
+    def narrowed(self, states: Tensor) -> Tensor:
+        """(..., inputs) -> (..., rank): the first product."""
+        return functional.linear(states.to(self.down.dtype), self.down)
+
+    def widen(self, narrow: Tensor, outputs: Tensor) -> Tensor:
+        """`outputs` (B, T, outputs) plus the second product, of `narrow` (B, T, rank): a new tensor, for autograd."""
+        if outputs.dtype != self.up.dtype:
+            return outputs + functional.linear(narrow, self.up).mul(self.scale).to(outputs.dtype)
+        flat = torch.addmm(outputs.flatten(0, 1), narrow.flatten(0, 1), self.up.t(), alpha=self.scale)
+        return flat.view_as(outputs)
+
+    def widen_(self, narrow: Tensor, outputs: Tensor) -> None:
+        """The same in place, in as few kernels as there are."""
+        if len(outputs) == 1 and outputs.dtype == self.up.dtype:
+            outputs[0].addmm_(narrow[0], self.up.t(), alpha=self.scale)
+        else:
+            outputs.add_(functional.linear(narrow, self.up), alpha=self.scale)
+
+
+class LoraGroup:
+    """The pairs of linears that read the same input, in the order of their calls: their first products are one.
+
+    They are attached by forward hooks, so the base's modules stay untouched.
+    """
+
+    def __init__(self, pairs: Sequence[GatedLora], gate: Gate) -> None:
+        self.pairs, self.gate = pairs, gate
+        self._down = self._stacked()
+        self._inputs: Tensor | None = None
+        self._narrow: list[Tensor] = []
+
+    def attach(self, linears: Mapping[str, nn.Module]) -> list[RemovableHandle]:
+        """Add each pair's product to the mask rows of its linear's output while the gate stands open."""
+        return [linears[pair.name].register_forward_hook(self._hook(place)) for place, pair in enumerate(self.pairs)]
+
+    @property
+    def fits(self) -> bool:
+        """False after the pairs were moved or converted: the group is to be made anew."""
+        return self._down.data_ptr() == self.pairs[0].down.data_ptr() and self._down.dtype == self.pairs[0].down.dtype
+
+    def _stacked(self) -> Tensor:
+        """All `down` (pairs * rank, inputs) as one tensor, of which each pair's is made a part: never out of date."""
+        downs = [pair.down.data for pair in self.pairs]
+        first, size = downs[0], downs[0].nbytes
+        if all(down.data_ptr() == first.data_ptr() + place * size for place, down in enumerate(downs)):
+            return first.as_strided((len(downs) * len(first), first.shape[1]), first.stride())
+        whole = torch.cat(downs)
+        for pair, part in zip(self.pairs, torch.split(whole, len(first))):
+            pair.down.data = part
+        return whole
+
+    def _hook(self, place: int) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
+        pair, gate = self.pairs[place], self.gate
 
         def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
             if not gate.is_open:
                 return None
-            inputs, outputs = gate.by_row(args[0], self.name), gate.by_row(output, self.name)
-            masks = inputs[:, gate.real :]
-            if torch.is_grad_enabled():
-                joined = torch.cat((outputs[:, : gate.real], outputs[:, gate.real :] + self(masks)), dim=1)
-                return joined.view_as(output)
-            # Without autograd the linear's output is ours alone: adding in place spares a copy of the real rows.
-            self._add(masks, outputs[:, gate.real :])
-            return None
+            outputs = gate.by_row(output, pair.name)
+            if not torch.is_grad_enabled():
+                # Without autograd the linear's output is ours alone: adding in place spares a copy of the real rows.
+                pair.widen_(self._narrowed(place, args[0]), outputs[:, gate.real :])
+                return None
+            masks = gate.by_row(args[0], pair.name)[:, gate.real :]
+            widened = pair.widen(pair.narrowed(masks), outputs[:, gate.real :])
+            joined = torch.cat((outputs[:, : gate.real], widened), dim=1) if gate.real else widened
+            return joined.view_as(output)
 
-        return linear.register_forward_hook(add)
+        return add
 
-    def _narrow(self, states: Tensor) -> Tensor:
-        """(..., inputs) -> (..., rank)."""
-        return functional.linear(states.to(self.down.dtype), self.down)
-
-    def _add(self, states: Tensor, outputs: Tensor) -> None:
-        """Add the product of `states` (B, T, inputs) to `outputs` (B, T, outputs), in as few kernels as there are."""
-        if len(states) == 1 and outputs.dtype == self.up.dtype:
-            outputs[0].addmm_(self._narrow(states[0]), self.up.t(), alpha=self.scale)
-        else:
-            outputs.add_(functional.linear(self._narrow(states), self.up), alpha=self.scale)
+    def _narrowed(self, place: int, inputs: Tensor) -> Tensor:
+        """(B, masks, rank) of the pair at `place`; the first one that is asked computes those of the others too."""
+        if self._inputs is not inputs:
+            masks = self.gate.by_row(inputs, self.pairs[place].name)[:, self.gate.real :]
+            if torch.compiler.is_compiling():  # which knows parameters, and would copy other tensors for every call
+                return self.pairs[place].narrowed(masks)
+            narrow = functional.linear(masks.to(self._down.dtype), self._down)
+            if len(self.pairs) == 1:
+                return narrow
+            self._inputs, self._narrow = inputs, list(torch.split(narrow, len(self.pairs[0].down), dim=-1))
+        if place == len(self.pairs) - 1:
+            self._inputs = None  # pairs stand in the order of their calls: this was the last
+        return self._narrow[place]

@@ -15,8 +15,9 @@ from foresay.models.config import MTPConfig
 from foresay.models.drafting import DraftingModel, Placed, rank
 from foresay.models.layout.documents import Documents, MaskCall
 from foresay.models.masks.gate import Gate
-from foresay.models.masks.lora import GatedLora
+from foresay.models.masks.lora import GatedLora, LoraGroup
 from foresay.models.masks.sampler_head import build_sampler
+from foresay.models.masks.targets import targeted
 
 ROWS_AT_ONCE = 2048
 """Real rows that the base pass of training runs at once: their activations and what they see are all that it holds."""
@@ -29,9 +30,10 @@ class Adapter(nn.Module):
         super().__init__()
         embedding, width = base.embedding.weight.shape[1], base.head.weight.shape[1]
         self.masks = nn.Parameter(torch.full((config.num_masks, embedding), torch.nan))
-        shapes = {name: _shape(linear) for name, linear in base.linears().adapted.items()}
+        linears = base.linears().adapted
         self.loras = nn.ModuleList(
-            GatedLora(name, inputs, outputs, config.rank, config.scale) for name, (inputs, outputs) in shapes.items()
+            GatedLora(name, *_shape(linears[name]), config.rank, config.scale)
+            for name in targeted(linears, config.lora_targets)
         )
         self.sampler = build_sampler(config.sampler, embedding, width)
         self.masks.requires_grad_(config.train_masks)
@@ -55,6 +57,7 @@ class MaskModel(DraftingModel):
         self.adapter = Adapter(base, config).to(base.device)
         self.gate = Gate()
         self._linears = base.linears().adapted
+        self._loras: list[LoraGroup] = []
         self._hooks: list[RemovableHandle] = []
 
     @property
@@ -104,11 +107,19 @@ class MaskModel(DraftingModel):
 
     def equip(self, wanted: bool) -> None:
         """Hang LoRA on the base's linears, or take it off: a hook costs time even where the gate stays closed."""
-        if wanted and not self._hooks:
-            self._hooks = [pair.attach(self._linears[pair.name], self.gate) for pair in self.adapter.pairs]
-        elif not wanted:
+        if self._hooks and not (wanted and all(group.fits for group in self._loras)):
             while self._hooks:
                 self._hooks.pop().remove()
+        if wanted and not self._hooks:
+            self._loras = self._lora_groups()
+            self._hooks = [hook for group in self._loras for hook in group.attach(self._linears)]
+
+    def _lora_groups(self) -> list[LoraGroup]:
+        """The pairs by what their linears read; each alone where `probe` has not seen it yet."""
+        pairs = {self._linears[pair.name]: pair for pair in self.adapter.pairs}
+        groups = self.groups or [(linear,) for linear in pairs]
+        found = ([pairs[linear] for linear in group if linear in pairs] for group in groups)
+        return [LoraGroup(some, self.gate) for some in found if some]
 
     @torch.no_grad()
     def keep(self, ids: Tensor, documents: Documents | None = None) -> tuple[KeptCache, Tensor]:

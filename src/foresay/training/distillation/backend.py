@@ -4,18 +4,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from foresay.decoding.config import DecodeConfig, SampleConfig
-from foresay.foundation.names import NANO
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.fingerprint import Fingerprints, tokenizer_fingerprints
-from foresay.models.artefact.folder import SETTINGS, read_settings
-from foresay.models.base.load import NANO_FOLDER, Guest, base_folder, load_tokenizer
-from foresay.models.config import DType, LoadConfig, MTPConfig
+from foresay.models.artefact.folder import read_settings
+from foresay.models.base.device import device_for
+from foresay.models.base.load import Guest, adapter_folder, base_folder, chosen_dtype, is_adapter, load_tokenizer
+from foresay.models.config import DTYPE, LoadConfig, LoadDType, MTPConfig
 from foresay.training.config import EngineConfig
 
 
@@ -43,8 +42,8 @@ class Task:
     """What every engine is asked for."""
 
     model: str
-    """A base (folder, hub id or nano) or a foresay model."""
-    dtype: DType = "float32"
+    """A base (folder, GGUF file, hub id, smollm2 or nano) or a foresay model."""
+    dtype: LoadDType = DTYPE
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     loading: LoadConfig = field(default_factory=LoadConfig)
@@ -53,14 +52,14 @@ class Task:
     @property
     def adapted(self) -> bool:
         """The model is a foresay model, no bare base."""
-        return self.model == NANO or (Path(self.model) / SETTINGS).is_file()
+        return is_adapter(self.model)
 
     @cached_property
     def guest(self) -> Guest:
         """The base that answers, and the user's LoRA on it."""
         if not self.adapted:
-            return Guest.find(self.model, self.loading.base_adapter)
-        settings = read_settings(NANO_FOLDER / "adapter" if self.model == NANO else Path(self.model))
+            return Guest.find(self.model, self.loading.base_adapter, self.loading.gguf_file)
+        settings = read_settings(adapter_folder(self.model))
         return Guest(settings.base, self.loading.base_adapter or settings.base_adapter)
 
     @cached_property
@@ -73,6 +72,10 @@ class Task:
         """Context of the base, in tokens."""
         config = AutoConfig.from_pretrained(base_folder(self.guest.base))
         return int(config.get_text_config().max_position_embeddings)
+
+    def settled(self, device: str = "") -> "Task":
+        """The task with the dtype that `auto` means on `device` (empty: this process's): what answers hang on."""
+        return replace(self, dtype=chosen_dtype(self.guest.base, self.dtype, device or device_for(self.loading.device)))
 
     def open(self) -> MultiTokenModel:
         """The model, loaded in this process."""
@@ -112,8 +115,8 @@ class Engine(ABC):
         """Who answers, and how, ready for JSON: a folder of answers is gone on with by the same alone."""
 
     @abstractmethod
-    def answer(self, prompts: Sequence[Asked]) -> dict[int, Said]:
-        """The answer to each prompt, by its row; prompts are shorter than the context."""
+    def answer(self, prompts: Sequence[Asked]) -> Iterator[dict[int, Said]]:
+        """The answers by their rows, some at a time as they are ready; prompts are shorter than the context."""
 
 
 def groups(prompts: Sequence[Asked], size: int) -> Iterator[list[Asked]]:

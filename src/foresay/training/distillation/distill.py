@@ -1,11 +1,12 @@
 """The verb `data generate`: the base answers prompts, and its answers become training data.
 
-Rows go to shards, files of so many rows each, written whole and renamed. Whoever starts the same command again makes
-only the shards that are missing, and they come out as they would have.
+Rows go to shards, files of so many rows each, written whole and renamed. Until a shard is whole its rows are kept,
+batch by batch, in a file beside it. Whoever starts the same command again makes only what is missing, in the same
+batches, so that it comes out as it would have.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,8 @@ from foresay.training.distillation.backend import Asked, Engine, Said
 
 SETTINGS = "_settings.json"
 """Read back by a later start; files that begin with _ are no data."""
+UNFINISHED = "_"
+"""Before the name of a shard: its rows so far."""
 Row = dict[str, Any]
 
 
@@ -53,7 +56,7 @@ class Distiller:
     reading: DataConfig = field(default_factory=DataConfig)
 
     def run(self, watch: Callable[[Distilled], None] = lambda done: None) -> Distilled:
-        """Make the missing shards; `watch` is told after each.
+        """Make what is missing; `watch` is told after each batch.
 
         Raises DataError for data without a prompt, and for other settings than the folder was begun with.
         """
@@ -61,13 +64,13 @@ class Distiller:
         done = Distilled(str(self.out))
         for number, records in enumerate(self._shards(done)):
             path = self.out / f"shard-{number:06d}.jsonl"
-            if not path.exists():
-                rows = self._answer(number * self.config.shard_rows, records, done)
-                _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-                done.made += len(rows)
-            with path.open("rb") as file:
-                done.rows += sum(1 for _ in file)
-            watch(done)
+            if path.exists():
+                path.with_name(UNFINISHED + path.name).unlink(missing_ok=True)
+                with path.open("rb") as file:
+                    done.rows += sum(1 for _ in file)
+                watch(done)
+            else:
+                self._make(path, self._prompts(number * self.config.shard_rows, records, done), done, watch)
         if not done.rows:
             raise DataError(f"the data hold no prompt that can be answered ({done.bad} bad rows); give others")
         return done
@@ -107,8 +110,26 @@ class Distiller:
         while some := list(islice(records, self.config.shard_rows)):
             yield some
 
-    def _answer(self, first: int, records: Sequence[Record], done: Distilled) -> list[Row]:
-        """Rows of a shard, in the data's order."""
+    def _make(
+        self, path: Path, prompts: Mapping[int, Prompt], done: Distilled, watch: Callable[[Distilled], None]
+    ) -> None:
+        """Write a shard, its rows in the data's order; batches that an earlier start kept are not answered again."""
+        unfinished = path.with_name(UNFINISHED + path.name)
+        rows = {row["row"]: row for row in _read(unfinished)}
+        done.rows += len(rows)
+        missing = [Asked(number, prompt.ids) for number, prompt in prompts.items() if number not in rows]
+        for answers in self.engine.answer(missing):
+            rows |= {number: self._row(number, prompts[number], said) for number, said in answers.items()}
+            _write(unfinished, _lines(rows.values()))
+            done.tokens += sum(len(said.tokens) for said in answers.values())
+            done.made += len(answers)
+            done.rows += len(answers)
+            watch(done)
+        _write(path, _lines(rows[number] for number in prompts))
+        unfinished.unlink(missing_ok=True)
+
+    def _prompts(self, first: int, records: Sequence[Record], done: Distilled) -> dict[int, Prompt]:
+        """The prompts of a shard that can be answered, by their rows."""
         prompts: dict[int, Prompt] = {}
         for number, record in enumerate(records, first):
             try:
@@ -122,9 +143,7 @@ class Distiller:
                 prompts[number] = prompt
             else:
                 done.too_long += 1
-        said = self.engine.answer([Asked(number, prompt.ids) for number, prompt in prompts.items()])
-        done.tokens += sum(len(answer.tokens) for answer in said.values())
-        return [self._row(number, prompt, said[number]) for number, prompt in prompts.items()]
+        return prompts
 
     def _prompt(self, record: Record) -> Prompt:
         prompt = prompt_of(record, self.engine.tokenizer, str(record.row.get("domain") or ""))
@@ -143,9 +162,21 @@ class Distiller:
         }
 
 
+def _lines(rows: Iterable[Row]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _read(path: Path) -> list[Row]:
+    """The rows of a file; none where there is none."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
 def _write(path: Path, text: str) -> None:
     """A whole file or none."""
     try:
         put(path, text)
     except OSError as error:
-        raise DataError(f"{path} could not be written ({error}); the shards before it stand") from error
+        raise DataError(f"{path} could not be written ({error}); what was written before it stands") from error

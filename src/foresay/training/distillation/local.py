@@ -1,6 +1,6 @@
 """This process as an engine: our own decoding, in batches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from foresay.decoding.generate import generate
@@ -21,20 +21,21 @@ class LocalEngine(Engine):
     @classmethod
     def open(cls, task: Task) -> "LocalEngine":
         """Load the model that `task` names."""
-        return cls(task.open(), task)
+        settled = task.settled()
+        return cls(settled.open(), settled)
 
     def identity(self) -> dict[str, Any]:
         """See `Engine.identity`."""
         return {"engine": "local"} | self.task.identity(self.model.fingerprints())
 
-    def answer(self, prompts: Sequence[Asked]) -> dict[int, Said]:
-        """See `Engine.answer`."""
-        return {row: said for group in groups(prompts, self.task.batch_size) for row, said in self.together(group)}
+    def answer(self, prompts: Sequence[Asked]) -> Iterator[dict[int, Said]]:
+        """See `Engine.answer`; a batch at a time."""
+        return (self.together(group) for group in groups(prompts, self.task.batch_size))
 
-    def together(self, group: Sequence[Asked]) -> list[tuple[int, Said]]:
-        """(row, answer) of prompts that share their steps."""
+    def together(self, group: Sequence[Asked]) -> dict[int, Said]:
+        """The answers, by their rows, of prompts that share their steps."""
         chooser = chooser_of(self.task.sample)
         # A row's draws hang on its number, not on its place in a batch.
         how = How(chooser=lambda indices: chooser([group[index].number for index in indices]))
         said = generate(self.model.core, [asked.ids for asked in group], self.task.drafting, how)
-        return [(asked.number, Said(one.tokens, one.ended)) for asked, one in zip(group, said)]
+        return {asked.number: Said(one.tokens, one.ended) for asked, one in zip(group, said)}

@@ -5,7 +5,7 @@ dataset that is run.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from foresay.foundation.errors import ConfigError, MissingPackage
@@ -22,7 +22,7 @@ class _Worker:
     def __init__(self, task: Task) -> None:
         self.engine = LocalEngine.open(task)
 
-    def together(self, group: Sequence[Asked]) -> list[tuple[int, Said]]:
+    def together(self, group: Sequence[Asked]) -> dict[int, Said]:
         return self.engine.together(group)
 
 
@@ -44,8 +44,10 @@ class RayEngine(Engine):
         except Exception as error:  # Ray has no narrower one for a node that does not start
             why = str(error).strip().splitlines()[0]
             raise ConfigError(f"Ray could be neither started nor reached ({why}); see `ray status`") from error
-        self.task, self.tokenizer, self.context = task, task.tokenizer, task.context
         gpus = int(ray.cluster_resources().get("GPU", 0))
+        # Workers have what this process may lack: it decides for all of them.
+        self.task = task = task.settled("cuda" if gpus else "cpu")
+        self.tokenizer, self.context = task.tokenizer, task.context
         settings = {"num_cpus": 1, "num_gpus": 1 if gpus else 0}
         worker = ray.remote(**settings, max_restarts=RESTARTS, max_task_retries=RESTARTS)(_Worker)
         self.workers = ActorPool([worker.remote(task) for _ in range(workers or gpus or 1)])
@@ -54,8 +56,10 @@ class RayEngine(Engine):
         """See `Engine.identity`."""
         return {"engine": "ray"} | self.task.identity()
 
-    def answer(self, prompts: Sequence[Asked]) -> dict[int, Said]:
-        """See `Engine.answer`."""
+    def answer(self, prompts: Sequence[Asked]) -> Iterator[dict[int, Said]]:
+        """See `Engine.answer`; a batch at a time, in the order in which they are done."""
         batches = groups(prompts, self.task.batch_size)
-        done = self.workers.map_unordered(lambda worker, group: worker.together.remote(group), batches)
-        return {row: said for answers in done for row, said in answers}
+        answers: Iterator[dict[int, Said]] = self.workers.map_unordered(
+            lambda worker, group: worker.together.remote(group), batches
+        )
+        return answers

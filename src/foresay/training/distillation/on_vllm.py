@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from foresay.foundation.errors import ConfigError, MissingPackage
@@ -26,7 +26,8 @@ class VllmEngine(Engine):
             raise MissingPackage("--engine vllm answers by vLLM", "vllm") from error
         if task.guest.adapter or task.loading.quantize not in ("auto", "none"):
             raise ConfigError("--engine vllm takes a base as it comes; for a LoRA or --quantize give --engine local")
-        self.task, self.tokenizer, self.context = task, task.tokenizer, task.context
+        self.task = task = task.settled()
+        self.tokenizer, self.context = task.tokenizer, task.context
         self.stops = sorted(load_stop_tokens(task.guest.base))
         self.engine = vllm.LLM(base_folder(task.guest.base), dtype=task.dtype, max_model_len=self.context)
         self.settings = vllm.SamplingParams
@@ -35,12 +36,12 @@ class VllmEngine(Engine):
         """See `Engine.identity`."""
         return {"engine": "vllm"} | self.task.identity()
 
-    def answer(self, prompts: Sequence[Asked]) -> dict[int, Said]:
-        """See `Engine.answer`."""
+    def answer(self, prompts: Sequence[Asked]) -> Iterator[dict[int, Said]]:
+        """See `Engine.answer`; all at once: vLLM makes batches of its own."""
         asked = [{"prompt_token_ids": list(prompt.ids)} for prompt in prompts]
         said = self.engine.generate(asked, [self._settings(prompt.number) for prompt in prompts], use_tqdm=False)
         first = [answer.outputs[0] for answer in said]
-        return {prompt.number: Said(list(one.token_ids), one.finish_reason) for prompt, one in zip(prompts, first)}
+        yield {prompt.number: Said(list(one.token_ids), one.finish_reason) for prompt, one in zip(prompts, first)}
 
     def _settings(self, row: int) -> Any:
         sample, decode = self.task.sample, self.task.decode

@@ -58,6 +58,8 @@ class Pretrained:
     last: Reading
     tokens_per_step: dict[str, float]
     """By domain, decoded for real with all heads; empty for one head."""
+    dtype: str
+    """Of products while training."""
     leads: bool = True
 
 
@@ -158,7 +160,8 @@ class PretrainRun:
         gather(self.model, self.ranks.leads)
         if self.ranks.leads:
             self._save(whole, last, rates)
-        return Pretrained(self.recipe.out, parameters, tokens, self.reading(last), rates, self.ranks.leads)
+        dtype = self.recipe.train.dtype
+        return Pretrained(self.recipe.out, parameters, tokens, self.reading(last), rates, dtype, self.ranks.leads)
 
     def _decode(self, whole: MultiTokenModel) -> dict[str, float]:
         """Tokens per step by domain, on the first held-out examples of each."""

@@ -1,0 +1,115 @@
+"""Which device a base goes to, in which dtype, and whether it fits there: known before anything is loaded."""
+
+import re
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from foresay.foundation.errors import ConfigError
+from foresay.foundation.machine import multiplies_bfloat16
+from foresay.models.config import DType, LoadDType
+
+GIB = 2**30
+TOO_OLD = "driver on your system is too old"
+"""What torch says of a driver that speaks an older CUDA than it was built for, with that CUDA as 1000 * major + 10 *
+minor (`c10/cuda/CUDAFunctions.cpp`)."""
+WEIGHT_BYTES = {"int8": 1.0, "int4": 0.5 + 4 / 128, "nf4": 0.5 + 4 / 64}
+"""Bytes of a quantised weight with its share of the scales: none to speak of, a pair of two bytes for 128 weights
+(torchao), one of four for 64 (bitsandbytes)."""
+
+
+def device_for(asked: str = "") -> str:
+    """The device asked for; empty: CUDA where there is a card, else the CPU.
+
+    Raises ConfigError for a device that cannot be had, and, where none was asked for, for a card whose driver is too
+    old for this torch: the CPU is no place to end up unasked.
+    """
+    if asked:
+        try:
+            torch.empty(0, device=asked)
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(refusal(asked, str(error), torch.version.cuda)) from error
+        return asked
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said below, in one sentence
+        if torch.cuda.is_available():
+            return "cuda"
+    why = _why_no_cuda()
+    if TOO_OLD in why:
+        raise ConfigError(refusal("cuda", why, torch.version.cuda))
+    return "cpu"
+
+
+def dtype_for(asked: LoadDType, own: DType, device: torch.device) -> DType:
+    """What `asked` means for a checkpoint whose dtype is `own` on `device`; see `LoadDType`."""
+    if asked != "auto":
+        return asked
+    pays = device.type != "cpu" or (own == "bfloat16" and multiplies_bfloat16(device))
+    return own if pays else "float32"
+
+
+def refusal(device: str, why: str, built_for: str | None) -> str:
+    """Why `device` cannot be had and what to do, from what torch said and the CUDA version it is built for."""
+    if device.startswith("cuda") and built_for is None:
+        return (
+            f"device is {device!r} and this torch ({torch.__version__}) is built without CUDA; install a build with it "
+            "(https://pytorch.org/get-started/locally), or give --device cpu"
+        )
+    if TOO_OLD in why:
+        version = re.search(r"found version (\d+)", why)
+        spoken = f"speaks CUDA {int(version[1]) // 1000}.{int(version[1]) % 1000 // 10}" if version else "is older"
+        return (
+            f"the NVIDIA driver here {spoken} and this torch is built for CUDA {built_for}; update the driver, install "
+            "a torch that is built for the driver's CUDA, or give --device cpu"
+        )
+    return f"device is {device!r}, which cannot be had here ({first_line(why)}); give another one, or --device cpu"
+
+
+def weight_bytes(config: Any, dtype: DType, quantization: str = "") -> int:
+    """Bytes of the weights of the causal LM that `config` describes, in `dtype`; none of them is allocated.
+
+    `quantization` (a key of `WEIGHT_BYTES`; empty: none) is of the linears but the unembedding.
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    whole: int = sum(parameter.nbytes for parameter in model.parameters())
+    if not quantization:
+        return whole
+    head = model.get_output_embeddings()
+    linears = [module.weight for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
+    saved = sum(weight.nbytes - weight.numel() * WEIGHT_BYTES[quantization] for weight in linears)
+    return whole - int(saved)
+
+
+def check_fits(name: str, dtype: DType, needed: int, free: int, device: str) -> None:
+    """Raise ConfigError where the weights of the base `name`, `needed` bytes, are more than `device` has `free`."""
+    if needed <= free:
+        return
+    narrower = "--dtype bfloat16, " if dtype == "float32" else ""
+    raise ConfigError(
+        f"the weights of {name} in {dtype} take {_gib(needed)} and {device} has {_gib(free)} free; give "
+        f"{narrower}--quantize nf4, a smaller base, another card, or --device cpu"
+    )
+
+
+def first_line(said: object) -> str:
+    """The first line of what a library said, or its kind where it said nothing."""
+    return next(iter(str(said).strip().splitlines()), "") or type(said).__name__
+
+
+def _why_no_cuda() -> str:
+    """What torch says of its CUDA; empty for a torch without, or where it works."""
+    if torch.version.cuda is None:
+        return ""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def _gib(count: int) -> str:
+    return f"{count / GIB:.2f} GiB"

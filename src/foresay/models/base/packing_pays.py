@@ -1,0 +1,128 @@
+"""Whether packed linears are faster than plain ones here: a short measurement, once per machine and kind of model."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from statistics import geometric_mean
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foresay.foundation.files import cache_folder, put
+from foresay.foundation.machine import machine
+from foresay.models.base.packed_linears import PackedGroup, plain_weight
+from foresay.models.base.shared_inputs import Group
+
+STEP_ROWS = (1, 4, 9, 16, 25)
+"""Rows of a call that decoding makes."""
+PREFILL_ROWS = 256
+"""Rows of a prompt: they must not become slower."""
+ROUNDS = 5
+"""Times that every product is measured."""
+ENOUGH_BYTES = 64 * 2**20
+"""Weights of one shape that are multiplied in turn, so that none waits in the processor's cache; a step reads all."""
+TOLERANCE = 1.05
+"""Prefill may measure this much slower: noise."""
+METHOD = 1
+"""Counts the ways of measuring: files made in another way are not read."""
+
+
+DECIDED: dict[Path, bool] = {}
+"""What was decided in this process."""
+
+
+def packing_pays(groups: Sequence[Group]) -> bool:
+    """Whether a step of the packable linears in `groups`, some at least, is faster packed, and prefill not slower.
+
+    Read from the cache folder (`FORESAY_CACHE`, else `~/.cache/foresay`) when measured before on this machine with
+    linears of these shapes; else measured, which takes about a second, and kept there.
+    """
+    path = _place(groups)
+    if path not in DECIDED:
+        DECIDED[path] = pays(_read(path) or _measure_and_keep(path, groups))
+    return DECIDED[path]
+
+
+def pays(seconds: dict[str, list[float]]) -> bool:
+    """The decision by measured `seconds` (`plain` and `packed`, at every number of rows, the prompt's last)."""
+    *steps, prefill = (packed / plain for plain, packed in zip(seconds["plain"], seconds["packed"]))
+    return geometric_mean(steps) < 1 and prefill <= TOLERANCE
+
+
+@torch.no_grad()
+def measure(groups: Sequence[Group]) -> dict[str, list[float]]:
+    """Seconds of all products of a call at each of `STEP_ROWS` and `PREFILL_ROWS` rows, plain and packed.
+
+    Of linears of one shape a few are measured and stand for all.
+    """
+    alike: dict[Any, list[Group]] = {}
+    for group in groups:
+        alike.setdefault(_shape(group), []).append(group)
+    seconds = {name: [0.0] * (len(STEP_ROWS) + 1) for name in ("plain", "packed")}
+    for some in alike.values():
+        few = some[: max(1, ENOUGH_BYTES // sum(linear.weight.nbytes for linear in some[0]))]  # type: ignore[union-attr, operator, misc]
+        calls = {"plain": [_plain(group) for group in few], "packed": [_packed(group) for group in few]}
+        inputs = plain_weight(some[0][0])
+        for place, rows in enumerate((*STEP_ROWS, PREFILL_ROWS)):
+            states = inputs.new_ones(1, rows, inputs.shape[1])
+            for name, least in _least(calls, states).items():
+                seconds[name][place] += least * len(some) / len(few)
+    return seconds
+
+
+Calls = dict[str, list[Callable[[Tensor], Any]]]
+
+
+def _least(calls: Calls, states: Tensor) -> dict[str, float]:
+    """Fewest seconds of each list of products; they take turns, the first of which does not count."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(1 + ROUNDS):
+        for name, some in calls.items():
+            started = perf_counter()
+            for call in some:
+                call(states)
+            taken[name].append(perf_counter() - started)
+    return {name: min(rounds[1:]) for name, rounds in taken.items()}
+
+
+def _plain(group: Group) -> Callable[[Tensor], Any]:
+    return lambda states: [type(linear).forward(linear, states) for linear in group]
+
+
+def _packed(group: Group) -> Callable[[Tensor], Any]:
+    packed = PackedGroup.of(group)
+    return lambda states: [packed.output(place, states) for place in range(len(group))]
+
+
+def _measure_and_keep(path: Path, groups: Sequence[Group]) -> dict[str, list[float]]:
+    seconds = measure(groups)
+    with suppress(OSError):  # `DECIDED` remembers it; step costs, which are kept in the same folder, warn
+        put(path, json.dumps(seconds))
+    return seconds
+
+
+def _shape(group: Group) -> tuple[Any, ...]:
+    return tuple((type(linear).__name__, tuple(plain_weight(linear).shape)) for linear in group)
+
+
+def _place(groups: Sequence[Group]) -> Path:
+    """File of the measurement; its name holds all that it depends on."""
+    dtype = str(plain_weight(groups[0][0]).dtype)
+    shapes = sorted(map(_shape, groups))
+    facts = (METHOD, platform.node(), machine(), torch.__version__, dtype, shapes)
+    return cache_folder() / f"packing-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.json"
+
+
+def _read(path: Path) -> dict[str, list[float]] | None:
+    """The measurement in the file; None where there is none that can be decided by."""
+    try:
+        seconds: dict[str, list[float]] = json.loads(path.read_text())
+        sound = all(len(seconds[name]) == len(STEP_ROWS) + 1 and min(seconds[name]) > 0 for name in ("plain", "packed"))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return seconds if sound else None
