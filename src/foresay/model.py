@@ -33,7 +33,7 @@ from foresay.models.masks.model import MaskModel
 if TYPE_CHECKING:
     from peft import PeftModel
 
-DRAFTING = ("layout", "masks", "branches", "nodes", "shortlist", "compile", "ignore_stop")
+DRAFTING = ("layout", "masks", "branches", "nodes", "shortlist", "compile", "graphs", "ignore_stop")
 """Fields of `DecodeConfig` that `generate` takes beside transformers' own arguments."""
 
 

@@ -605,7 +605,7 @@ def test_a_base_that_changes_fails_the_check(at: At, run: Run, monkeypatch: pyte
 
 @pytest.mark.parametrize("json_", [True, False], ids=["json", "text"])
 def test_check_fails_on_a_bias(at: At, run: Run, monkeypatch: pytest.MonkeyPatch, json_: bool) -> None:
-    monkeypatch.setattr(SeededDice, "accept", lambda self, chances, counts: chances >= 0)
+    monkeypatch.setattr(SeededDice, "accept", lambda self, chances, places: chances >= 0)
     said = run("check", at.adapter, *CHECKED, *(["--json"] if json_ else []))
     assert said.status == 1
     assert "Sampling is BIASED in linear and quadratic" in said.out

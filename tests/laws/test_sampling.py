@@ -58,19 +58,34 @@ class Enumeration(Dice):
         self.chance *= chances[choice]
         return choice
 
-    def accept(self, chances: Tensor, counts: Sequence[int]) -> Tensor:
+    def begin(self, most: int, device: torch.device) -> None:
+        pass
+
+    def accept(self, chances: Tensor, places: Tensor) -> Tensor:
         answers = torch.zeros(chances.shape, dtype=torch.bool)
-        for place in range(chances.shape[1] - counts[0], chances.shape[1]):
-            chance = chances[0, place].item()
+        for row, (chance, place) in enumerate(zip(chances[0].tolist(), places[0].tolist())):
             # Drafts behind a rejected one are judged by nobody: no need to branch.
-            if not self.decide([1 - chance, chance]):
+            if place >= 0 and not self.decide([1 - chance, chance]):
                 break
-            answers[0, place] = True
+            answers[0, row] = place >= 0
         return answers
 
-    def pick(self, distribution: Tensor, wanted: Sequence[bool] | None = None) -> Tensor:
-        assert wanted in (None, [True])
-        return torch.tensor([self.decide(distribution[0].tolist())])
+    def pick(self, distributions: Tensor, places: Tensor) -> Tensor:
+        assert distributions.shape[:2] == places.shape == (1, 1)
+        return torch.tensor([[self.decide(distributions[0, 0].tolist())]])
+
+    def walk(self, distributions: Tensor, tokens: Tensor, parents: Tensor, places: Tensor) -> Tensor:
+        """Token by token, as plain decoding draws: rows that are not come to are not drawn at."""
+        drawn = torch.full_like(tokens, -1)
+        row = int((places[0] == 0).long().argmax())
+        while row >= 0:
+            drawn[0, row] = self.decide(distributions[0, row].tolist())
+            after = [r for r in range(row + 1, len(parents)) if parents[r] == row and tokens[0, r] == drawn[0, row]]
+            row = after[0] if after else -1
+        return drawn
+
+    def settle(self, used: Sequence[int]) -> None:
+        pass
 
     def select(self, sequences: Sequence[int]) -> None:
         assert list(sequences) in ([], [0])
@@ -231,13 +246,15 @@ def mutants() -> Iterator[Mutant]:
         # Verify a draft only if it was likely: what is verified then depends on what was drawn.
         first = -1 - asked.counts[0] if asked.counts[0] else -1
         if asked.counts[0] and asked.q[0, first + 1, asked.tokens[0, first + 1]] < 0.4:
-            nothing = replace(asked, tokens=asked.tokens[:, :1], counts=(0,), tree=Tree(), q=asked.q[:, :0])
+            nothing = replace(
+                asked, tokens=asked.tokens[:, :1], counts=(0,), tree=Tree(), q=asked.q[:, :0], placed=None
+            )
             return verify_sampled(p[:, :1], nothing, dice)
         return verify_sampled(p, asked, dice)
 
     def no_residual(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
         verdict = verify_sampled(p, asked, dice)
-        verdict.tokens[0, verdict.accepted[0]] = dice.pick(p[:, verdict.last[0]])[0]
+        verdict.tokens[0, verdict.accepted[0]] = dice.pick(p[:, verdict.last], verdict.used[:, None])[0, 0]
         return verdict
 
     def always_kept(p: Tensor, asked: Asked, dice: Dice) -> Verdict:

@@ -48,6 +48,8 @@ class DecodeConfig:
     """Most tokens generated for a prompt; the base's context may end it sooner."""
     compile: bool = False
     """Send steps through torch.compile: each layout takes some seconds when it first runs, then steps are faster."""
+    graphs: bool = True
+    """On CUDA, record each shape of a step as a CUDA graph when it first runs, and replay it; the output stays."""
     ignore_stop: bool = False
     """Generate past the stop token (benchmarks of fixed length)."""
 

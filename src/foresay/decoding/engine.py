@@ -228,7 +228,7 @@ class Engine:
         dice = SeededDice.seeded([request.sample.seed for request in requests])
         chooser = Recorded(Mixed(rules, dice), [some.record for some in running])
         prompts = [request.prompt for request in requests]
-        config = replace(self.config, max_new_tokens=1)
+        config = replace(self.config, max_new_tokens=1, graphs=False)
         session = Session(self.model, prompts, config, chooser, self._how(), tickets)
         for live, request in zip(session.live, requests):
             live.room = request.max_tokens

@@ -44,6 +44,7 @@ def in_batches(
 
 def prepare(model: DraftingModel, config: DecodeConfig) -> None:
     """Set what sessions with these settings share. Raises ConfigError where steps cannot be compiled."""
+    model.record_steps(config.graphs)
     model.compile_steps(config.compile)
     model.shortlist = min(config.shortlist, model.base.vocabulary)
 

@@ -8,13 +8,16 @@ from torch import Tensor
 
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.planning.draft_tree import tree_for
-from foresay.decoding.planning.plan import Plan, Row, plan
+from foresay.decoding.planning.plan import Aligned, Plan, Row, plan
 from foresay.decoding.planning.planner import PROBE_MASKS, Entry, Planner
 from foresay.decoding.sampling.chooser import Blocks, Chooser, Drafts, Greedy
 from foresay.decoding.sampling.verify import Asked, Verdict
+from foresay.decoding.step_graphs import StepGraphs
 from foresay.decoding.steps import Generation, Step
 from foresay.models.base.model import Rows
+from foresay.models.base.transfer import to_device
 from foresay.models.drafting import DraftingModel
+from foresay.models.layout.call import Call
 
 Stop = Callable[[int, list[int]], bool]
 """Whether a text ends here: called with its index, and prompt and answer up to each kept token."""
@@ -32,6 +35,8 @@ class Live:
     """Prompt and answer so far."""
     anchor: int = 0
     """Row of the last call that the newest token was said by."""
+    used: int = 0
+    """Random numbers that its last step used."""
     steps: list[Step] = field(default_factory=list)
     stopped: bool = False
 
@@ -84,6 +89,10 @@ class Session:
         most = max(self.tree.drafts, PROBE_MASKS)
         self.spare, self.masks = (most + 1) * (masks + 1), 0 if config.layout == "plain" else masks
         self.cache = model.cache(longest + max(rooms, default=0) + self.spare, self.masks)
+        self.graphs: StepGraphs | None = None
+        self._lasting = False
+        if prompts:
+            self._borrow(len(prompts), lasting=False)
         padded = [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts]
         self.pending = Drafts(torch.tensor(padded, dtype=torch.int64, device=model.base.device))
 
@@ -94,6 +103,7 @@ class Session:
         """Nobody's session yet: others join it, at most so many sequences, of at most so many tokens each."""
         session = cls(model, (), config, chooser, how)
         session.cache = model.cache(tokens + session.spare, session.masks, sequences)
+        session._borrow(sequences, lasting=True)
         return session
 
     def join(self, other: "Session") -> None:
@@ -122,16 +132,47 @@ class Session:
 
     def _step(self) -> list[tuple[int, Step]]:
         plan = self._plan()
-        ids = plan.align(self.pending.tokens)
-        call = plan.call(ids.device)
-        seen = self.model.see(ids, call, self.cache, plan.unembedded)
-        verdict = self.chooser.verify(seen.logits[:, plan.unembedded - plan.drafted - 1 :], self._asked(plan, ids))
-        kept = self._keep(plan, verdict)
+        replayed = None if self.graphs is None else self.graphs.step(plan, self.pending, self.chooser)
+        if replayed is None or any(faulty for _, _, _, faulty, *_ in replayed[0]):
+            return self._compute(plan)
+        report, pending = replayed
+        kept = self._keep(plan, report)
+        order = self._drop_finished()
+        if self.live:
+            sizes = [plan.layout.size_behind(live.anchor) for live in self.live]
+            self._go_on(plan, pending if order is None else pending.select(order), sizes)
+        return kept
+
+    def _compute(self, plan: Plan) -> list[tuple[int, Step]]:
+        """A step, kernel by kernel."""
+        aligned = plan.aligned(self.pending.tokens.device)
+        self.chooser.begin(1 + plan.judged + self.masks, aligned.past.device)
+        ids = aligned.tokens(self.pending.tokens)
+        seen = self._see(plan, aligned, ids)
+        logits = seen.logits[:, plan.unembedded - plan.judged - 1 :]
+        asked = self._asked(plan, aligned, ids)
+        verdict = self.chooser.verify(logits, asked)
         if not plan.layout.tree.is_chain:
             # What stays of a tree lies scattered; a root whose drafts branch is the call's first row.
-            self.cache.move(call.past, call.past[:, None] + verdict.path)
-        self._draft(plan, seen, verdict)
+            self.cache.move(aligned.past, aligned.past[:, None] + verdict.path)
+        report = verdict.report().tolist()
+        if any(faulty for _, _, _, faulty, *_ in report):
+            self.chooser.explain(logits, asked)
+        kept = self._keep(plan, report)
+        self._draft(plan, seen.states, verdict)
         return kept
+
+    def _see(self, plan: Plan, aligned: Aligned, ids: Tensor) -> Rows:
+        seen = None if self.graphs is None else self.graphs.see(plan, self.pending, self.chooser)
+        past = [row.past for row in plan.rows]
+        call = Call(plan.layout, aligned.past, aligned.pads, max(past), min(past))
+        return seen or self.model.see(ids, call, self.cache, plan.unembedded)
+
+    def _borrow(self, sequences: int, lasting: bool) -> None:
+        """Take a cache whose steps are recorded in place of one's own, where steps are; `lasting`: for good."""
+        if self.model.recorder is not None and self.config.graphs:
+            self.graphs = StepGraphs.lent(self.model, self, self.cache.slots, self.masks, sequences)
+            self.cache, self._lasting = self.graphs.cache, lasting
 
     def _plan(self) -> Plan:
         entry = self._entry()
@@ -145,23 +186,23 @@ class Session:
         assert self.planner is not None, "planned decoding needs a planner"
         return self.planner.choose()
 
-    def _asked(self, plan: Plan, ids: Tensor) -> Asked:
+    def _asked(self, plan: Plan, aligned: Aligned, ids: Tensor) -> Asked:
         counts = tuple(row.drafted for row in plan.rows)
-        judged = ids[:, ids.shape[1] - plan.drafted - 1 :]
-        q = None if self.pending.q is None else plan.align_drafts(self.pending.q)
-        return Asked(judged, counts, plan.layout.tree, q, [live.ids for live in self.live])
+        judged = ids[:, plan.layout.real - plan.judged - 1 :]
+        q = aligned.distributions(self.pending.q) if self.pending.q is not None and plan.judged else None
+        return Asked(judged, counts, plan.layout.tree, q, [live.ids for live in self.live], aligned.drafts)
 
-    def _keep(self, plan: Plan, verdict: Verdict) -> list[tuple[int, Step]]:
-        """Read what was accepted (the step's one look at the device), commit its slots, cut at a stop."""
-        read = torch.cat((verdict.accepted[:, None], verdict.last[:, None], verdict.tokens), dim=1).tolist()
+    def _keep(self, plan: Plan, report: list[list[int]]) -> list[tuple[int, Step]]:
+        """Commit the slots of what was accepted, cut at a stop; `report` is the step's one look at the device."""
         kept, depths = [], plan.layout.tree.depths
-        for live, row, (accepted, last, *tokens) in zip(self.live, plan.rows, read):
+        self.chooser.hear([accepted for accepted, *_ in report])
+        for live, row, (accepted, last, used, _, *tokens) in zip(self.live, plan.rows, report):
             said = self._cut(live, tokens[: accepted + 1])
             step = Step(tuple(said), row.drafted, min(accepted, len(said)), depths[row.drafted])
             live.steps.append(step)
             live.room -= len(said)
             live.row = Row(row.past + row.fresh - row.drafted + accepted, 1, 0)
-            live.anchor = plan.layout.real - 1 - plan.drafted + last
+            live.anchor, live.used = plan.layout.real - 1 - plan.judged + last, used
             kept.append((live.index, step))
             if self.planner is not None:
                 self.planner.acceptance.observe(row.drafted, accepted)
@@ -176,17 +217,35 @@ class Session:
                 return tokens[:place]
         return tokens[: live.room]
 
-    def _draft(self, plan: Plan, seen: Rows, verdict: Verdict) -> None:
+    def _draft(self, plan: Plan, states: Tensor, verdict: Verdict) -> None:
         """Drop the finished, draft for the others from the block behind their last accepted row."""
+        order = self._drop_finished()
+        if not self.live:
+            return
+        if order is not None:
+            chosen = to_device(order, states.device)
+            states, verdict = states[chosen], verdict.select(chosen)
+        sizes = [plan.layout.size_behind(live.anchor) for live in self.live]
+        pending = self._draft_behind(plan, states, verdict, sizes) if max(sizes) else Drafts(verdict.newest[:, None])
+        self._go_on(plan, pending, sizes)
+
+    def _drop_finished(self) -> list[int] | None:
+        """The order of those that go on; None: all do, where they are."""
         going = [place for place, live in enumerate(self.live) if not self._finish(live)]
-        states, newest = seen.states, verdict.newest
-        if len(going) < len(self.live):
-            chosen = torch.tensor(self._keep_only(going), dtype=torch.int64, device=newest.device)
-            if not going:
-                return
-            states, newest = states[chosen], newest[chosen]
-        self.pending = Drafts(newest[:, None])
-        self._draft_behind(plan, states, newest)
+        if len(going) == len(self.live):
+            return None
+        if not going and self.graphs is not None and not self._lasting:
+            self.graphs.give_back()
+        return self._keep_only(going)
+
+    def _go_on(self, plan: Plan, pending: Drafts, sizes: Sequence[int]) -> None:
+        """The next step of those that live is to verify `pending`, made from blocks of these sizes."""
+        self.pending = pending
+        drafts = {size: plan.tree.within(size).drafts for size in set(sizes)}
+        for live, size in zip(self.live, sizes):
+            live.row = Row(live.row.past, 1 + drafts[size], drafts[size])
+            live.used += 0 if pending.q is None else size
+        self.chooser.settle([live.used for live in self.live])
         self._recompute()
 
     def _keep_only(self, going: list[int]) -> list[int]:
@@ -200,20 +259,15 @@ class Session:
         self.chooser.select(order)
         return order
 
-    def _draft_behind(self, plan: Plan, states: Tensor, newest: Tensor) -> None:
-        """Draft from the blocks that hang on the anchors, where there are any."""
-        sizes = [plan.layout.size_behind(live.anchor) for live in self.live]
-        if not max(sizes):
-            return
-        anchors = torch.tensor([live.anchor for live in self.live], device=newest.device)
-        rows = plan.layout.draw(newest.device).block_rows[anchors][:, : max(sizes)]
+    def _draft_behind(self, plan: Plan, states: Tensor, verdict: Verdict, sizes: Sequence[int]) -> Drafts:
+        """Draft from the blocks that hang on the anchors: the newest tokens and the drafts after them."""
+        anchors = verdict.last + (plan.layout.real - 1 - plan.judged)
+        rows = plan.layout.draw(anchors.device).block_rows[anchors][:, : max(sizes)]
         block = states.gather(1, rows[:, :, None].expand(-1, -1, states.shape[2]))
-        blocks = Blocks(block, newest, sizes, [live.ids for live in self.live], plan.tree)
+        texts = [live.ids for live in self.live]
+        blocks = Blocks(block, verdict.newest, sizes, texts, plan.tree, verdict.used)
         drafts = self.chooser.draft(self.model, blocks)
-        self.pending = Drafts(torch.cat((newest[:, None], drafts.tokens), dim=1), drafts.q)
-        for live, size in zip(self.live, sizes):
-            drafted = plan.tree.within(size).drafts
-            live.row = Row(live.row.past, 1 + drafted, drafted)
+        return Drafts(torch.cat((verdict.newest[:, None], drafts.tokens), dim=1), drafts.q)
 
     def _recompute(self) -> None:
         """Where the base's own decoding computes its cache anew, do so: the whole text is one prefill again."""

@@ -244,6 +244,7 @@ def _place(model: DraftingModel, batch_size: int, context: int) -> Path:
         transformers.__version__,
         str(model.base.dtype),
         model.base.attention,
+        model.recorder is not None,
         model.compiles or ("packed" if model.packing.packs else False),
         model.shortlist,
         model.base.config.to_json_string(),

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from foresay.foundation.errors import UnsupportedBase
+from foresay.models.base import slot_attention
 from foresay.models.base.cache import SlotCache
 from foresay.models.base.compiling import check_compiler, compile_for, let_grow
+from foresay.models.base.cuda_graphs import Recorder, recorder_for
 from foresay.models.base.model import Base, Rows
 from foresay.models.base.packing import Packing
 from foresay.models.base.shared_inputs import Group
@@ -55,6 +57,9 @@ class DraftingModel(nn.Module, ABC):
         self.packing = Packing(base)
         self.groups: list[Group] = []
         self._compiled: dict[Any, Any] | None = None
+        self._recorder: Recorder | None = None
+        self.recordable = False
+        self.step_graphs: Any = None
 
     @property
     @abstractmethod
@@ -78,10 +83,16 @@ class DraftingModel(nn.Module, ABC):
         layout, device = call.layout, ids.device
         # Not a prompt, whose length is any: the first call of a cache, or one that computes it anew.
         fixed = self.compiles and cache.begun and layout.trunk <= self.config.drafts + 1
+        used = call.slots_shown or (cache.bucket(call.used) if fixed and ids.is_cuda else call.used)
         # One row of one sequence sees every slot in use: no mask says the same, and attention is faster without.
-        alone = len(ids) == 1 and layout.rows == 1 and self.base.sees_all and not fixed
-        used = cache.slots if fixed and ids.is_cuda else call.used
-        sight = None if alone else self.base.masks(lambda window: call.sight(used, window))
+        alone = len(ids) == 1 and layout.rows == 1 and self.base.sees_all and not (fixed or call.slots_shown)
+        # Slots in front of every window are not handed to attention, where that may be and the shape is free.
+        cut = self.base.attends_in_place and not (self.compiles or call.slots_shown)
+
+        def draw(window: int | None) -> Tensor:
+            return call.sight(used, window)[..., call.first_seen(window) if cut else 0 :]
+
+        sight = None if alone else self.base.masks(draw)
         if fixed and sight is not None:
             let_grow(sight, cache)
         cache.place(call.slots(), used)
@@ -89,7 +100,8 @@ class DraftingModel(nn.Module, ABC):
         kept = torch.arange(layout.real - keep, layout.real, device=device)
         placed = Placed(ids, layout.draw(device).offsets, call.positions(), sight, kept)
         step = type(self)._step
-        return Rows(*(self.compiled(step) if fixed else step)(self, placed, cache))
+        with self.base.attending(slot_attention.NAME):
+            return Rows(*(self.compiled(step) if fixed else step)(self, placed, cache))
 
     @contextmanager
     def decoding(self) -> Iterator[None]:
@@ -104,11 +116,10 @@ class DraftingModel(nn.Module, ABC):
     def _step(self, placed: Placed, cache: SlotCache) -> tuple[Tensor, Tensor]:
         """Logits and states of rows whose slots are known: the part of `see` that may be compiled."""
 
-    @staticmethod
-    def _let_see(placed: Placed, cache: SlotCache) -> None:
-        """Tell the cache how many slots are seen, from the sight: compiled, that is a symbol for every number."""
+    def _let_see(self, placed: Placed, cache: SlotCache) -> None:
+        """Tell the cache how many slots are seen, from the sight, where that is compiled to a symbol for any number."""
         sight = placed.sight
-        if sight is not None:
+        if sight is not None and self.compiles:
             cache.placement.used = (next(iter(sight.values())) if isinstance(sight, dict) else sight).shape[-1]
 
     def compile_steps(self, wanted: bool = True) -> None:
@@ -123,6 +134,19 @@ class DraftingModel(nn.Module, ABC):
         else:
             self._compiled = None
 
+    def record_steps(self, wanted: bool = True) -> None:
+        """Record decode steps as CUDA graphs when they first run, and replay them, or no longer; elsewhere nothing."""
+        if wanted and self._recorder is None:
+            self._recorder = recorder_for(self.base.device)
+            self.recordable = self._recorder is not None
+        elif not wanted:
+            self._recorder, self.step_graphs = None, None
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """What records steps; None where they are not, or turned out not to be recordable."""
+        return self._recorder if self.recordable else None
+
     @property
     def compiles(self) -> bool:
         """Steps go through torch.compile."""
@@ -133,7 +157,7 @@ class DraftingModel(nn.Module, ABC):
         if self._compiled is None:
             return function
         if function not in self._compiled:
-            self._compiled[function] = compile_for(function, self.base.device)
+            self._compiled[function] = compile_for(function, self.base.device, recorded=self.recorder is not None)
         return cast(F, self._compiled[function])
 
     def shortlist_of(self, states: Tensor) -> Tensor | None:

@@ -79,12 +79,24 @@ def test_a_drawn_walk_takes_one_draw_for_each_token(asked: Asked, seed: int) -> 
     """The walk draws the same with the same seed, and what is drawn next is the same: other rows took no draw."""
     p = torch.rand((*asked.tokens.shape, VOCABULARY), generator=torch.Generator().manual_seed(seed)).softmax(-1)
     dice, later = SeededDice(seed, range(len(p))), torch.full((len(p), 9), 1 / 9)
-    said = read(verify_drawn(p, asked, dice))
-    next_drawn = dice.pick(later).tolist()
+    dice.begin(asked.tokens.shape[1], p.device)
+    verdict = verify_drawn(p, asked, dice)
+    said = read(verdict)
+    assert verdict.used is not None
+    dice.settle(verdict.used.tolist())
+    next_drawn = [draw(dice, later, b) for b in range(len(p))]
     for b, (tokens, count) in enumerate(zip(asked.tokens.tolist(), asked.counts)):
         alone = SeededDice(seed, [b])
-        assert said[b] == walk(asked.tree, tokens, count, lambda row: int(alone.pick(p[b, row][None])))  # noqa: B023
-        assert next_drawn[b] == int(alone.pick(later[:1]))
+        assert said[b] == walk(asked.tree, tokens, count, lambda row: draw(alone, p[b, row][None], 0))  # noqa: B023
+        assert next_drawn[b] == draw(alone, later[:1], 0)
+
+
+def draw(dice: SeededDice, distributions: torch.Tensor, sequence: int) -> int:
+    """What the next number of a sequence draws from its row of `distributions` (B, V); it is then used."""
+    dice.begin(1, distributions.device)
+    drawn = dice.pick(distributions[:, None], torch.zeros(len(distributions), 1, dtype=torch.int64))
+    dice.settle([int(place == sequence) for place in range(len(distributions))])
+    return int(drawn[sequence])
 
 
 @given(asked_drafts())

@@ -57,7 +57,7 @@ def test_a_sound_decoder_shows_no_bias(trial: Trial) -> None:
 
 
 def test_a_broken_verifier_is_biased(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SeededDice, "accept", lambda self, chances, counts: chances >= 0)
+    monkeypatch.setattr(SeededDice, "accept", lambda self, chances, places: chances >= 0)
     found = trial.run(["linear", "quadratic"])
     assert found.biased == ["linear", "quadratic"]
     assert found.sentence.startswith("Sampling is BIASED in linear and quadratic: linear p = ")
@@ -133,14 +133,19 @@ def test_transformers_draws_by_the_settings_alone(
 
 
 def test_loaded_dice_keep_every_draft_and_draw_as_before() -> None:
-    chances = torch.tensor([[0.0, 0.5], [1.0, 0.1]])
-    distribution = torch.full((2, 8), 1 / 8)
+    chances, places = torch.tensor([[0.0, 0.5], [1.0, 0.1]]), torch.tensor([[0, 1], [-1, 0]])
+    distributions = torch.full((2, 2, 8), 1 / 8)
     loaded, sound = LoadedDice(SeededDice(5, [0, 1])), SeededDice(5, [0, 1])
-    assert loaded.accept(chances, [2, 1]).all()
-    assert torch.equal(loaded.pick(distribution, [True, False]), sound.pick(distribution, [True, False]))
     for dice in (loaded, sound):
+        dice.begin(3, chances.device)
+    assert loaded.accept(chances, places).all()
+    assert not sound.accept(chances, places).all()
+    assert torch.equal(loaded.pick(distributions, places + 1), sound.pick(distributions, places + 1))
+    for dice in (loaded, sound):
+        dice.settle([3, 1])
         dice.select([1])
-    assert torch.equal(loaded.pick(distribution[:1]), sound.pick(distribution[:1]))
+        dice.begin(2, chances.device)
+    assert torch.equal(loaded.pick(distributions[:1], places[:1]), sound.pick(distributions[:1], places[:1]))
     chooser = broken_chooser_of(SAMPLE)([0])
     assert isinstance(chooser, Sampled)
     assert isinstance(chooser.dice, LoadedDice)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from foresay.decoding.planning.planner import Entry
-from foresay.models.layout.call import Call
+from foresay.models.base.transfer import to_device
 from foresay.models.layout.layout import DRAWINGS, Layout
 from foresay.models.layout.tree import Tree
 
@@ -42,42 +42,63 @@ class Plan:
     layout: Layout
     tree: Tree
     """How the drafts of the next call will hang together, should all be made."""
+    usual: bool = False
+    """Its shape is one of the few that most steps have: all drafts or none to verify, and all masks."""
 
     @property
-    def drafted(self) -> int:
-        """Most drafts of a sequence."""
-        return max(row.drafted for row in self.rows)
+    def judged(self) -> int:
+        """Rows of drafts; sequences may have fewer drafts."""
+        return self.layout.tree.drafts
 
     @property
     def unembedded(self) -> int:
         """Real rows, from the last, that get logits: the judged and, but for a prompt, the dead: few shapes again."""
-        return self.layout.real if self.layout.real <= self.tree.drafts + 1 else self.drafted + 1
+        return self.layout.real if self.layout.real <= self.tree.drafts + 1 else self.judged + 1
 
     def pads(self) -> list[int]:
         """Dead rows in front of each sequence."""
         return [self.layout.real - row.fresh for row in self.rows]
 
-    def call(self, device: torch.device) -> Call:
-        """The layout placed behind what is cached."""
-        pads = self.pads()
-        past = torch.tensor([row.past for row in self.rows], device=device)
-        dead = torch.tensor(pads, device=device) if any(pads) else None
-        return Call(self.layout, past, dead, max(row.past for row in self.rows))
+    def table(self) -> list[list[int]]:
+        """What `Aligned` is made from, 3 numbers a sequence."""
+        return [[row.past for row in self.rows], [row.drafted for row in self.rows], self.pads()]
 
-    def align(self, pending: Tensor) -> Tensor:
+    def aligned(self, device: torch.device) -> "Aligned":
+        """Its numbers on the device, in one transfer."""
+        return Aligned.of(self.layout, to_device(self.table(), device), any(self.pads()))
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """The rows of a plan where they are computed on, as few tensors."""
+
+    layout: Layout
+    past: Tensor
+    """(B,) int64: cached tokens."""
+    drafts: Tensor
+    """(B,) int64: drafts among the real rows."""
+    pads: Tensor | None
+    """(B,) int64: dead rows in front; None where there are none."""
+
+    @classmethod
+    def of(cls, layout: Layout, table: Tensor, padded: bool) -> "Aligned":
+        """From `Plan.table` (3, B) int64."""
+        past, drafts, pads = table
+        return cls(layout, past, drafts, pads if padded else None)
+
+    def tokens(self, pending: Tensor) -> Tensor:
         """Real rows of the call, aligned to the right: `pending` (B, any) int64, aligned to the left -> (B, R)."""
-        pads, real = self.pads(), self.layout.real
-        if not any(pads):
+        real = self.layout.real
+        if self.pads is None:
             return pending[:, :real]
-        rows = torch.arange(real, device=pending.device) - torch.tensor(pads, device=pending.device)[:, None]
+        rows = torch.arange(real, device=pending.device) - self.pads[:, None]
         return pending.gather(1, rows.clamp(0, pending.shape[1] - 1))
 
-    def align_drafts(self, q: Tensor) -> Tensor:
-        """`q` (B, >= N, V), aligned to the left as drafts are made -> (B, N, V), aligned to the right as judged."""
-        most = self.drafted
-        missing = torch.tensor([most - row.drafted for row in self.rows], device=q.device)
-        rows = (torch.arange(most, device=q.device) - missing[:, None]) % max(most, 1)
-        return q.gather(1, rows[:, :, None].expand(-1, -1, q.shape[2]))
+    def distributions(self, q: Tensor) -> Tensor:
+        """`q` (B, any, V), aligned to the left as drafts are made -> (B, N, V), aligned to the right as judged."""
+        judged = self.layout.tree.drafts
+        rows = torch.arange(judged, device=q.device) - (judged - self.drafts)[:, None]
+        return q.gather(1, rows.clamp(0, q.shape[1] - 1)[:, :, None].expand(-1, -1, q.shape[2]))
 
 
 def plan(rows: Sequence[Row], entry: Entry, tree: Tree, limits: Sequence[int]) -> Plan:
@@ -94,10 +115,12 @@ def plan(rows: Sequence[Row], entry: Entry, tree: Tree, limits: Sequence[int]) -
     prefill = real > drafted + 1
     if drafted and not prefill and tree.is_chain and newest + tree.drafts < limit:
         real = tree.drafts + 1
-    layout = "linear" if prefill and entry.layout != "plain" else entry.layout
-    drawn = DRAWINGS[layout](real, entry.masks, tree.first(drafted))
+    name = "linear" if prefill and entry.layout != "plain" else entry.layout
     first = max(row.past + row.fresh for row in clipped) - real
-    return Plan(clipped, drawn.within(limit - 1 - first), tree)
+    drawn = DRAWINGS[name](real, entry.masks, tree.first(0 if prefill else real - 1))
+    layout = drawn.within(limit - 1 - first)
+    usual = not prefill and real in (1, tree.drafts + 1) and layout == drawn
+    return Plan(clipped, layout, tree, usual)
 
 
 def _clip(rows: Sequence[Row], tree: Tree, limit: int) -> tuple[Row, ...]:

@@ -4,8 +4,8 @@ Both judge the same drafts through the same verdict; the decode loop does not kn
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,9 +14,10 @@ from torch.nn import functional
 from foresay.decoding.config import SampleConfig
 from foresay.decoding.sampling.draft import draft_greedy
 from foresay.decoding.sampling.logits_processors import Processing, warpers
-from foresay.decoding.sampling.randomness import Dice, SeededDice
+from foresay.decoding.sampling.randomness import Dice, DrawnDice, SeededDice
 from foresay.decoding.sampling.verify import Asked, Verdict, verify_drawn, verify_greedy, verify_sampled
 from foresay.foundation.errors import PromptError
+from foresay.models.base.transfer import to_device
 from foresay.models.drafting import DraftingModel
 from foresay.models.layout.tree import Tree
 
@@ -36,7 +37,7 @@ class Drafts:
 
     def select(self, sequences: Sequence[int]) -> "Drafts":
         """Of these sequences, in this order."""
-        chosen = torch.tensor(sequences, dtype=torch.int64, device=self.tokens.device)
+        chosen = to_device(sequences, self.tokens.device)
         return Drafts(self.tokens[chosen], None if self.q is None else self.q[chosen])
 
     def behind(self, others: "Drafts") -> "Drafts":
@@ -61,10 +62,36 @@ class Blocks:
     """Ids of each sequence, its newest token included."""
     tree: Tree
     """How the drafts are to hang together."""
+    used: Tensor | None = None
+    """(B,) int64: random numbers that the step used before; None: none."""
 
 
 class Chooser(ABC):
-    """Judges drafts and makes new ones."""
+    """Judges drafts and makes new ones. What it decides stays on the device until the session reads it, once a step."""
+
+    @property
+    def rule(self) -> Hashable:
+        """What a recorded step is fixed to; None: the host takes part, or what it does cannot be told by a value."""
+        return None
+
+    def recorded(self, numbers: Tensor) -> "Chooser":
+        """The same, for a recorded step whose random numbers (B, most) will lie in `numbers`."""
+        raise NotImplementedError(f"the steps of a {type(self).__name__} chooser cannot be recorded")
+
+    def numbers(self, most: int) -> Tensor | None:
+        """The next random numbers of each sequence, (B, most) float64, on the CPU; None: none are needed."""
+        return None
+
+    # Those that draw nothing by chance and keep no records have nothing to do in these three.
+
+    def begin(self, most: int, device: torch.device) -> None:  # noqa: B027
+        """A step begins, which may take so many random numbers of each sequence."""
+
+    def hear(self, accepted: Sequence[int]) -> None:  # noqa: B027
+        """The step's verdict was read: drafts that stay."""
+
+    def settle(self, used: Sequence[int]) -> None:  # noqa: B027
+        """The step is over and used so many random numbers of each sequence."""
 
     def verify(self, logits: Tensor, asked: Asked) -> Verdict:
         """Which drafts stay: `logits` (B, N + 1, V) at the newest token and at every draft."""
@@ -77,6 +104,10 @@ class Chooser(ABC):
     @abstractmethod
     def judge(self, scores: Tensor, asked: Asked) -> Verdict:
         """Which drafts stay, by these scores."""
+
+    @abstractmethod
+    def explain(self, logits: Tensor, asked: Asked) -> None:
+        """Raise PromptError for what `verify` called faulty; arguments as there."""
 
     @abstractmethod
     def draft(self, model: DraftingModel, blocks: Blocks) -> Drafts:
@@ -100,12 +131,27 @@ class Greedy(Chooser):
 
     def scores(self, logits: Tensor, asked: Asked) -> Tensor:
         """See `Chooser.scores`; a processor is shown no text behind a draft that fails."""
-        texts = [] if self.processing.blind else asked.prefixes()
-        return self.processing.rows(texts, logits, greedy=True)
+        blind = self.processing.blind
+        return self.processing.unchecked(logits) if blind else self.processing.rows(asked.prefixes(), logits, True)
 
     def judge(self, scores: Tensor, asked: Asked) -> Verdict:
         """See `Chooser.judge`."""
-        return verify_greedy(scores, asked)
+        verdict = verify_greedy(scores, asked)
+        return replace(verdict, faulty=_no_numbers(scores)) if self.processing.processors else verdict
+
+    @property
+    def rule(self) -> Hashable:
+        """See `Chooser.rule`."""
+        own = self.processing.rule if self.drafter is draft_greedy else None
+        return None if own is None else ("greedy", own)
+
+    def recorded(self, numbers: Tensor) -> Chooser:
+        """See `Chooser.recorded`."""
+        return Greedy(self.processing)
+
+    def explain(self, logits: Tensor, asked: Asked) -> None:
+        """See `Chooser.explain`."""
+        self.processing.rows([], logits)
 
     def draft(self, model: DraftingModel, blocks: Blocks) -> Drafts:
         """See `Chooser.draft`."""
@@ -130,12 +176,41 @@ class Sampled(Chooser):
 
     def scores(self, logits: Tensor, asked: Asked) -> Tensor:
         """See `Chooser.scores`."""
-        texts = [] if self.processing.blind else asked.prefixes()
-        return self.processing.rows(texts, logits)
+        blind = self.processing.blind
+        return self.processing.unchecked(logits) if blind else self.processing.rows(asked.prefixes(), logits)
+
+    @property
+    def rule(self) -> Hashable:
+        """See `Chooser.rule`."""
+        own = self.processing.rule if type(self.dice) is SeededDice else None
+        return None if own is None else ("sampled", self.greedy_drafts, own)
+
+    def recorded(self, numbers: Tensor) -> Chooser:
+        """See `Chooser.recorded`."""
+        return Sampled(DrawnDice(numbers), self.processing, self.greedy_drafts)
+
+    def numbers(self, most: int) -> Tensor | None:
+        """See `Chooser.numbers`."""
+        assert isinstance(self.dice, SeededDice), "a chooser with a rule has seeds"
+        return self.dice.next(most)
+
+    def begin(self, most: int, device: torch.device) -> None:
+        """See `Chooser.begin`."""
+        self.dice.begin(most, device)
 
     def judge(self, scores: Tensor, asked: Asked) -> Verdict:
-        """See `Chooser.judge`. Raises PromptError where no token is left to draw."""
-        return (verify_drawn if asked.q is None else verify_sampled)(_chances(scores), asked, self.dice)
+        """See `Chooser.judge`."""
+        chances = scores.softmax(dim=-1)
+        verdict = (verify_drawn if asked.q is None else verify_sampled)(chances, asked, self.dice)
+        return replace(verdict, faulty=_no_numbers(chances))
+
+    def explain(self, logits: Tensor, asked: Asked) -> None:
+        """See `Chooser.explain`."""
+        if _no_numbers(self.processing.rows([], logits).softmax(dim=-1)).any():
+            raise PromptError(
+                "no token is left to draw: the logits processors rule out all of them, or the base gives NaN; loosen "
+                "the processors, or load the base in float32"
+            )
 
     def draft(self, model: DraftingModel, blocks: Blocks) -> Drafts:
         """See `Chooser.draft`; a draft is drawn from the sampler head's scores after the same processors."""
@@ -143,6 +218,7 @@ class Sampled(Chooser):
             return Drafts(draft_greedy(model, blocks.states, blocks.newest, blocks.tree))
         guesses: list[Tensor] = []
         distributions, previous, texts = [], blocks.newest, list(blocks.texts)
+        used = torch.zeros_like(previous) if blocks.used is None else blocks.used
         shortlists = model.shortlist_of(blocks.states)
         for place, state in enumerate(blocks.states.unbind(dim=1)):
             shortlist = None if shortlists is None else shortlists[:, place]
@@ -150,32 +226,38 @@ class Sampled(Chooser):
             if shortlist is not None:
                 nothing = logits.new_full((len(logits), model.base.vocabulary), -torch.inf)
                 logits = nothing.scatter(1, shortlist, logits)
-            prefixes = [] if self.processing.blind else [[text] for text in texts]
-            q = self.processing.rows(prefixes, logits[:, None])[:, 0].softmax(dim=-1)
-            # Processors that leave no token are for plain decoding to meet, should it come there: any q is exact.
-            q = torch.where(q.isnan(), logits.softmax(dim=-1), q)
-            previous = self.dice.pick(q, [size > place for size in blocks.sizes])
+            q = self._guess_from(logits, texts)
+            previous = self.dice.pick(q[:, None], (used + place)[:, None])[:, 0]
             guesses.append(previous)
             distributions.append(q)
             if not self.processing.blind:
                 texts = [[*text, guess] for text, guess in zip(texts, previous.tolist())]
         return Drafts(torch.stack(guesses, dim=1), torch.stack(distributions, dim=1))
 
+    def settle(self, used: Sequence[int]) -> None:
+        """See `Chooser.settle`."""
+        self.dice.settle(used)
+
     def select(self, sequences: Sequence[int]) -> None:
         """See `Chooser.select`."""
         self.dice.select(sequences)
         self.processing = self.processing.select(sequences)
 
+    def _guess_from(self, logits: Tensor, texts: Sequence[list[int]]) -> Tensor:
+        """What a draft is drawn from, (B, V), by the sampler head's scores `logits` (B, V) and the same processors."""
+        if self.processing.blind:
+            scores = self.processing.unchecked(logits[:, None])[:, 0]
+        else:
+            scores = self.processing.rows([[text] for text in texts], logits[:, None])[:, 0]
+        q = scores.softmax(dim=-1)
+        # Any q is exact, so processors that leave no token are for plain decoding to meet, should it come there; and a
+        # head that gives NaN drafts badly.
+        return torch.where(q.isnan(), logits.to(q.dtype).nan_to_num().softmax(dim=-1), q)
 
-def _chances(scores: Tensor) -> Tensor:
-    """The distributions (..., V) of `scores`. Raises PromptError where they leave no token, or are not numbers."""
-    chances = scores.softmax(dim=-1)
-    if chances.isnan().any():
-        raise PromptError(
-            "no token is left to draw: the logits processors rule out all of them, or the base gives NaN; loosen the "
-            "processors, or load the base in float32"
-        )
-    return chances
+
+def _no_numbers(scores: Tensor) -> Tensor:
+    """(B,) bool: `scores` (B, N, V) of a sequence that hold NaN."""
+    return scores.isnan().flatten(1).any(dim=1)
 
 
 def chooser_of(sample: SampleConfig) -> Callable[[Sequence[int]], Chooser]:

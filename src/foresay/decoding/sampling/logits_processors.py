@@ -1,6 +1,6 @@
 """Transformers' logits processors on the rows to be judged, each row as plain decoding would have shown it to them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -108,6 +108,15 @@ class Processing:
         """No processor looks at the ids."""
         return all(isinstance(processor, BLIND) for processor in self.processors)
 
+    @property
+    def rule(self) -> Hashable:
+        """What the processors do, as a value; None where they look at ids, or hold more than numbers."""
+        if not self.blind or self.device is not None:
+            return None
+        settings = [(type(processor), *sorted(vars(processor).items())) for processor in self.processors]
+        plain = all(isinstance(value, int | float) for _, *pairs in settings for _, value in pairs)
+        return tuple(settings) if plain else None
+
     def select(self, sequences: Sequence[int]) -> "Processing":
         """For these sequences, in this order."""
         return replace(self, places=tuple(self.places[place] for place in sequences)) if self.places else self
@@ -119,19 +128,26 @@ class Processing:
         decoding could not have come to, behind a token that is not the best one (`greedy`) or has no chance. Rows that
         no processor saw are left as they are: nobody reads those. Raises PromptError when a processor gives NaN.
         """
-        scores = logits if logits.dtype == torch.float64 else logits.float()
-        if not self.processors:
-            return scores
-        shown = scores.to(self.device or scores.device)
         if self.blind:
-            flat = shown.flatten(0, 1)
-            nothing = torch.zeros(len(flat), 1, dtype=torch.int64, device=flat.device)
-            return _apply(self.processors, nothing, flat).view_as(scores).to(scores.device)
-        shown = shown.clone()
+            return self._blindly(logits, _apply)
+        scores = _wide(logits)
+        shown = scores.to(self.device or scores.device, copy=True)
         for sequence, prefixes in enumerate(texts):
             place = self.places[sequence] if self.places else Place(sequence)
             self._one_by_one(place, prefixes, shown[sequence, shown.shape[1] - len(prefixes) :], greedy)
         return shown.to(scores.device)
+
+    def unchecked(self, logits: Tensor) -> Tensor:
+        """As `rows`, of processors that look at no ids; NaN is left for the caller to find."""
+        return self._blindly(logits, _run)
+
+    def _blindly(self, logits: Tensor, run: "Run") -> Tensor:
+        scores = _wide(logits)
+        if not self.processors:
+            return scores
+        flat = scores.to(self.device or scores.device).flatten(0, 1)
+        nothing = torch.zeros(len(flat), 1, dtype=torch.int64, device=flat.device)
+        return run(self.processors, nothing, flat).view_as(scores).to(scores.device)
 
     def _one_by_one(self, place: Place, prefixes: Sequence[list[int]], rows: Tensor, greedy: bool) -> None:
         """Replace `rows` (N, V) of one sequence by their scores."""
@@ -149,6 +165,21 @@ class Processing:
 def _may_go_on(scores: Tensor, token: int, greedy: bool) -> bool:
     """Plain decoding may say `token` by these scores (V,)."""
     return int(scores.argmax()) == token if greedy else bool(scores[token] > -torch.inf)
+
+
+Run = Callable[[Sequence[known.LogitsProcessor], Tensor, Tensor], Tensor]
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """Float32 or wider."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _run(processors: Sequence[known.LogitsProcessor], ids: Tensor, scores: Tensor) -> Tensor:
+    """`scores` (B, V) after `ids` (B, L) after all processors."""
+    for processor in processors:
+        scores = processor(ids, scores)
+    return scores
 
 
 def _apply(processors: Sequence[known.LogitsProcessor], ids: Tensor, scores: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Sequences with rules of their own in one batch: some greedy, some sampled, each as it would be alone."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -13,6 +13,7 @@ from foresay.decoding.sampling.draft import draft_greedy
 from foresay.decoding.sampling.logits_processors import Processing, penalties, warpers
 from foresay.decoding.sampling.randomness import SeededDice
 from foresay.decoding.sampling.verify import Asked, Verdict, together
+from foresay.models.base.transfer import to_device
 from foresay.models.drafting import DraftingModel
 
 
@@ -58,12 +59,29 @@ class Mixed(Chooser):
     """One for each live sequence."""
     dice: SeededDice = field(default_factory=lambda: SeededDice.seeded(()))
 
+    @property
+    def rule(self) -> Hashable:
+        """See `Chooser.rule`; None where the sequences have several."""
+        return self._one.rule if len(set(self.rules)) == 1 else None
+
+    def recorded(self, numbers: Tensor) -> Chooser:
+        """See `Chooser.recorded`."""
+        return self._one.recorded(numbers)
+
+    def numbers(self, most: int) -> Tensor | None:
+        """See `Chooser.numbers`."""
+        return self._one.numbers(most)
+
+    def begin(self, most: int, device: torch.device) -> None:
+        """See `Chooser.begin`."""
+        self.dice.begin(most, device)
+
     def scores(self, logits: Tensor, asked: Asked) -> Tensor:
         """See `Chooser.scores`."""
         groups = self._groups()
         if len(groups) == 1:
             return groups[0][0].scores(logits, asked)
-        parts = [chooser.scores(logits[places], asked.of(places)) for chooser, places in groups]
+        parts = [chooser.scores(logits[_on(logits, some)], asked.of(some)) for chooser, some in groups]
         return torch.cat(parts)[_back(groups, logits.device)]
 
     def judge(self, scores: Tensor, asked: Asked) -> Verdict:
@@ -71,8 +89,17 @@ class Mixed(Chooser):
         groups = self._groups()
         if len(groups) == 1:
             return groups[0][0].judge(scores, asked)
-        verdicts = [chooser.judge(scores[places], asked.of(places)) for chooser, places in groups]
+        verdicts = [chooser.judge(scores[_on(scores, some)], asked.of(some)) for chooser, some in groups]
         return together(verdicts).select(_back(groups, scores.device))
+
+    def explain(self, logits: Tensor, asked: Asked) -> None:
+        """See `Chooser.explain`."""
+        for chooser, places in self._groups():
+            chooser.explain(logits[places], asked.of(places))
+
+    def settle(self, used: Sequence[int]) -> None:
+        """See `Chooser.settle`."""
+        self.dice.settle(used)
 
     def draft(self, model: DraftingModel, blocks: Blocks) -> Drafts:
         """See `Chooser.draft`."""
@@ -89,6 +116,11 @@ class Mixed(Chooser):
         self.rules += other.rules
         self.dice.join(other.dice)
 
+    @property
+    def _one(self) -> Chooser:
+        """The chooser of all, where their rules are equal."""
+        return self.rules[0].chooser(self.dice)
+
     def _groups(self) -> list[Group]:
         """Of each rule."""
         places: dict[Rule, list[int]] = {}
@@ -99,4 +131,10 @@ class Mixed(Chooser):
 
 def _back(groups: Sequence[Group], device: torch.device) -> Tensor:
     """(B,) int64: where each sequence of the batch stands among the groups laid end to end."""
-    return torch.tensor([place for _, places in groups for place in places], device=device).argsort()
+    standing = [place for _, places in groups for place in places]
+    return to_device(sorted(range(len(standing)), key=standing.__getitem__), device)
+
+
+def _on(states: Tensor, places: Sequence[int]) -> Tensor:
+    """`places` where `states` lie."""
+    return to_device(places, states.device)

@@ -1,8 +1,9 @@
 """What every token was chosen by, kept for those who ask."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from foresay.decoding.sampling.chooser import Blocks, Chooser, Drafts
@@ -28,19 +29,44 @@ class Recorded(Chooser):
     records: Sequence[Record | None]
     """One for each live sequence; None where nobody asks."""
 
+    _step: tuple[Tensor, Tensor, Tensor] | None = field(default=None, init=False, repr=False)
+    """Logits, scores and path of the step that is to be read."""
+
+    @property
+    def rule(self) -> Hashable:
+        """See `Chooser.rule`; None while somebody asks for what a step gives to the host."""
+        return None if any(self.records) else self.chooser.rule
+
+    def recorded(self, numbers: Tensor) -> Chooser:
+        """See `Chooser.recorded`."""
+        return self.chooser.recorded(numbers)
+
+    def numbers(self, most: int) -> Tensor | None:
+        """See `Chooser.numbers`."""
+        return self.chooser.numbers(most)
+
+    def begin(self, most: int, device: torch.device) -> None:
+        """See `Chooser.begin`."""
+        self.chooser.begin(most, device)
+
     def verify(self, logits: Tensor, asked: Asked) -> Verdict:
         """See `Chooser.verify`."""
         scores = self.scores(logits, asked)
         verdict = self.judge(scores, asked)
-        if not any(self.records):
-            return verdict
-        for sequence, (record, accepted) in enumerate(zip(self.records, verdict.accepted.tolist())):
-            if record is None:
-                continue
-            rows = verdict.path[sequence, : accepted + 1]
-            record.logits.extend(logits[sequence, rows].float())
-            record.scores.extend(scores[sequence, rows].float())
+        self._step = (logits, scores, verdict.path) if any(self.records) else None
         return verdict
+
+    def hear(self, accepted: Sequence[int]) -> None:
+        """See `Chooser.hear`."""
+        if self._step is None:
+            return
+        logits, scores, path = self._step
+        for sequence, (record, stay) in enumerate(zip(self.records, accepted)):
+            if record is not None:
+                rows = path[sequence, : stay + 1]
+                record.logits.extend(logits[sequence, rows].float())
+                record.scores.extend(scores[sequence, rows].float())
+        self._step = None
 
     def scores(self, logits: Tensor, asked: Asked) -> Tensor:
         """See `Chooser.scores`."""
@@ -50,9 +76,17 @@ class Recorded(Chooser):
         """See `Chooser.judge`."""
         return self.chooser.judge(scores, asked)
 
+    def explain(self, logits: Tensor, asked: Asked) -> None:
+        """See `Chooser.explain`."""
+        self.chooser.explain(logits, asked)
+
     def draft(self, model: DraftingModel, blocks: Blocks) -> Drafts:
         """See `Chooser.draft`."""
         return self.chooser.draft(model, blocks)
+
+    def settle(self, used: Sequence[int]) -> None:
+        """See `Chooser.settle`."""
+        self.chooser.settle(used)
 
     def select(self, sequences: Sequence[int]) -> None:
         """See `Chooser.select`."""

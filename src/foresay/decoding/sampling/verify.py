@@ -1,12 +1,13 @@
 """Which drafts stay: those the base itself would have said."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from foresay.decoding.sampling.randomness import Dice
+from foresay.models.base.transfer import to_device
 from foresay.models.layout.tree import Tree
 
 
@@ -17,26 +18,42 @@ class Asked:
     tokens: Tensor
     """(B, N + 1) int64: newest token and drafts, aligned to the right where some have fewer; siblings differ."""
     counts: tuple[int, ...]
-    """Drafts of each sequence."""
+    """Drafts of each sequence; empty where the host does not know them."""
     tree: Tree
     """How they hang together; a chain where counts differ."""
     q: Tensor | None
     """(B, N, V): what they were drawn from, aligned alike; None: they were not drawn by chance."""
     texts: Sequence[list[int]]
     """Ids of each sequence, its newest token included."""
+    placed: Tensor | None = None
+    """(B,) int64: `counts` on the device, where they are there already."""
+
+    @property
+    def drafts(self) -> Tensor:
+        """(B,) int64: drafts of each sequence."""
+        return to_device(self.counts, self.tokens.device) if self.placed is None else self.placed
 
     @property
     def roots(self) -> Tensor:
         """(B,) int64: row of each sequence's newest token."""
-        most = self.tokens.shape[1] - 1
-        return torch.tensor([most - count for count in self.counts], device=self.tokens.device)
+        return self.tokens.shape[1] - 1 - self.drafts
+
+    @property
+    def depths(self) -> Tensor:
+        """(B, N + 1) int64: how many drafts lead to each row; below 0 for rows in front of a newest token."""
+        return self.tree.draw(self.tokens.device).depths - self.roots[:, None]
+
+    @property
+    def complete(self) -> bool:
+        """Every row is in use, and the host knows it."""
+        return bool(self.counts) and min(self.counts) == self.tokens.shape[1] - 1
 
     def of(self, sequences: Sequence[int]) -> "Asked":
         """Of these sequences alone."""
-        chosen = torch.tensor(sequences, device=self.tokens.device)
+        chosen = to_device(sequences, self.tokens.device)
         counts = tuple(self.counts[place] for place in sequences)
-        q = None if self.q is None else self.q[chosen]
-        return Asked(self.tokens[chosen], counts, self.tree, q, [self.texts[place] for place in sequences])
+        q, placed = (None if some is None else some[chosen] for some in (self.q, self.placed))
+        return Asked(self.tokens[chosen], counts, self.tree, q, [self.texts[place] for place in sequences], placed)
 
     def prefixes(self) -> list[list[list[int]]]:
         """Ids before each row to be judged: the text, and with the drafts on the way to the row."""
@@ -59,10 +76,21 @@ class Verdict:
     """(B, depth + 1) int64: judged rows that stay, from the newest token on; accepted + 1 of them, the rest unread."""
     tokens: Tensor
     """(B, depth + 1) int64: the base's token behind each of them: the accepted drafts and one more."""
+    used: Tensor | None = None
+    """(B,) int64: random numbers that the decisions took; None: none."""
+    faulty: Tensor | None = None
+    """(B,) bool: the scores are no numbers, or leave no token; None: nobody looked."""
 
     def select(self, sequences: Tensor) -> "Verdict":
         """Of these sequences, (B',) int64, in this order."""
-        return Verdict(self.accepted[sequences], self.path[sequences], self.tokens[sequences])
+        used, faulty = (None if some is None else some[sequences] for some in (self.used, self.faulty))
+        return Verdict(self.accepted[sequences], self.path[sequences], self.tokens[sequences], used, faulty)
+
+    def report(self) -> Tensor:
+        """(B, depth + 5) int64, all that the host reads of it: accepted, last, used, faulty, then `tokens`."""
+        nothing = torch.zeros_like(self.accepted)
+        flags = (nothing if some is None else some.long() for some in (self.used, self.faulty))
+        return torch.cat((torch.stack((self.accepted, self.last, *flags), dim=1), self.tokens), dim=1)
 
     @property
     def last(self) -> Tensor:
@@ -77,7 +105,15 @@ class Verdict:
 
 def together(verdicts: Sequence[Verdict]) -> Verdict:
     """Verdicts on parts of a batch as one, in this order."""
-    parts = zip(*((some.accepted, some.path, some.tokens) for some in verdicts))
+
+    def flags(verdict: Verdict) -> tuple[Tensor, Tensor]:
+        nothing = torch.zeros_like(verdict.accepted)
+        return (
+            nothing if verdict.used is None else verdict.used,
+            nothing.bool() if verdict.faulty is None else verdict.faulty,
+        )
+
+    parts = zip(*((some.accepted, some.path, some.tokens, *flags(some)) for some in verdicts))
     return Verdict(*(torch.cat(some) for some in parts))
 
 
@@ -104,7 +140,7 @@ def _prefix(stays: Tensor, choices: Tensor, asked: Asked) -> Verdict:
     """Of a chain, the drafts up to the first that does not stay: `stays` (B, N) bool, `choices` (B, N + 1) int64."""
     most = stays.shape[1]
     rows = torch.arange(most + 1, device=stays.device)
-    if min(asked.counts) == most:
+    if asked.complete:
         accepted = stays.long().cumprod(dim=1).sum(dim=1) if most else rows.new_zeros(len(stays))
         return Verdict(accepted, rows.expand_as(choices), choices)
     first = asked.roots[:, None]
@@ -121,20 +157,11 @@ def verify_greedy(logits: Tensor, asked: Asked) -> Verdict:
 def verify_drawn(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
     """Keep what a draw from `p` (B, N + 1, V) keeps, for drafts that were not drawn by chance.
 
-    Every token is drawn from p itself, one draw each, as in plain decoding: a seed gives the same text.
+    Every token is drawn from p itself by the next number, as in plain decoding: a seed gives the same text.
     """
-    parents, row = asked.tree.draw(p.device).parents, asked.roots
-    sequence = torch.arange(len(p), device=p.device)
-    rows = torch.arange(p.shape[1], device=p.device)
-    choices = torch.full_like(asked.tokens, -1)
-    going = torch.ones_like(row, dtype=torch.bool)
-    while any(wanted := going.tolist()):
-        chosen = dice.pick(p[sequence, row], wanted)
-        choices[sequence, row] = torch.where(going, chosen, choices[sequence, row])
-        behind = (parents == row[:, None]) & (rows > row[:, None]) & (asked.tokens == chosen[:, None])
-        going = going & behind.any(dim=1)
-        row = torch.where(going, behind.long().argmax(dim=1), row)
-    return follow(choices, asked)
+    parents = asked.tree.draw(p.device).parents
+    verdict = follow(dice.walk(p, asked.tokens, parents, asked.depths), asked)
+    return replace(verdict, used=verdict.accepted + 1)
 
 
 def verify_sampled(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
@@ -147,7 +174,7 @@ def verify_sampled(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
     drafts, q = asked.tokens[:, 1:], asked.q
     likely, guessed = (x.gather(2, drafts[:, :, None])[:, :, 0] for x in (p[:, :-1], q))
     # A draft that could not be drawn (q = 0, in rows not in use) has no chance to speak of: 0 / 0 is never read.
-    stays = dice.accept((likely / guessed).clamp(max=1).nan_to_num(0), asked.counts)
+    stays = dice.accept((likely / guessed).clamp(max=1).nan_to_num(0), asked.depths[:, 1:] - 1)
     kept = _prefix(stays, asked.tokens, asked)
     row = kept.last[:, None]
     wide = row[:, :, None].expand(-1, -1, p.shape[-1])
@@ -155,6 +182,7 @@ def verify_sampled(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
     residual = (wanted - torch.cat((q, torch.zeros_like(p[:, :1])), dim=1).gather(1, wide)[:, 0]).clamp(min=0)
     total = residual.sum(dim=-1, keepdim=True)
     # Where p equals q a rejection has chance zero; should rounding cause one, p is what is left to draw from.
-    newest = dice.pick(torch.where(total > 0, residual / total, wanted))
+    drawn = torch.where(total > 0, residual / total, wanted)
+    newest = dice.pick(drawn[:, None], asked.drafts[:, None])[:, 0]
     said = torch.cat((drafts, newest[:, None]), dim=1).scatter(1, row, newest[:, None])
-    return Verdict(kept.accepted, kept.path, said.gather(1, kept.path))
+    return Verdict(kept.accepted, kept.path, said.gather(1, kept.path), asked.drafts + 1)

@@ -172,7 +172,9 @@ class Stand:
         """Decode one batch; the planner is ready before the clock starts, as it is in all requests but the first."""
         core, device, longest = self.model.core, self.model.core.base.device, max(map(len, batch))
         planned = decoder.name == PLANNED
-        core.compile_steps(self.config.compile)  # the planner measures steps as they will be made
+        # The planner measures steps as they will be made.
+        core.record_steps()
+        core.compile_steps(self.config.compile)
         planner = planner_for(core, len(batch), longest, watch=self.watching.calibration) if planned else None
         if decoder.name in (TRANSFORMERS, LOOKUP):
             core.packing.unpack()  # they run on the base as it was found

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+SMALLEST = 256
+"""Slots that attention is shown at least, where their number is part of a recorded or compiled shape."""
+
 
 @dataclass(slots=True)
 class Placement:
@@ -82,6 +85,10 @@ class SlotCache(Cache):  # type: ignore[misc]
     def begun(self) -> bool:
         """A call was made."""
         return bool(self.layers[0].is_initialized)
+
+    def bucket(self, used: int) -> int:
+        """Slots that attention is shown where shapes are to be few: a power of two from `SMALLEST`, or all."""
+        return min(max(SMALLEST, 1 << max(used - 1, 0).bit_length()), self.slots)
 
     def place(self, slots: Tensor, used: int) -> None:
         """Say where the next call's rows go: `slots` (B, T) int64, of which the first `used` are seen."""

@@ -18,9 +18,13 @@ SHAPES = 64
 COMPILERS = ("g++", "clang++", "c++")
 
 
-def compile_for(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    """`function` with fixed shapes: frozen weights and C++ calls on a CPU, CUDA graphs on a GPU."""
-    options = {"triton.cudagraphs": True} if device.type == "cuda" else {"freezing": True, "cpp_wrapper": True}
+def compile_for(function: Callable[..., Any], device: torch.device, recorded: bool = False) -> Callable[..., Any]:
+    """`function` with fixed shapes: frozen weights and C++ calls on a CPU, CUDA graphs on a GPU.
+
+    `recorded`: the caller records what the function does in CUDA graphs of its own.
+    """
+    graphs = device.type == "cuda" and not recorded
+    options = {"freezing": True, "cpp_wrapper": True} if device.type == "cpu" else {"triton.cudagraphs": graphs}
     takes_limit = "recompile_limit" in inspect.signature(torch.compile).parameters
     limit = {"recompile_limit": SHAPES} if takes_limit else {}
     compiled: Callable[..., Any] = torch.compile(  # type: ignore[call-overload]

@@ -6,7 +6,8 @@ read the states that its head unembeds. Whatever does not fit is refused in one 
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -166,6 +167,26 @@ class Base:
         """
         return self._by_layer_type(lambda window: self._for_attention(draw(window)))
 
+    @cached_property
+    def _configs(self) -> list[Any]:
+        """What the trunk's modules look their attention up in: one object, or copies of it."""
+        found = [getattr(module, "config", None) for module in self.model.get_decoder().modules()]
+        return list({id(config): config for config in found if hasattr(config, "_attn_implementation")}.values())
+
+    @contextmanager
+    def attending(self, name: str) -> Iterator[None]:
+        """Let the base's layers look up another attention, where they do, as long as the block runs."""
+        if not self.attends_in_place:
+            yield
+            return
+        for config in self._configs:
+            config._attn_implementation = name
+        try:
+            yield
+        finally:
+            for config in self._configs:
+                config._attn_implementation = "sdpa"
+
     def run(self, embeds: Tensor, positions: Tensor, masks: Any, cache: Cache, keep: Tensor) -> Rows:
         """One forward of rows `embeds` (B, T, E) at `positions` (B, T); logits at the rows `keep` (int64, 1-D)."""
         return self._run(
@@ -178,9 +199,7 @@ class Base:
 
     def run_masks(self, embeds: Tensor, call: MaskCall, cache: KeptCache) -> Tensor:
         """States (B, T, D) of the mask rows `embeds` (B, T, E) of a call, which read what `cache` keeps in place."""
-        own = self.attention
-        self.model.set_attn_implementation(attention.NAME)
-        try:
+        with self.attending(attention.NAME):
             return self._run(
                 inputs_embeds=embeds,
                 attention_mask=self._by_layer_type(call.reach),
@@ -189,8 +208,6 @@ class Base:
                 logits_to_keep=call.anchors.new_zeros(1),
                 kept=cache,
             ).states
-        finally:
-            self.model.set_attn_implementation(own)
 
     def _run(self, cache: Cache, **inputs: Any) -> Rows:
         output = self.model(**inputs, **{self._cache_argument: cache}, use_cache=True)

@@ -25,11 +25,19 @@ class Call:
     """(B,) int64: dead rows at the front of each sequence; None when there are none."""
     longest: int | None = None
     """The largest of `past`, where the host knows it: reading it from a device would make the host wait."""
+    shortest: int | None = None
+    """The least of `past`, where the host knows it."""
+    slots_shown: int | None = None
+    """Slots that attention is shown, more than are used, so that many calls have one shape; None: those used."""
 
     @property
     def used(self) -> int:
         """Slots that hold something once the call has run."""
         return (int(self.past.max()) if self.longest is None else self.longest) + self.layout.rows
+
+    def first_seen(self, window: int | None) -> int:
+        """The first slot that any row may see through a window of so many positions; None: through none."""
+        return 0 if window is None or self.shortest is None else max(self.shortest - window + 1, 0)
 
     def __post_init__(self) -> None:
         if self.pads is not None and not self.layout.tree.is_chain:

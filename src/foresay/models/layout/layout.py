@@ -111,6 +111,8 @@ class Layout:
 
     def within(self, room: int) -> "Layout":
         """The layout with no row more than `room` positions past the first: drafts and blocks end there."""
+        if room >= self.rows:
+            return self
         steps = self.steps
         real = sum(step <= room for step in steps)
         sizes = {b.anchor: min(b.size, room - steps[b.anchor]) for b in self.blocks if b.anchor < real}

@@ -30,6 +30,8 @@ class Branches:
     """(N + 1,) int64: node behind which each node stands; the root's own for itself."""
     ways: Tensor
     """(N + 1, N + 1) bool: node u stands on the way from the root to node n, n itself included."""
+    depths: Tensor
+    """(N + 1,) int64: distance of every node from the root."""
     levels: tuple[Level, ...]
     """Drafts 1, 2, ... behind the root."""
 
@@ -99,7 +101,7 @@ def _branches(tree: Tree, device: torch.device) -> Branches:
         above = [node for node, there in enumerate(depths) if there == depth - 1]
         behind = [above.index(parent) for parent in tree.parents if parent in above]
         levels.append(_level(behind, len(above), device))
-    return Branches(parents.to(device), ways.to(device), tuple(levels))
+    return Branches(parents.to(device), ways.to(device), torch.tensor(depths, device=device), tuple(levels))
 
 
 def _level(parents: list[int], above: int, device: torch.device) -> Level:
