@@ -150,7 +150,7 @@ def settled(recipe: Recipe) -> Recipe:
 
     Raises BaseNotFound, UnsupportedBase, ConfigError.
     """
-    guest = Guest.find(recipe.base, recipe.loading.base_adapter)
+    guest = Guest.find(recipe.base, recipe.loading.base_adapter, recipe.loading.gguf_file)
     asked = dtype_of_family(recipe.train.dtype, recipe.mtp)
     dtype = chosen_dtype(guest.base, asked, device_for(recipe.loading.device))
     return replace(recipe, train=replace(recipe.train, dtype=dtype))

@@ -52,7 +52,8 @@ def test_bad_use_is_one_sentence_and_leaves_nothing(
     arguments: list[str], message: str, run: Run, tmp_path: Path
 ) -> None:
     status, out, err = run(*arguments)
-    [line] = err.strip().splitlines()
+    *chatter, line = err.strip().splitlines()
+    assert all(other.startswith("base: ") for other in chatter)
     assert (status, out) == (2, "")
     assert message in line
     assert not (tmp_path / "out").exists()

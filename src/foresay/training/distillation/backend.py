@@ -11,7 +11,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from foresay.decoding.config import DecodeConfig, SampleConfig
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.fingerprint import Fingerprints, tokenizer_fingerprints
-from foresay.models.artefact.folder import read_settings
+from foresay.models.artefact.folder import HERE, read_settings
 from foresay.models.base.device import device_for
 from foresay.models.base.load import Guest, adapter_folder, base_folder, chosen_dtype, is_adapter, load_tokenizer
 from foresay.models.config import DTYPE, LoadConfig, LoadDType, MTPConfig
@@ -60,7 +60,8 @@ class Task:
         if not self.adapted:
             return Guest.find(self.model, self.loading.base_adapter, self.loading.gguf_file)
         settings = read_settings(adapter_folder(self.model))
-        return Guest(settings.base, self.loading.base_adapter or settings.base_adapter)
+        base = self.model if settings.base == HERE else settings.base
+        return Guest(base, self.loading.base_adapter or settings.base_adapter)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -14,15 +14,14 @@ class LocalEngine(Engine):
     """Answers by `model`, as `task` says."""
 
     def __init__(self, model: MultiTokenModel, task: Task) -> None:
-        self.model, self.task = model, task
+        self.model, self.task = model, task.settled()
         self.tokenizer = model.require_tokenizer()
         self.context = model.core.base.context
 
     @classmethod
     def open(cls, task: Task) -> "LocalEngine":
         """Load the model that `task` names."""
-        settled = task.settled()
-        return cls(settled.open(), settled)
+        return cls(task.open(), task)
 
     def identity(self) -> dict[str, Any]:
         """See `Engine.identity`."""
