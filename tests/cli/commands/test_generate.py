@@ -1,0 +1,66 @@
+"""`foresay generate` at the command line."""
+
+import re
+
+import pytest
+
+from tests.support.commands import LOADED, SHORT, At, Run, one_object, plain_base
+
+
+def test_generate_prints_one_object(at: At, run: Run) -> None:
+    said = run("generate", at.adapter, "Say 3.", "--json", *SHORT)
+    content = one_object(said)
+    assert (said.status, said.err) == (0, LOADED)
+    keys = {"base", "dtype", "device", "text", "tokens", "steps", "ended", "tokens_per_step", "acceptance_per_position"}
+    assert content.keys() == keys
+    assert sum(content["steps"]) == len(content["tokens"])
+    assert content["tokens_per_step"] == len(content["tokens"]) / len(content["steps"])
+
+
+@pytest.mark.parametrize("layout", ["plain", "linear", "quadratic", "tree"])
+def test_generate_streams_what_the_object_holds(at: At, run: Run, layout: str) -> None:
+    text = one_object(run("generate", at.adapter, "Say 3.", "--json", *SHORT))["text"]
+    said = run("generate", at.adapter, "Say 3.", "--layout", layout, *SHORT)
+    assert (said.status, said.out, said.err) == (0, f"{text}\n", LOADED)
+    coloured = run("generate", at.adapter, "Say 3.", "--layout", layout, "--colour", "--stats", *SHORT)
+    assert (coloured.status, coloured.out) == (0, f"{text}\n")
+    assert re.fullmatch(LOADED + r"\d+ tokens in \d+ steps: .* drafts accepted; ended by (length|stop)\n", coloured.err)
+
+
+def test_generate_reads_standard_input(at: At, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin.read", lambda: "Say 3.", raising=False)
+    said = run("generate", at.adapter, "-", *SHORT)
+    assert said == run("generate", at.adapter, "Say 3.", *SHORT)
+
+
+def test_planned_says_what_it_waits_for(at: At, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    monkeypatch.setenv("FORESAY_CACHE", str(at.tmp / "cache"))
+    shares: list[float] = []
+    monkeypatch.setattr("foresay.cli.commands.generate.calibration_watch", lambda bar: shares.append)
+    generate = ["generate", at.adapter, "Hi", "--layout", "planned", *SHORT]
+    assert run(*generate).status == 0
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+    shares.clear()
+    assert run(*generate).status == 0
+    assert shares == [], "the second time nothing is measured"
+
+
+def test_planned_measures_nothing_for_what_is_refused(at: At, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    monkeypatch.setattr("foresay.cli.commands.generate.planner_for", lambda *_: pytest.fail("it measured"))
+    said = run("generate", at.adapter, "Hi", "--layout", "planned", "--masks", "4")
+    assert (said.status, said.out) == (2, "")
+    assert "4 masks were asked for and the adapter was trained with 3" in said.err
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_model_opens_in_other_dtypes(at: At, run: Run, dtype: str) -> None:
+    said = run("generate", at.adapter, "Say 3.", "--dtype", dtype, *SHORT)
+    assert said.status == 0
+    assert said.out.strip()
+
+
+def test_a_base_without_a_chat_template_goes_on_with_text(at: At, run: Run) -> None:
+    base = plain_base(at)
+    assert run(*at.train(base=base)).status == 0
+    said = run("generate", at.out, "Once upon a time", *SHORT)
+    assert (said.status, said.err) == (0, f"base: {base} in float32 on cpu\n")

@@ -1,0 +1,68 @@
+"""Settings in YAML become flags."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from foresay.cli.config_file import with_config
+from foresay.foundation.errors import ConfigError
+from tests.support.commands import At, Run
+
+
+def test_settings_become_flags(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("rank: 4\nlearning-rate: 1e-3\nsampler: paper\ntrain_masks: false\nreal_rows: true\n")
+    path.write_text(path.read_text() + "position_weights: [1, 0.5]\n")
+    asked = with_config(["train", "nano", "--config", str(path), "--out", "o"])
+    assert asked[:4] == ["train", "nano", "--out", "o"]
+    flags = ["--rank", "4", "--learning-rate", "1e-3", "--sampler", "paper", "--no-train-masks", "--real-rows"]
+    assert asked[4:] == [*flags, "--position-weights", "1", "0.5"]
+
+
+@pytest.mark.parametrize("flags", [["--learning-rate", "1"], ["--learning_rate", "1"], ["--learning-rate=1"]])
+def test_flags_win_over_settings(tmp_path: Path, flags: list[str]) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("learning_rate: 1e-3\nrank: 4\n")
+    assert with_config(["train", *flags, "--config", str(path)]) == ["train", *flags, "--rank", "4"]
+
+
+def test_switches_win_over_settings(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("train_masks: true\nreal_rows: true\n")
+    assert with_config(["train", "--no-train-masks", "--config", str(path)])[1:] == ["--no-train-masks", "--real-rows"]
+    path.write_text("train_masks: true\nreal_rows: false\n")
+    assert with_config(["train", "--config", str(path)]) == ["train"], "defaults need no flag"
+
+
+def test_without_a_config_nothing_changes() -> None:
+    assert with_config(["train", "nano", "--rank", "3"]) == ["train", "nano", "--rank", "3"]
+    with pytest.raises(ConfigError, match="--config goes with"):
+        with_config(["--config"])
+
+
+def test_settings_reach_the_run(at: At, run: Run) -> None:
+    settings = "rank: 5\nsampler: paper\nwarmup-steps: 1\nseed: 9\ntarget: label\ntrain_masks: false\n"
+    config = at.file(settings + "position_weights: [1, 0.5]\n", "a.yaml")
+    arguments = ["train", "nano", "--data", at.data, "--out", at.out, "--config", config]
+    small = ["--steps", "1", "--sequences", "2", "--anchors", "2", "--num-masks", "2", "--max-length", "64"]
+    assert run(*arguments, *small, "--seed", "4", "--heldout", "1").status == 0
+    said = json.loads((at.out / "foresay.json").read_text())
+    assert said["mtp"] == {
+        "num_masks": 2,
+        "rank": 5,
+        "alpha": 0.0,
+        "lora_targets": ["all"],
+        "sampler": "paper",
+        "train_masks": False,
+    }
+    used = said["provenance"]["settings"]
+    assert (used["train"]["warmup_steps"], used["train"]["seed"], used["train"]["steps"]) == (1, 4, 1)
+    assert (used["losses"]["target"], used["losses"]["position_weights"]) == ("label", [1.0, 0.5])
+
+
+def test_recipes_are_read() -> None:
+    recipes = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+    assert recipes
+    for recipe in recipes:
+        assert with_config(["train", "--config", str(recipe)])[1:]
