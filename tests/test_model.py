@@ -178,7 +178,7 @@ def test_call_that_breaks_is_forgotten(model: MultiTokenModel, monkeypatch: pyte
 
     with monkeypatch.context() as patch:
         # Inside a forward, while the gate stands open.
-        patch.setattr(type(model.core.adapter.pairs[-1]), "_add", broken)
+        patch.setattr(type(model.core.adapter.pairs[-1]), "widen_", broken)
         with pytest.raises(KeyboardInterrupt):
             model.generate(ids, attention_mask=mask, max_new_tokens=NEW, layout="linear")
     check_still_works(model)

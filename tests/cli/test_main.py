@@ -809,7 +809,14 @@ def test_info_prints_one_object(at: At, run: Run) -> None:
     content = one_object(said)
     assert (said.status, said.err) == (0, LOADED)
     assert (content["base"], content["base_kind"], content["context"]) == ("nano", "LlamaForCausalLM", 1024)
-    assert content["settings"] == {"num_masks": 3, "rank": 2, "alpha": 0.0, "sampler": "residual", "train_masks": True}
+    assert content["settings"] == {
+        "num_masks": 3,
+        "rank": 2,
+        "alpha": 0.0,
+        "lora_targets": ["all"],
+        "sampler": "residual",
+        "train_masks": True,
+    }
     assert content["provenance"]["settings"]["steps"] == 2
     assert content["provenance"]["settings"]["train"]["dtype"] == content["dtype"] == "float32"
     assert content["provenance"]["settings"]["data"][0]["name"] == "data.jsonl"
@@ -977,7 +984,14 @@ def test_settings_reach_the_run(at: At, run: Run) -> None:
     small = ["--steps", "1", "--sequences", "2", "--anchors", "2", "--num-masks", "2", "--max-length", "64"]
     assert run(*arguments, *small, "--seed", "4", "--heldout", "1").status == 0
     said = json.loads((at.out / "foresay.json").read_text())
-    assert said["mtp"] == {"num_masks": 2, "rank": 5, "alpha": 0.0, "sampler": "paper", "train_masks": False}
+    assert said["mtp"] == {
+        "num_masks": 2,
+        "rank": 5,
+        "alpha": 0.0,
+        "lora_targets": ["all"],
+        "sampler": "paper",
+        "train_masks": False,
+    }
     used = said["provenance"]["settings"]
     assert (used["train"]["warmup_steps"], used["train"]["seed"], used["train"]["steps"]) == (1, 4, 1)
     assert (used["losses"]["target"], used["losses"]["position_weights"]) == ("label", [1.0, 0.5])

@@ -59,7 +59,7 @@ def laps(monkeypatch: pytest.MonkeyPatch) -> list[Entry]:
         driven.append(session.fixed)
         return Cost(1.0, 1.0, 1)
 
-    monkeypatch.setattr(calibrate, "_lap", lap)
+    monkeypatch.setattr(calibrate, "lap", lap)
     return driven
 
 
@@ -183,7 +183,7 @@ def test_time_is_bounded_by_leaving_entries_out(laps: list[Entry], monkeypatch: 
 
 def test_only_the_second_lap_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([9.0, 1.0] * len(MENU))
-    monkeypatch.setattr(calibrate, "_lap", lambda *_: Cost(lap := next(seconds), lap, 1))
+    monkeypatch.setattr(calibrate, "lap", lambda *_: Cost(lap := next(seconds), lap, 1))
     assert set(measure(adapted(LLAMA), 1, 8, seconds=1e9).values()) == {Cost(1.0, 1.0, 1)}
 
 

@@ -19,7 +19,7 @@ from foresay.foundation.errors import ArtefactError, BaseNotFound, ConfigError, 
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.fingerprint import fingerprint
 from foresay.models.artefact.tensors import PEFT_WEIGHTS
-from foresay.models.base import user_lora as guest
+from foresay.models.base import load as guest
 from foresay.models.base.load import Guest, load_tokenizer
 from foresay.models.base.model import Base
 from foresay.models.config import LoadConfig, MTPConfig

@@ -125,7 +125,8 @@ def test_a_certificate_says_how_it_was_made(exact: MultiTokenModel) -> None:
     found = asdict(check(exact, exact, replace(CONFIG, layouts=("linear",))))
     assert found.keys() >= KEYS
     said = {"base": "toy", "adapter": {}, "rounding": ROUNDING}
-    assert found["provenance"]["settings"] == said | asdict(replace(CONFIG, layouts=("linear",)))
+    loaded = {"device": "cpu", "dtype": "float32"}
+    assert found["provenance"]["settings"] == said | loaded | asdict(replace(CONFIG, layouts=("linear",)))
     assert found["fingerprints"] == asdict(exact.fingerprints())
     assert found["domains"] == {"random": 6}
     assert found["answers"] == 6

@@ -184,5 +184,6 @@ def test_the_summary_is_the_geometric_mean_of_the_domains(measured: Bench) -> No
 
 def test_provenance_names_settings_base_and_adapter(measured: Bench) -> None:
     settings = measured.provenance["settings"]
-    assert settings == {"base": "toy", "adapter": {"made": "by hand"}} | asdict(CONFIG)
+    loaded = {"device": "cpu", "dtype": "float32"}
+    assert settings == {"base": "toy", "adapter": {"made": "by hand"}} | loaded | asdict(CONFIG)
     assert {"commit", "versions", "machine", "made"} <= measured.provenance.keys()

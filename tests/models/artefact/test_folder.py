@@ -86,7 +86,14 @@ def test_the_folder_holds_what_the_card_says(saved: Path) -> None:
     card = (saved / "README.md").read_text()
     assert "do not load it with plain PEFT to generate text" in card
     settings = json.loads((saved / "foresay.json").read_text())
-    assert settings["mtp"] == {"num_masks": 4, "rank": 4, "alpha": 6, "sampler": "residual", "train_masks": True}
+    assert settings["mtp"] == {
+        "num_masks": 4,
+        "rank": 4,
+        "alpha": 6,
+        "lora_targets": ["all"],
+        "sampler": "residual",
+        "train_masks": True,
+    }
     assert settings["provenance"] == {"made": "by hand"}
     assert (settings["family"], settings["format"], settings["base"]) == ("masks", 1, "toy")
 
