@@ -32,8 +32,8 @@ tests: $(VENV)/installed-dev
 test-oldest: FOREIGN = $(OLDEST)
 test-newest: FOREIGN = $(NEWEST)
 test-oldest test-newest: $(VENV)/installed-dev
-	$(BIN)/pip install -q --no-deps --upgrade --target $(VENV)/$@ $(FOREIGN)
-	PYTHONPATH=$(VENV)/$@ $(BIN)/python -m pytest -n auto --dist worksteal $(ON_FOREIGN)
+	$(BIN)/pip install -q --no-deps --upgrade --target $(abspath $(VENV))/$@ $(FOREIGN)
+	PYTHONPATH=$(abspath $(VENV))/$@ $(BIN)/python -m pytest -n auto --dist worksteal $(ON_FOREIGN)
 
 # vLLM on a CPU, in an environment of its own: some minutes, and about 4 GB on disk.
 test-vllm: $(VLLM_VENV)/installed

@@ -16,7 +16,7 @@ from foresay.foundation.errors import BaseNotFound, ConfigError, require
 from foresay.foundation.files import check_apart, check_writable
 from foresay.foundation.machine import in_software
 from foresay.models.artefact.fingerprint import fingerprint, weights_hash
-from foresay.models.base.device import device_for, dtype_for
+from foresay.models.base.device import check_trains, device_for, dtype_for
 from foresay.models.base.load import load_tokenizer, own_dtype
 from foresay.models.base.untrained import blank_model, named_tokenizer, read_config
 from foresay.models.heads.model import HeadsModel
@@ -119,11 +119,19 @@ def _check_shares(config: PretrainConfig, ranks: Ranks) -> None:
 
 
 def _place(model: HeadsModel, config: PretrainConfig) -> None:
-    """Move a whole model to the device that it is trained on, in shards where they are asked for."""
+    """Move a whole model to the device that it is trained on, in shards where they are asked for.
+
+    Raises ConfigError where it does not fit.
+    """
     if config.parallel == "fsdp":
         shard(model, [*model.base.decoder_layers(), *model.heads.layers])
-    else:
-        model.to(device_for())
+        return
+    device = device_for()
+    if device == "cuda":
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        # Muon keeps one moment of a matrix, AdamW two.
+        check_trains(parameters, 3 if config.optimizer == "muon" else 4, torch.cuda.mem_get_info()[0], device)
+    model.to(device)
 
 
 def _tokenizer(recipe: PretrainRecipe) -> PreTrainedTokenizerBase:

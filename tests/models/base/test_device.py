@@ -11,7 +11,15 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from foresay.foundation.errors import ConfigError
 from foresay.model import MultiTokenModel
 from foresay.models.base import load
-from foresay.models.base.device import WEIGHT_BYTES, check_fits, device_for, dtype_for, refusal, weight_bytes
+from foresay.models.base.device import (
+    WEIGHT_BYTES,
+    check_fits,
+    check_trains,
+    device_for,
+    dtype_for,
+    refusal,
+    weight_bytes,
+)
 from foresay.models.base.load import base_folder, chosen_dtype, load_base
 from foresay.models.config import DType, HeadsConfig, LoadConfig, LoadDType
 from tests.support.toys import FALCON, LLAMA
@@ -157,6 +165,13 @@ def test_a_card_that_is_too_small_is_refused() -> None:
     with pytest.raises(ConfigError, match="free; give --quantize nf4, a smaller base, another card, or --device cpu"):
         check_fits("my-8b", "bfloat16", 16_060_522_496, 15 * 2**29, "cuda")
     check_fits("my-8b", "bfloat16", 15 * 2**29, 15 * 2**29, "cuda")
+
+
+def test_a_card_that_is_too_small_for_pretraining_is_refused() -> None:
+    said = r"^1,000,000,000 parameters take 14\.90 GiB with their .* cuda has 7\.50 GiB free; give --parallel fsdp on"
+    with pytest.raises(ConfigError, match=said):
+        check_trains(10**9, 4, 15 * 2**29, "cuda")
+    check_trains(10**9, 3, 12 * 10**9, "cuda")
 
 
 def card(monkeypatch: pytest.MonkeyPatch, free: int) -> None:

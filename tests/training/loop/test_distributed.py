@@ -22,7 +22,7 @@ from foresay.models.heads.model import HeadsModel
 from foresay.training.adapt import adapt
 from foresay.training.config import Parallel, TrainConfig
 from foresay.training.loop.checkpoint import Checkpoints
-from foresay.training.loop.distributed import Ranks, joined
+from foresay.training.loop.distributed import Ranks, card_of, joined
 from foresay.training.loop.fsdp import shard
 from foresay.training.loop.optimizers import optimizers
 from foresay.training.loop.progress import Progress
@@ -261,3 +261,9 @@ def test_processes_and_the_flag_go_together(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="several processes were started and parallel is none"), joined("none"):
         pass
+
+
+def test_more_processes_than_cards_are_refused() -> None:
+    assert [card_of(rank, 2) for rank in (0, 1)] == [0, 1]
+    with pytest.raises(ConfigError, match="3 or more processes were started on a machine with 2 CUDA cards"):
+        card_of(2, 2)

@@ -206,7 +206,8 @@ class Sampled(Chooser):
 
     def explain(self, logits: Tensor, asked: Asked) -> None:
         """See `Chooser.explain`."""
-        if _no_numbers(self.processing.rows([], logits).softmax(dim=-1)).any():
+        prefixes = [] if self.processing.blind else asked.prefixes()
+        if _no_numbers(self.processing.rows(prefixes, logits).softmax(dim=-1)).any():
             raise PromptError(
                 "no token is left to draw: the logits processors rule out all of them, or the base gives NaN; loosen "
                 "the processors, or load the base in float32"

@@ -95,6 +95,19 @@ def check_fits(name: str, dtype: DType, needed: int, free: int, device: str) -> 
     )
 
 
+def check_trains(parameters: int, values: int, free: int, device: str) -> None:
+    """Raise ConfigError where `parameters` trained in float32 are more than `device` has `free`.
+
+    `values` are held of each: its weight, its gradient and what its optimizer keeps.
+    """
+    needed = 4 * values * parameters
+    if needed > free:
+        raise ConfigError(
+            f"{parameters:,} parameters take {_gib(needed)} with their gradients and the optimizer's state, and "
+            f"{device} has {_gib(free)} free; give --parallel fsdp on several cards, a smaller model, or another card"
+        )
+
+
 def first_line(said: object) -> str:
     """The first line of what a library said, or its kind where it said nothing."""
     return next(iter(str(said).strip().splitlines()), "") or type(said).__name__

@@ -95,7 +95,7 @@ def joined(parallel: Parallel) -> Iterator[Ranks]:
             "...`, or give --parallel none"
         )
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(card_of(int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()))
     # The others wait while the leading process measures, hashes and writes.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=timedelta(hours=2))
@@ -105,3 +105,13 @@ def joined(parallel: Parallel) -> Iterator[Ranks]:
         dist.barrier()
     finally:
         dist.destroy_process_group()
+
+
+def card_of(rank: int, cards: int) -> int:
+    """The card of a machine's process `rank`, counted from 0. Raises ConfigError where there are fewer."""
+    if rank >= cards:
+        raise ConfigError(
+            f"{rank + 1} or more processes were started on a machine with {cards} CUDA cards, and each takes one; give "
+            f"--nproc-per-node {cards}"
+        )
+    return rank
