@@ -146,7 +146,13 @@ def test_a_stage_that_is_cut_keeps_what_it_wrote(modules: dict[str, ModuleType],
     assert found["status"] == "cut at its cap of 0 s"
     assert found["results"] == [{"a": 1}]
     left = Path("/proc") / (tmp_path / "child").read_text() / "stat"
-    assert not left.exists() or left.read_text().split()[2] == "Z", "what it started goes on"
+    # A killed process is gone when the kernel gets to it.
+    for _ in range(200):
+        if not left.exists() or left.read_text().split()[2] in "ZX":
+            break
+        sleep(0.05)
+    else:
+        pytest.fail("what it started goes on")
 
 
 def test_a_stage_that_dies_is_told(modules: dict[str, ModuleType], tmp_path: Path) -> None:

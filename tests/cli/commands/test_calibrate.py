@@ -19,7 +19,8 @@ def test_calibrate_prints_one_object_and_keeps_it(at: At, run: Run, monkeypatch:
         assert curve["entries"][0]["entry"] == {"layout": "plain", "masks": 0}
         assert sum(found["chosen"] for found in curve["entries"]) == 1
     kept = contents(at.tmp / "cache")
-    assert len(kept) == 2
+    # Beside the costs lies what packing the linears brought, where this processor can.
+    assert len([name for name in kept if name.startswith("costs-")]) == 2
     assert run("generate", at.adapter, "Hi", "--layout", "planned", *SHORT).status == 0
     assert contents(at.tmp / "cache") == kept
     run(*calibrate)
