@@ -44,7 +44,7 @@ TOKENS = 96
 
 @dataclass
 class Full:
-    """Steps of full batches, behind the one that reads the prompts."""
+    """Steps of full batches, after the one that reads the prompts."""
 
     seconds: float = 0.0
     said: list[Generation] = field(default_factory=list)

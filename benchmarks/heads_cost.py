@@ -53,7 +53,7 @@ def plain_sum(model: HeadsModel, ids: Tensor) -> None:
 
 
 def measure(step: Callable[[], object], model: HeadsModel, repeats: int) -> dict[str, object]:
-    """Seconds of some steps behind a warm-up, and the peak of memory while they ran."""
+    """Seconds of some steps after a warm-up, and the peak of memory while they ran."""
     device = model.base.device
     step()
     measurable = restart_peak(device)

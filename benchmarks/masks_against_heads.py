@@ -24,7 +24,6 @@ from foresay.foundation.provenance import provenance
 from foresay.model import MultiTokenModel
 from foresay.models.base.load import load_tokenizer
 from foresay.models.config import Family, HeadsConfig, MTPConfig
-from foresay.training.adapt import adapt
 from foresay.training.config import LossConfig, TrainConfig
 from foresay.training.recipe import Recipe
 
@@ -61,7 +60,7 @@ def trained(config: Family, recipe: Recipe, rates: Sequence[float]) -> tuple[flo
             train = TrainConfig(**asdict(recipe.train) | {"learning_rate": rate})
             own = Recipe(recipe.base, recipe.data, folder, config, LossConfig(), train, overwrite=True)
             dev = embedded_prompts(load_tokenizer(recipe.base), "dev", 40)
-            write_json(said, {"dev": adapt(own, lambda news: None, dev).tokens_per_step})
+            write_json(said, {"dev": train(own, lambda news: None, dev).tokens_per_step})
         scores[folder] = (statistics.mean(json.loads(said.read_text())["dev"].values()), rate)
     best = max(scores, key=lambda folder: scores[folder])
     return scores[best][1], best

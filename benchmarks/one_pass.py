@@ -2,7 +2,7 @@
 
 The packed pass is no straw man: sdpa with a boolean mask, LoRA on mask rows alone, the same losses in the same chunks
 of logits, no gradient for the base; once as it is and once with every layer recomputed in the backward pass. All forms
-take the same batch with k = 8 masks behind every token, and give the same gradients (`tests/laws/test_two_pass.py`).
+take the same batch with k = 8 masks after every token, and give the same gradients (`tests/laws/test_two_pass.py`).
 The base is the embedded one, its stated context widened: past 1024 tokens it has learnt nothing and costs the same.
 Every cell runs in a process of its own, in turns; memory on a CPU is the peak of that process's resident set.
 
@@ -34,7 +34,7 @@ from foresay.training.config import LossConfig
 from foresay.training.loop.progress import Losses
 from foresay.training.objectives.batches import Batch
 from foresay.training.objectives.losses import teach
-from foresay.training.objectives.two_pass import Kept, Step, count, mask_rows, two_pass
+from foresay.training.objectives.two_pass import Kept, TwoPassStep, count, mask_rows, two_pass
 
 MASKS, RANK, CONTEXT = 8, 64, 8192
 LOSSES = LossConfig()
@@ -53,7 +53,7 @@ class Cell:
     chunk: int = 32
     """Anchors of a sequence that go through the mask pass at once."""
     steps: int = 1
-    """Timed, behind one that is not."""
+    """Timed, after one that is not."""
 
 
 def widened() -> MaskModel:
@@ -81,14 +81,14 @@ def packed(model: MaskModel, batch: Batch) -> Losses:
     [anchors], [ids] = batch.anchors.tolist(), batch.ids
     layout, embed = Layout.training(len(ids), tuple(anchors), MASKS), model.base.embedding
     call = Call(layout, ids.new_zeros(1))
-    masks = model.adapter.masks[layout.draw(ids.device).offsets]
+    masks = model.adapter.mask_embeddings[layout.draw(ids.device).mask_indices]
     embeds = torch.cat((embed(ids), masks.to(model.base.dtype)))[None]
-    model.equip(True)
+    model.attach_hooks()
     with model.gate.open(1, layout.rows, layout.real):
         trunk = model.model.get_decoder()
         output = trunk(
             inputs_embeds=embeds,
-            attention_mask=call.sight(layout.rows),
+            attention_mask=call.visible(layout.rows),
             position_ids=call.positions(),
             use_cache=False,
         )
@@ -99,7 +99,7 @@ def pay(model: MaskModel, batch: Batch, states: Tensor) -> Losses:
     """The losses of `states` (1, R + T, D), backward included."""
     real, base, counts = states[:, : batch.ids.shape[1]].detach(), model.base, count(batch, MASKS, LOSSES)
     taught = teach(base.unembed, base.vocabulary, real, batch.ids, counts.shares > 0)
-    step = Step(model, batch, LOSSES, Kept(None, real, taught), counts)
+    step = TwoPassStep(model, batch, LOSSES, Kept(None, real, taught), counts)
     return step.pay(mask_rows(batch, batch.anchors, MASKS, LOSSES), states[:, batch.ids.shape[1] :])
 
 

@@ -23,7 +23,6 @@ from foresay.foundation.provenance import provenance
 from foresay.model import MultiTokenModel
 from foresay.models.base.load import load_tokenizer
 from foresay.models.config import MTPConfig
-from foresay.training.adapt import adapt
 from foresay.training.config import LossConfig, TrainConfig
 from foresay.training.recipe import Recipe
 from foresay.training.runs.validation import HeldOut
@@ -61,7 +60,7 @@ class Comparison:
         recipe = Recipe("nano", (self.data,), self.folder(side, rate, seed), mtp, losses, train, overwrite=True)
         path = recipe.out.with_name(f"{recipe.out.name}.json")
         if not path.is_file():
-            done = adapt(recipe, lambda news: None, self.prompts("dev"))
+            done = train(recipe, lambda news: None, self.prompts("dev"))
             said = {"side": side, "rate": rate, "seed": seed, "loss": done.loss, "dev": done.tokens_per_step}
             write_json(path, said | {"mean": mean(done.tokens_per_step)})
         return json.loads(path.read_text())

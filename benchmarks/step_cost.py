@@ -83,7 +83,7 @@ def steps(given: argparse.Namespace) -> dict[str, Any]:
         for (label, model), pack in product(models.items(), ("off", "on")):
             model.packing.want(pack)
             rounds.setdefault(f"{label}, pack {pack}", []).append(measure(model, 1, given.context, given.seconds))
-            model.equip(False)
+            model.detach_hooks()
             model.packing.unpack()
         theirs.append(transformers_seconds(model.model, given.context))
     return {"transformers": spread(theirs), "steps": {label: table(costs) for label, costs in rounds.items()}}

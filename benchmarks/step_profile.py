@@ -22,12 +22,12 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.planning.plan import Row
+from foresay.decoding.planning.plan import PendingRows
 from foresay.decoding.planning.planner import Entry
 from foresay.decoding.sampling.chooser import Chooser, Drafts, Greedy, Sampled
 from foresay.decoding.sampling.logits_processors import Processing
 from foresay.decoding.sampling.randomness import SeededDice
-from foresay.decoding.session import Live, Session
+from foresay.decoding.session import LiveSequence, Session
 from foresay.foundation.provenance import provenance
 from foresay.models.config import MTPConfig
 from foresay.models.masks.model import MaskModel
@@ -83,7 +83,7 @@ def steps(session: Session, entry: Entry, context: int, measured: Measured) -> l
     sequences, found = len(session.live), []
     session.fixed = entry
     for _ in range(ROOM):
-        session.live = [Live(place, Row(context, 1, 0), ROOM, []) for place in range(sequences)]
+        session.live = [LiveSequence(place, PendingRows(context, 1, 0), ROOM, []) for place in range(sequences)]
         session.pending = Drafts(session.pending.tokens.new_zeros(sequences, 1))
         session.step()
         found.append(measured(session.step))

@@ -2,7 +2,7 @@
 
 Same base (the embedded one, or `--base`), rank, linears, batch of full sequences, optimizer and clipping; both take
 turns, and the ratio is that of neighbours. Plain fine-tuning learns the next token at every row; ours asks the frozen
-base about every row and learns k tokens behind the anchors, so that its cost depends on them.
+base about every row and learns k tokens after the anchors, so that its cost depends on them.
 
     python benchmarks/throughput.py > benchmarks/results/training/throughput.json
 """

@@ -19,7 +19,7 @@ from foresay.models.config import HeadsConfig
 from foresay.training.config import PretrainConfig
 from foresay.training.pretrain import pretrain
 from foresay.training.recipe import PretrainRecipe
-from foresay.training.runs.pretrain_run import Reading
+from foresay.training.runs.pretrain_run import PretrainUpdate
 
 PACE: dict[str, Any] = {"optimizer": "muon", "learning_rate": 3e-3, "tracker": "none"}
 """What all trainings here share."""
@@ -138,7 +138,7 @@ def run(experiment: Experiment, cell: Cell) -> dict[str, Any]:
     return found
 
 
-def told(reading: Reading) -> None:
+def told(reading: PretrainUpdate) -> None:
     """A line now and then."""
     progress = reading.progress
     if progress.step % 200 == 0:

@@ -3,7 +3,7 @@
     FORESAY_DATA=... python recipes/heads/induction.py --out build/induction
 
 In held-out stories every name is replaced by two tokens drawn at random; the score is how often head 1 says the second
-behind the first, at each mention after the first. Scaled down: a TinyStories excerpt of half a million tokens, fixed
+after the first, at each mention after the first. Scaled down: a TinyStories excerpt of half a million tokens, fixed
 numbers of epochs in place of stopping at the best one, and, by default, names that are drawn anew in the training
 stories too, from 50 first and 50 second halves: on so few stories with their own names no model learnt it
 (`--names own`, docs/experiments/heads.md).

@@ -15,7 +15,7 @@ from transformers.generation.streamers import BaseStreamer
 from foresay.data.chat import encode
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import generate
-from foresay.decoding.session import How
+from foresay.decoding.session import GenerationHooks
 from foresay.decoding.steps import Generation, Step
 from foresay.decoding.transformers_bridge import Bridge, refuse_withheld
 from foresay.foundation.errors import ConfigError, PromptError
@@ -121,7 +121,7 @@ class MultiTokenModel:
 
     def close(self) -> None:
         """Leave the base as it was found: plain weights, and no hooks of an adapter. Decoding again opens it again."""
-        self.core.equip(False)
+        self.core.detach_hooks()
         self.core.packing.unpack()
 
     def fingerprints(self) -> Fingerprints:
@@ -160,7 +160,7 @@ class MultiTokenModel:
 
         `inputs` or `input_ids` (B, P) int64, padded on either side where `attention_mask` is 0; greedy or sampled as
         `do_sample` and the generation config say. `config`, or any of its fields (`layout="linear"`, `masks=4`), says
-        how to draft. Returns prompts with continuations (B, L) int64, padded behind, or on request
+        how to draft. Returns prompts with continuations (B, L) int64, padded on the right, or on request
         (`return_dict_in_generate`) an object with `scores` and `logits`, a float32 (B, V) for each generated position;
         rows that are finished there are certain of the padding token. Raises PromptError for what cannot be
         accelerated (beam search and the like), with the reason.
@@ -206,10 +206,10 @@ class MultiTokenModel:
         """
         tokenizer = self.require_tokenizer()
         ids = [encode(tokenizer, prompt) for prompt in prompts]
-        return generate(self.core, ids, settings(config, changes), How(watch=watch))
+        return generate(self.core, ids, settings(config, changes), GenerationHooks(watch=watch))
 
     @property
-    def masks(self) -> MaskModel:
+    def mask_model(self) -> MaskModel:
         """The core, where it is of the family `masks`; else a ConfigError says so."""
         if not isinstance(self.core, MaskModel):
             raise ConfigError(f"{self.base_name} drafts with heads, and this works on adapters; give one of them")

@@ -153,7 +153,7 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
         lambda at: at.train("--config", at.file("learning_rate: -1", "a.yaml")),
         "learning_rate is -1.0; give a positive one",
     ),
-    "config: nothing behind it": (
+    "config: nothing after it": (
         lambda at: [*at.train(), "--config"],
         "--config goes with `foresay train` and `foresay pretrain` and takes a YAML file",
     ),

@@ -15,7 +15,7 @@ from foresay.data.encoder import Encoder
 from foresay.data.example import TEXT_PROMPT_TOKENS, Example
 from foresay.data.records import read_records
 from foresay.data.source import Source
-from foresay.foundation.errors import DataError, MaskError
+from foresay.foundation.errors import DataError, LossMaskError
 from foresay.models.base.load import load_tokenizer
 
 STOP = "<|endoftext|>"
@@ -352,7 +352,7 @@ def test_template_that_teaches_the_wrong_tokens_is_fatal(
 ) -> None:
     bare.chat_template = template
     path = write_rows(tmp_path, {"text": "a b c"}, chat("Hi.", "Hello you."))
-    with pytest.raises(MaskError, match=rf"data\.jsonl:2.*{message}"):
+    with pytest.raises(LossMaskError, match=rf"data\.jsonl:2.*{message}"):
         read(Source(str(path)), Encoder(bare, 64), strict=False)
 
 

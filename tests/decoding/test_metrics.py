@@ -2,7 +2,7 @@
 
 import pytest
 
-from foresay.decoding.metrics import Acceptance, repeated_4grams, tally
+from foresay.decoding.metrics import PositionAcceptance, repeated_4grams, tally
 from foresay.decoding.steps import Generation, Step
 
 
@@ -48,9 +48,9 @@ def test_acceptance_by_position_given_the_one_before_and_not() -> None:
     )
     counted = tally([said(*steps)])
     assert counted.acceptance == (
-        Acceptance(1, drafted=4, accepted=3, unconditional=3 / 4, conditional=3 / 4),
-        Acceptance(2, drafted=3, accepted=1, unconditional=1 / 3, conditional=1 / 2),
-        Acceptance(3, drafted=3, accepted=1, unconditional=1 / 3, conditional=1 / 1),
+        PositionAcceptance(1, drafted=4, accepted=3, unconditional=3 / 4, conditional=3 / 4),
+        PositionAcceptance(2, drafted=3, accepted=1, unconditional=1 / 3, conditional=1 / 2),
+        PositionAcceptance(3, drafted=3, accepted=1, unconditional=1 / 3, conditional=1 / 1),
     )
     assert (counted.drafted, counted.accepted) == (10, 5)
     assert counted.acceptance_per_position == [3 / 4, 1 / 3, 1 / 3]
@@ -59,15 +59,15 @@ def test_acceptance_by_position_given_the_one_before_and_not() -> None:
 def test_positions_of_a_tree_are_its_depths() -> None:
     counted = tally([said(step(1, 2, drafted=7, depth=2), step(3, drafted=2, depth=1))])
     assert counted.acceptance == (
-        Acceptance(1, drafted=2, accepted=1, unconditional=1 / 2, conditional=1 / 2),
-        Acceptance(2, drafted=1, accepted=0, unconditional=0.0, conditional=0.0),
+        PositionAcceptance(1, drafted=2, accepted=1, unconditional=1 / 2, conditional=1 / 2),
+        PositionAcceptance(2, drafted=1, accepted=0, unconditional=0.0, conditional=0.0),
     )
     assert (counted.drafted, counted.accepted) == (9, 1)
 
 
 def test_a_position_that_nobody_reaches_is_zero() -> None:
     counted = tally([said(step(1, drafted=2))])
-    assert counted.acceptance[1] == Acceptance(2, drafted=1, accepted=0, unconditional=0.0, conditional=0.0)
+    assert counted.acceptance[1] == PositionAcceptance(2, drafted=1, accepted=0, unconditional=0.0, conditional=0.0)
 
 
 def test_tokens_behind_the_stop_are_not_kept() -> None:

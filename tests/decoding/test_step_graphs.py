@@ -10,11 +10,11 @@ import torch
 from foresay.decoding.config import DecodeConfig, LayoutName, QueueConfig, SampleConfig
 from foresay.decoding.engine import Engine, Request
 from foresay.decoding.generate import generate
-from foresay.decoding.planning.planner import Acceptance, Cost, Entry, Planner
+from foresay.decoding.planning.planner import AcceptanceEstimate, Cost, Entry, Planner
 from foresay.decoding.sampling.chooser import Sampled, chooser_of
 from foresay.decoding.sampling.logits_processors import Processing, warpers
 from foresay.decoding.sampling.randomness import SeededDice
-from foresay.decoding.session import How, Session
+from foresay.decoding.session import GenerationHooks, Session
 from foresay.decoding.steps import Generation
 from foresay.models import drafting
 from foresay.models.base.cuda_graphs import CannotRecordError
@@ -58,16 +58,19 @@ def forget(model: DraftingModel) -> None:
     model.recordable = False
 
 
-def how(sample: SampleConfig, layout: LayoutName, greedy_drafts: bool = False) -> How:
-    planner = Planner(COSTS, Acceptance((0.5, 0.4, 0.3))) if layout == "planned" else None
+def how(sample: SampleConfig, layout: LayoutName, greedy_drafts: bool = False) -> GenerationHooks:
+    planner = Planner(COSTS, AcceptanceEstimate((0.5, 0.4, 0.3))) if layout == "planned" else None
     if not sample.temperature:
-        return How(planner=planner)
+        return GenerationHooks(planner=planner)
     processing = Processing(warpers(sample))
-    return How(lambda indices: Sampled(SeededDice(3, indices), processing, greedy_drafts), planner=planner)
+    return GenerationHooks(lambda indices: Sampled(SeededDice(3, indices), processing, greedy_drafts), planner=planner)
 
 
 def say(
-    model: DraftingModel, batch: Sequence[tuple[int, ...]], config: DecodeConfig, hows: Callable[[], How] = How
+    model: DraftingModel,
+    batch: Sequence[tuple[int, ...]],
+    config: DecodeConfig,
+    hows: Callable[[], GenerationHooks] = GenerationHooks,
 ) -> tuple[list[Generation], list[Generation]]:
     """Replayed and not."""
     replayed = generate(model, batch, config, hows())
@@ -212,5 +215,5 @@ def test_experts_that_wait_for_the_device_are_computed(tape: TapeRecorder) -> No
 
 def test_nothing_is_recorded_where_nobody_asks() -> None:
     mtp, config = adapted(LLAMA), DecodeConfig(layout="quadratic", masks=3, max_new_tokens=NEW)
-    generate(mtp, [(5, 3, 8)], config, How(chooser_of(SAMPLE)))
+    generate(mtp, [(5, 3, 8)], config, GenerationHooks(chooser_of(SAMPLE)))
     assert mtp.recorder is mtp.step_graphs is None, "a CPU records nothing"

@@ -1,4 +1,4 @@
-"""Inside transformers: streamers, refusals that leave nothing behind, bases on several devices."""
+"""Inside transformers: streamers, refusals that leave nothing after, bases on several devices."""
 
 import inspect
 import json
@@ -58,7 +58,7 @@ def nano() -> MultiTokenModel:
 
 
 def plain(model: MultiTokenModel, **arguments: Any) -> Tensor:
-    model.core.equip(False)
+    model.core.detach_hooks()
     return model.core.model.generate(**arguments)
 
 

@@ -24,7 +24,6 @@ FILE, TEST_FILE = 300, 400
 """Lines of a file of code, and of tests, which are lists of cases."""
 
 LONGER = {
-    "tests/cli/test_main.py": "to be cut by command",
     "tests/laws/test_inside.py": "the laws of one door in one place",
     "tests/laws/test_mutants.py": "a mutant for each law",
     "tests/models/artefact/test_folder.py": "to be cut into whole files and fingerprints",

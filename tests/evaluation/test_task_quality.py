@@ -10,7 +10,7 @@ import pytest
 from foresay.cli.main import main
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.sampling import chooser as choose
-from foresay.decoding.sampling.verify import Asked, Verdict, verify_greedy
+from foresay.decoding.sampling.verify import DraftsToVerify, Verification, verify_greedy
 from foresay.evaluation.config import HarnessConfig
 from foresay.evaluation.task_quality import compare
 from foresay.foundation.errors import ConfigError, DataError
@@ -73,7 +73,7 @@ def test_both_give_the_same_strings_and_scores(nano: MultiTokenModel, tasks: Pat
 def test_the_decoder_is_what_runs_and_a_broken_one_is_seen(
     nano: MultiTokenModel, tasks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def second_best(logits: object, asked: Asked) -> Verdict:
+    def second_best(logits: object, asked: DraftsToVerify) -> Verification:
         return verify_greedy(logits.scatter(-1, logits.topk(1).indices, -1e9), asked)  # type: ignore[attr-defined]
 
     monkeypatch.setattr(choose, "verify_greedy", second_best)

@@ -34,7 +34,7 @@ def plain(nano: MultiTokenModel, prompts: Sequence[Prompt]) -> list[list[int]]:
 
 
 def margin(model: DraftingModel, prompt: Sequence[int], said: Sequence[int]) -> float:
-    """Between the two best logits behind `prompt` and `said`: how near to a tie the place was."""
+    """Between the two best logits after `prompt` and `said`: how near to a tie the place was."""
     with torch.no_grad():
         ids = torch.tensor([[*prompt, *said]], device=model.base.device)
         best = model.model(ids, use_cache=False).logits[0, -1].topk(2).values
@@ -87,7 +87,7 @@ def test_greedy_is_plain_with_heads(device: str) -> None:
 
 
 def transformers_says(model: DraftingModel, prompt: Sequence[int], tokens: int) -> list[int]:
-    model.equip(False)
+    model.detach_hooks()
     ids = torch.tensor([prompt], device=model.base.device)
     settings = {"do_sample": False, "max_new_tokens": tokens, "eos_token_id": None, "pad_token_id": 0}
     said = model.model.generate(ids, attention_mask=torch.ones_like(ids), **settings)

@@ -13,10 +13,10 @@ from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import generate
 from foresay.model import MultiTokenModel
 from foresay.models.config import LoadConfig, MTPConfig
-from foresay.training.adapt import Recipe, adapt
 from foresay.training.config import LossConfig, TrainConfig
 from foresay.training.objectives.batches import Batch
 from foresay.training.objectives.two_pass import two_pass
+from foresay.training.train import Recipe, train
 from tests.support.toys import LLAMA, with_adapter
 
 MASKS, STEPS = 3, 9
@@ -90,8 +90,8 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_stopped_run_goes_on(data: Path, loading: LoadConfig, tmp_path: Path) -> None:
-    adapt(recipe(data, tmp_path / "whole", loading), lambda news: None)
-    adapt(recipe(data, tmp_path / "other", loading, seed=1), lambda news: None)
+    train(recipe(data, tmp_path / "whole", loading), lambda news: None)
+    train(recipe(data, tmp_path / "other", loading, seed=1), lambda news: None)
 
     def stop(news: object) -> None:
         if news.progress.step == 5:  # type: ignore[attr-defined]
@@ -99,10 +99,10 @@ def test_a_stopped_run_goes_on(data: Path, loading: LoadConfig, tmp_path: Path) 
 
     stopped = recipe(data, tmp_path / "stopped", loading)
     with pytest.raises(StoppedError):
-        adapt(stopped, stop)
+        train(stopped, stop)
     steps: list[int] = []
-    adapt(stopped, lambda news: steps.append(news.progress.step))
-    assert steps[0] == 5, "it begins behind the last checkpoint"
+    train(stopped, lambda news: steps.append(news.progress.step))
+    assert steps[0] == 5, "it begins after the last checkpoint"
     whole = weights(tmp_path / "whole")
     assert apart(weights(tmp_path / "stopped"), whole) < APART
     assert apart(weights(tmp_path / "other"), whole) > 10 * APART, "another seed gives the same: nothing was shown"

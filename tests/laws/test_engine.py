@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from foresay.decoding.config import DecodeConfig, LayoutName, PenaltyConfig, QueueConfig, SampleConfig
-from foresay.decoding.engine import Engine, Progress, Request
+from foresay.decoding.engine import Engine, Request, RequestProgress
 from foresay.decoding.generate import generate
 from foresay.decoding.sampling.chooser import Blocks, Drafts, Greedy, chooser_of
 from foresay.decoding.sampling.logits_processors import CountPenalty, Processing, penalties
 from foresay.decoding.sampling.per_request import Mixed
-from foresay.decoding.session import How
+from foresay.decoding.session import GenerationHooks
 from foresay.foundation.errors import BusyError, ConfigError, PromptError
 from foresay.models.layout.tree import Tree
 from foresay.models.masks.model import MaskModel
@@ -57,7 +57,7 @@ def engine_of(mtp: MaskModel, layout: LayoutName, **queue: int) -> Engine:
     return Engine.open(mtp, config, QueueConfig(**{"sequences": 4, "prefill_tokens": 40, **queue}))
 
 
-def run(engine: Engine, answers: dict[int, Answer]) -> list[Progress]:
+def run(engine: Engine, answers: dict[int, Answer]) -> list[RequestProgress]:
     """One step."""
     progress = engine.step()
     for told in progress:
@@ -151,7 +151,8 @@ def test_sampled_answers_follow_their_seeds_beside_greedy_ones(
     requests = [Request(prompt, 16, samples[place % 4]) for place, prompt in enumerate(prompts)]
     alone = DecodeConfig(layout="plain", max_new_tokens=16)
     expected = [
-        generate(mtp, [request.prompt], alone, How(chooser_of(request.sample)))[0].tokens for request in requests
+        generate(mtp, [request.prompt], alone, GenerationHooks(chooser_of(request.sample)))[0].tokens
+        for request in requests
     ]
     know(monkeypatch, list(zip(prompts, expected)))
     assert [answer.tokens for answer in run_all(engine_of(mtp, layout), requests, schedule)] == expected
@@ -163,7 +164,9 @@ def test_penalties_count_for_one_sequence_alone() -> None:
     prompts = random_prompts([26, 9])
     config = DecodeConfig(layout="plain", max_new_tokens=24)
     alone = [
-        generate(mtp, prompts[:1], config, How(lambda indices, some=some: Greedy(Processing(some))))[0].tokens
+        generate(mtp, prompts[:1], config, GenerationHooks(lambda indices, some=some: Greedy(Processing(some))))[
+            0
+        ].tokens
         for some in ((), penalties(heavy, len(prompts[0])), penalties(heavy, 0))
     ]
     assert len(set(map(tuple, alone))) == 3, "penalties matter, and so does which tokens they count"
@@ -196,7 +199,7 @@ def test_logits_are_those_that_chose_the_tokens() -> None:
     engine = engine_of(mtp, "quadratic")
     prompts = random_prompts([6, 9])
     wanted, _ = engine.submit([Request(prompts[0], 12, logits=True), Request(prompts[1], 12)])
-    seen: list[Progress] = []
+    seen: list[RequestProgress] = []
     while engine.busy:
         seen += engine.step()
     mine = [told for told in seen if told.ticket == wanted]

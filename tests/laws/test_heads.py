@@ -112,7 +112,7 @@ def test_half_precision_decodes(config: HeadsConfig, dtype: torch.dtype) -> None
 
 
 def heads_of(model: HeadsModel, ids: Tensor) -> list[Tensor]:
-    """States (B, T, D) of heads 1..n behind the tail, from a plain forward of whole sequences."""
+    """States (B, T, D) of heads 1..n after the tail, from a plain forward of whole sequences."""
     points, call = model.points(ids, cut=False)
     states = {point.head: point.made for point in points} | dict(model.branches(points[0].made, call))
     return [model.tail(states[head]) for head in range(1, model.config.heads + 1)]
@@ -131,7 +131,7 @@ class Spy:
         for live, block in zip(self.session.live, states, strict=True):
             expected = torch.stack(heads_of(model, torch.tensor([live.ids[:-1]]))[1:])[:, 0, -1]
             if self.session.config.layout != "linear":
-                assert_close(block, expected[: len(block)], f"behind {len(live.ids) - 1} tokens")
+                assert_close(block, expected[: len(block)], f"after {len(live.ids) - 1} tokens")
                 self.compared += 1
         if tree.is_chain:
             best = [model.logits(head, states[:, head - 2]).argmax(-1) for head in range(2, states.shape[1] + 2)]

@@ -58,7 +58,7 @@ def continuations(text: Tensor) -> Tensor:
 
 def own(model: MultiTokenModel, **arguments: Any) -> Any:
     """What the base says by transformers alone."""
-    model.core.equip(False)
+    model.core.detach_hooks()
     return model.core.model.generate(**arguments)
 
 
@@ -66,7 +66,7 @@ def own(model: MultiTokenModel, **arguments: Any) -> Any:
 
 
 def by_row(row: int, ids: Tensor) -> list[int]:
-    """Row r says tokens that are r modulo 3, another third behind an even one."""
+    """Row r says tokens that are r modulo 3, another third after an even one."""
     return list(range((row + int(ids[-1]) % 2) % 3, 96, 3))
 
 
@@ -167,7 +167,7 @@ def texts(model: MultiTokenModel, prompts: list[str]) -> dict[str, Tensor]:
 
 
 class Even(LogitsProcessor):
-    """Even tokens behind odd ones."""
+    """Even tokens after odd ones."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         odd = (input_ids[:, -1] % 2 == 1)[:, None]
@@ -176,7 +176,7 @@ class Even(LogitsProcessor):
 
 @dataclass(frozen=True)
 class Sum(StoppingCriteria):
-    """Ends when the new tokens of a row sum up, counted behind the padded prompt, as users do."""
+    """Ends when the new tokens of a row sum up, counted after the padded prompt, as users do."""
 
     prompt: int = max(LENGTHS)
     most: int = 400
@@ -202,10 +202,10 @@ def seventh(ids: Tensor, scores: Any, **rest: Any) -> Tensor:
     return ids[:, -1] % 7 == 0
 
 
-# Without any stop token transformers goes on behind a criterion until the whole batch has met it; with one it pads.
+# Without any stop token transformers goes on after a criterion until the whole batch has met it; with one it pads.
 CRITERIA: dict[str, dict[str, Any]] = {
     "a function": {"stopping_criteria": [seventh]},
-    "counting behind the prompt": {"stopping_criteria": [Sum()]},
+    "counting after the prompt": {"stopping_criteria": [Sum()]},
     "by scores": {"stopping_criteria": [Sure()], "output_scores": True, "return_dict_in_generate": True},
     "two, and a processor": {"stopping_criteria": [seventh, Sum()], "logits_processor": [Even()]},
 }
@@ -356,7 +356,7 @@ def test_scores_of_accepted_runs(nano: MultiTokenModel, layout: LayoutName) -> N
 def check_scores(
     model: MultiTokenModel, inputs: dict[str, Tensor], settings: dict[str, Any], layout: LayoutName
 ) -> Tensor:
-    """Rows of tokens as transformers has them, certain of the padding behind the end; which are behind it, (B, L)."""
+    """Rows of tokens as transformers has them, certain of the padding after the end; which are after it, (B, L)."""
     asked = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
     expected = own(model, **inputs, **settings, **asked)
     ours = model.generate(**inputs, layout=layout, **settings, **asked)
@@ -370,7 +370,7 @@ def check_scores(
         torch.testing.assert_close(mine[~finished], torch.stack(theirs, dim=1)[~finished], rtol=0, atol=1e-4)
         assert (mine[finished].softmax(dim=-1)[:, pad] == 1).all()
     assert torch.equal(scores.argmax(dim=-1), said)
-    # Finished behind the end and nowhere else: in one piece, and never at a token that is no padding.
+    # Finished after the end and nowhere else: in one piece, and never at a token that is no padding.
     assert torch.equal(finished, finished.long().cummax(dim=1).values.bool())
     assert (said[finished] == pad).all()
     chances = model.core.model.compute_transition_scores(ours.sequences, ours.scores, normalize_logits=True)
@@ -395,13 +395,13 @@ def test_only_what_was_asked_for_is_returned(llama: MultiTokenModel) -> None:
 
 @pytest.mark.parametrize("layout", FIXED)
 def test_sampled_tokens_are_drawn_from_transformers_scores(llama: MultiTokenModel, layout: LayoutName) -> None:
-    """Scores of sampled tokens are the base's own behind that text, through the warpers; top_k is 50 unless told."""
+    """Scores of sampled tokens are the base's own after that text, through the warpers; top_k is 50 unless told."""
     torch.manual_seed(3)
     asked = {"return_dict_in_generate": True, "output_scores": True}
     said = llama.generate(**batch(), do_sample=True, temperature=3.0, max_new_tokens=16, layout=layout, **asked)
     mask = torch.cat((batch()["attention_mask"], torch.ones(3, 16, dtype=torch.int64)), dim=1)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    llama.core.equip(False)
+    llama.core.detach_hooks()
     with torch.no_grad():
         logits = llama.core.model(said.sequences, attention_mask=mask, position_ids=positions).logits
     for place, scores in enumerate(said.scores):

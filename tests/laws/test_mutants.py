@@ -14,7 +14,7 @@ from torch import Tensor
 from foresay.decoding import generate as generate_module
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.sampling import chooser as choose_module
-from foresay.decoding.sampling.verify import Asked, Verdict, verify_greedy
+from foresay.decoding.sampling.verify import DraftsToVerify, Verification, verify_greedy
 from foresay.models.base.cache import SlotCache
 from foresay.models.base.model import Base
 from foresay.models.layout.call import Call
@@ -150,38 +150,43 @@ def detached_anchor(toy: Toy) -> None:
 
 # Mutants. Originals are bound before anything is patched.
 
-call_sight, call_positions, mask_positions, mask_reach = Call.sight, Call.positions, MaskCall.positions, MaskCall.reach
+call_visible, call_positions, mask_positions, mask_reach = (
+    Call.visible,
+    Call.positions,
+    MaskCall.positions,
+    MaskCall.reach,
+)
 gate_real, lora_attach, base_init, cache_select = Gate.real.__get__, LoraGroup.attach, Base.__init__, SlotCache.select
 layout_draw, count, sample = Layout.draw, two_pass_module.count, MaskModel.sample
-cache_move, verdict_last = SlotCache.move, Verdict.last.__get__
+cache_move, verdict_last = SlotCache.move, Verification.last.__get__
 
 
 def masks_visible_to_real_rows(patch: pytest.MonkeyPatch) -> None:
-    def sight(self: Call, slots: int, window: int | None = None) -> Tensor:
-        seen = call_sight(self, slots, window).clone()
+    def visible(self: Call, slots: int, window: int | None = None) -> Tensor:
+        seen = call_visible(self, slots, window).clone()
         real, masks = self.layout.real, self.slots()[:, self.layout.real :]
         seen[:, :, :real].scatter_(3, masks[:, None, None].expand(-1, 1, real, -1), True)
         return seen
 
-    patch.setattr(Call, "sight", sight)
+    patch.setattr(Call, "visible", visible)
 
 
 def masks_visible_to_the_last_real_row(patch: pytest.MonkeyPatch) -> None:
-    def sight(self: Call, slots: int, window: int | None = None) -> Tensor:
-        seen = call_sight(self, slots, window).clone()
+    def visible(self: Call, slots: int, window: int | None = None) -> Tensor:
+        seen = call_visible(self, slots, window).clone()
         masks = self.slots()[:, self.layout.real :]
         seen[:, 0, self.layout.real - 1].scatter_(1, masks, True)
         return seen
 
-    patch.setattr(Call, "sight", sight)
+    patch.setattr(Call, "visible", visible)
 
 
 def other_blocks_visible(patch: pytest.MonkeyPatch) -> None:
     def draw(self: Layout, device: torch.device) -> Any:
         drawing = layout_draw(self, device)
-        sight = drawing.sight.clone()
-        sight[self.real :, self.real :] = torch.ones(self.masks, self.masks, dtype=torch.bool).tril()
-        return replace(drawing, sight=sight)
+        visible = drawing.visible.clone()
+        visible[self.real :, self.real :] = torch.ones(self.masks, self.masks, dtype=torch.bool).tril()
+        return replace(drawing, visible=visible)
 
     patch.setattr(Layout, "draw", draw)
 
@@ -189,9 +194,9 @@ def other_blocks_visible(patch: pytest.MonkeyPatch) -> None:
 def own_masks_hidden(patch: pytest.MonkeyPatch) -> None:
     def draw(self: Layout, device: torch.device) -> Any:
         drawing = layout_draw(self, device)
-        sight = drawing.sight.clone()
-        sight[self.real :, self.real :] = torch.eye(self.masks, dtype=torch.bool)
-        return replace(drawing, sight=sight)
+        visible = drawing.visible.clone()
+        visible[self.real :, self.real :] = torch.eye(self.masks, dtype=torch.bool)
+        return replace(drawing, visible=visible)
 
     patch.setattr(Layout, "draw", draw)
 
@@ -199,10 +204,10 @@ def own_masks_hidden(patch: pytest.MonkeyPatch) -> None:
 def anchor_hidden(patch: pytest.MonkeyPatch) -> None:
     def draw(self: Layout, device: torch.device) -> Any:
         drawing = layout_draw(self, device)
-        sight = drawing.sight.clone()
+        visible = drawing.visible.clone()
         anchors = torch.tensor([block.anchor for block in self.blocks for _ in range(block.size)], dtype=torch.int64)
-        sight[self.real + torch.arange(self.masks), anchors] = False
-        return replace(drawing, sight=sight)
+        visible[self.real + torch.arange(self.masks), anchors] = False
+        return replace(drawing, visible=visible)
 
     patch.setattr(Layout, "draw", draw)
 
@@ -227,10 +232,10 @@ def trained_position_plus_one(patch: pytest.MonkeyPatch) -> None:
 
 
 def window_plus_one(patch: pytest.MonkeyPatch) -> None:
-    def sight(self: Call, slots: int, window: int | None = None) -> Tensor:
-        return call_sight(self, slots, None if window is None else window + 1)
+    def visible(self: Call, slots: int, window: int | None = None) -> Tensor:
+        return call_visible(self, slots, None if window is None else window + 1)
 
-    patch.setattr(Call, "sight", sight)
+    patch.setattr(Call, "visible", visible)
 
 
 def trained_window_plus_one(patch: pytest.MonkeyPatch) -> None:
@@ -241,11 +246,11 @@ def trained_window_plus_one(patch: pytest.MonkeyPatch) -> None:
 
 
 def stale_slot_visible(patch: pytest.MonkeyPatch) -> None:
-    def sight(self: Call, slots: int, window: int | None = None) -> Tensor:
-        behind = torch.arange(slots) == (self.past + self.layout.rows)[:, None]
-        return call_sight(self, slots, window) | behind[:, None, None]
+    def visible(self: Call, slots: int, window: int | None = None) -> Tensor:
+        after = torch.arange(slots) == (self.past + self.layout.rows)[:, None]
+        return call_visible(self, slots, window) | after[:, None, None]
 
-    patch.setattr(Call, "sight", sight)
+    patch.setattr(Call, "visible", visible)
 
 
 def linear_sees_other_positions(patch: pytest.MonkeyPatch) -> None:
@@ -258,17 +263,17 @@ def linear_sees_other_positions(patch: pytest.MonkeyPatch) -> None:
 
 
 def sum_instead_of_prefix(patch: pytest.MonkeyPatch) -> None:
-    def verify(logits: Tensor, asked: Asked) -> Verdict:
+    def verify(logits: Tensor, asked: DraftsToVerify) -> Verification:
         choices, rows = logits.argmax(dim=-1), torch.arange(logits.shape[1])
         right = (asked.tokens == choices[:, asked.tree.draw(logits.device).parents]) & (rows > asked.roots[:, None])
         path = (asked.roots[:, None] + rows).clamp(max=len(rows) - 1)
-        return Verdict(right.sum(dim=1), path, choices.gather(1, path))
+        return Verification(right.sum(dim=1), path, choices.gather(1, path))
 
     patch.setattr(choose_module, "verify_greedy", verify)
 
 
 def one_accepted_too_many(patch: pytest.MonkeyPatch) -> None:
-    def verify(logits: Tensor, asked: Asked) -> Verdict:
+    def verify(logits: Tensor, asked: DraftsToVerify) -> Verification:
         verdict = verify_greedy(logits, asked)
         return replace(verdict, accepted=torch.minimum(verdict.accepted + 1, torch.tensor(asked.counts)))
 
@@ -278,9 +283,9 @@ def one_accepted_too_many(patch: pytest.MonkeyPatch) -> None:
 def other_branches_visible(patch: pytest.MonkeyPatch) -> None:
     def draw(self: Layout, device: torch.device) -> Any:
         drawing = layout_draw(self, device)
-        sight = drawing.sight.clone()
-        sight[: self.real, : self.real] = torch.ones(self.real, self.real, dtype=torch.bool).tril()
-        return replace(drawing, sight=sight)
+        visible = drawing.visible.clone()
+        visible[: self.real, : self.real] = torch.ones(self.real, self.real, dtype=torch.bool).tril()
+        return replace(drawing, visible=visible)
 
     patch.setattr(Layout, "draw", draw)
 
@@ -288,10 +293,10 @@ def other_branches_visible(patch: pytest.MonkeyPatch) -> None:
 def masks_see_other_branches(patch: pytest.MonkeyPatch) -> None:
     def draw(self: Layout, device: torch.device) -> Any:
         drawing = layout_draw(self, device)
-        sight = drawing.sight.clone()
+        visible = drawing.visible.clone()
         for block, rows in zip(self.blocks, drawing.block_rows):
-            sight[rows[: block.size], : block.anchor] = True
-        return replace(drawing, sight=sight)
+            visible[rows[: block.size], : block.anchor] = True
+        return replace(drawing, visible=visible)
 
     patch.setattr(Layout, "draw", draw)
 
@@ -299,7 +304,7 @@ def masks_see_other_branches(patch: pytest.MonkeyPatch) -> None:
 def siblings_stand_in_a_row(patch: pytest.MonkeyPatch) -> None:
     def draw(self: Layout, device: torch.device) -> Any:
         drawing = layout_draw(self, device)
-        return replace(drawing, steps=torch.cat((torch.arange(self.real), drawing.steps[self.real :])))
+        return replace(drawing, offsets=torch.cat((torch.arange(self.real), drawing.offsets[self.real :])))
 
     patch.setattr(Layout, "draw", draw)
 
@@ -326,7 +331,7 @@ def keys_moved_and_values_not(patch: pytest.MonkeyPatch) -> None:
 
 
 def path_takes_the_first_rows(patch: pytest.MonkeyPatch) -> None:
-    def verify(logits: Tensor, asked: Asked) -> Verdict:
+    def verify(logits: Tensor, asked: DraftsToVerify) -> Verification:
         verdict = verify_greedy(logits, asked)
         rows = torch.arange(verdict.path.shape[1]).expand_as(verdict.path)
         return replace(verdict, path=torch.where(rows <= verdict.accepted[:, None], rows, verdict.path))
@@ -335,11 +340,11 @@ def path_takes_the_first_rows(patch: pytest.MonkeyPatch) -> None:
 
 
 def drafts_from_the_block_of_another_branch(patch: pytest.MonkeyPatch) -> None:
-    def last(self: Verdict) -> Tensor:
+    def last(self: Verification) -> Tensor:
         # Right where drafts are a chain and none is missing.
         return verdict_last(self) if self.path.shape[1] == 1 else self.path[:, 0] + self.accepted
 
-    patch.setattr(Verdict, "last", property(last))
+    patch.setattr(Verification, "last", property(last))
 
 
 def gate_one_row_early(patch: pytest.MonkeyPatch) -> None:

@@ -25,12 +25,12 @@ def test_rows_stand_as_the_paper_draws_them() -> None:
     assert pack.ids.tolist() == [7, 8, 9, 7]
     assert pack.mask.tolist() == [0, 1, 2, 0, 1, 2, 0, 0]
     assert pack.position.tolist() == [0, 1, 2, 1, 2, 3, 2, 3]
-    assert pack.asked.tolist() == [0, 1, 2, 3, 4, 6], "the last token has no label behind it"
+    assert pack.asked.tolist() == [0, 1, 2, 3, 4, 6], "the last token has no label after it"
 
 
 @pytest.mark.parametrize("window", [None, 3])
-def test_sight_is_a_rule_for_pairs(window: int | None) -> None:
-    seen, rows = FIRST.sight(window)[0, 0], list(zip(FIRST.anchor.tolist(), FIRST.mask.tolist()))
+def test_visible_is_a_rule_for_pairs(window: int | None) -> None:
+    seen, rows = FIRST.visible(window)[0, 0], list(zip(FIRST.anchor.tolist(), FIRST.mask.tolist()))
     for q, (anchor, mask) in enumerate(rows):
         for k, (other, number) in enumerate(rows):
             rule = other <= anchor if number == 0 else other == anchor and number <= mask

@@ -10,7 +10,7 @@ from foresay.decoding.generate import generate
 from foresay.decoding.sampling.chooser import Chooser, Greedy, Sampled
 from foresay.decoding.sampling.logits_processors import Processing, warpers
 from foresay.decoding.sampling.randomness import SeededDice
-from foresay.decoding.session import How, Session
+from foresay.decoding.session import GenerationHooks, Session
 from tests.support.device_reads import counted_reads
 from tests.support.toys import GEMMA3, LLAMA, Toy, adapted, random_prompts
 
@@ -32,7 +32,7 @@ def test_a_step_reads_once(
 ) -> None:
     config = DecodeConfig(layout=layout, masks=3, max_new_tokens=40)
     # Layouts are drawn, and sent to the device, when they are first met.
-    generate(adapted(toy), random_prompts(lengths), config, How(lambda indices: chooser(len(indices))))
+    generate(adapted(toy), random_prompts(lengths), config, GenerationHooks(lambda indices: chooser(len(indices))))
     session = Session(adapted(toy), random_prompts(lengths), config, chooser(len(lengths)))
     steps = 0
     while session.live:

@@ -70,10 +70,10 @@ def test_a_closed_gate_is_the_packed_base_to_the_bit(toy: Toy) -> None:
         call, cache = Call(layout, torch.zeros(1, dtype=torch.int64)), mtp.cache(60, layout.masks)
         with mtp.decoding():
             if not layout.masks:
-                mtp.equip(hung)
+                (mtp.attach_hooks if hung else mtp.detach_hooks)()
                 embeds = mtp.base.embedding(IDS)
                 cache.place(call.slots(), call.used)
-                masks = mtp.base.masks(lambda window: call.sight(call.used, window))
+                masks = mtp.base.attention_masks(lambda window: call.visible(call.used, window))
                 return mtp.base.run(embeds, call.positions(), masks, cache, torch.arange(IDS.shape[1])).logits
             return mtp.see(IDS, call, cache, IDS.shape[1]).logits
 
@@ -336,6 +336,11 @@ def test_the_measurement_counts_all_linears_of_a_shape() -> None:
     seconds = packing_pays.measure(packable)
     assert {name: len(row) for name, row in seconds.items()} == {"plain": 6, "packed": 6}
     assert all(second > 0 for row in seconds.values() for second in row)
+
+
+def test_linears_of_one_shape_and_two_dtypes_are_measured_apart() -> None:
+    groups = [(torch.nn.Linear(16, 16),), (torch.nn.Linear(16, 16, dtype=torch.bfloat16),)]
+    assert all(second > 0 for row in packing_pays.measure(groups).values() for second in row)
 
 
 def test_what_cannot_be_packed_is_refused_or_left() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from foresay.data.chat import encode
 from foresay.decoding.config import LayoutName, SampleConfig
-from foresay.decoding.planning.planner import Acceptance, Cost, Entry, Planner
+from foresay.decoding.planning.planner import AcceptanceEstimate, Cost, Entry, Planner
 from foresay.decoding.sampling.chooser import Blocks, Drafts, Sampled
 from foresay.evaluation.lossless.sampling import CAUGHT, LEVEL, Trial
 from foresay.evaluation.statistics import Tokens, holm, p_value
@@ -51,7 +51,7 @@ def corrected() -> dict[tuple[str, LayoutName], float]:
     found = {}
     for setting in SETTINGS:
         for layout in LAYOUTS:
-            planner = Planner(COSTS, Acceptance((0.5, 0.4))) if layout == "planned" else None
+            planner = Planner(COSTS, AcceptanceEstimate((0.5, 0.4))) if layout == "planned" else None
             answers = trial(setting).answers(layout, planner)
             found[setting, layout] = p_value(answers, reference(setting))
     return dict(zip(found, holm(list(found.values()))))

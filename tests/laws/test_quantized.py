@@ -18,9 +18,9 @@ from foresay.models.base import quantization as quantize
 from foresay.models.base.load import load_base, load_tokenizer
 from foresay.models.base.quantization import LIBRARY, quantization_of
 from foresay.models.config import DType, LoadConfig, MTPConfig, Quantize
-from foresay.training.adapt import adapt
 from foresay.training.config import LossConfig, TrainConfig
 from foresay.training.recipe import Recipe
+from foresay.training.train import train
 from tests.support.checks import BATCHES, NEW, prompt_batches, require_distinct
 from tests.support.layouts import FIXED
 from tests.support.toys import LLAMA, QWEN3_MOE, Toy, with_adapter
@@ -81,7 +81,7 @@ def test_quantising_changes_the_base(bases: Path, how: Quantize) -> None:
     assert torch.equal(model.lm_head.weight, plain.lm_head.weight)
 
 
-def train(bases: Path, out: Path, how: Quantize, dtype: DType = "float32") -> MultiTokenModel:
+def trained_on(bases: Path, out: Path, how: Quantize, dtype: DType = "float32") -> MultiTokenModel:
     recipe = Recipe(
         str(bases / "llama"),
         (bases / "data.jsonl",),
@@ -91,7 +91,7 @@ def train(bases: Path, out: Path, how: Quantize, dtype: DType = "float32") -> Mu
         TrainConfig(steps=3, sequences=2, warmup_steps=0, heldout=1, learning_rate=0.02, dtype=dtype),
         loading=LoadConfig(quantize=how),
     )
-    return adapt(recipe, lambda news: None).model
+    return train(recipe, lambda news: None).model
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -100,9 +100,9 @@ def test_it_trains_and_comes_back_as_it_was_trained(
     bases: Path, tmp_path: Path, how: Quantize, dtype: DType, caplog: pytest.LogCaptureFixture
 ) -> None:
     need(how)
-    trained = train(bases, tmp_path / "out", how, dtype)
+    trained = trained_on(bases, tmp_path / "out", how, dtype)
     assert all(pair.up.abs().max() > 0 for pair in trained.core.adapter.pairs), "gradients go through every linear"
-    trained.core.equip(False)
+    trained.core.detach_hooks()
     ids = torch.arange(1, 9)[None]
     with torch.no_grad():
         after, before = trained.core.model(ids).logits, quantized(bases / "llama", how, dtype)(ids).logits
@@ -120,11 +120,11 @@ def test_it_trains_and_comes_back_as_it_was_trained(
 def test_another_quantisation_is_warned_of(bases: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Drafts may be worse, but what is said is the base's as it was loaded; another base is refused all the same."""
     need("int8")
-    train(bases, tmp_path / "int8", "int8")
+    trained_on(bases, tmp_path / "int8", "int8")
     plain = MultiTokenModel.from_pretrained(tmp_path / "int8", loading=LoadConfig(quantize="none"))
     assert "was trained on a base that is quantised to int8, and this one is not quantised: fewer drafts" in caplog.text
     assert quantization_of(plain.core.model.config) == ""
-    train(bases, tmp_path / "plain", "none")
+    trained_on(bases, tmp_path / "plain", "none")
     caplog.clear()
     MultiTokenModel.from_pretrained(tmp_path / "plain", loading=LoadConfig(quantize="int8"))
     assert "a base that is not quantised, and this one is quantised to int8" in caplog.text

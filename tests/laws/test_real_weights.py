@@ -17,9 +17,9 @@ from foresay.foundation.names import NANO
 from foresay.model import MultiTokenModel
 from foresay.models.base.load import NANO_FOLDER, load_base
 from foresay.models.config import MTPConfig
-from foresay.training.adapt import adapt
 from foresay.training.config import TrainConfig
 from foresay.training.recipe import Recipe
+from foresay.training.train import train
 from tests.support.checks import DISTINCT
 
 PROMPTS = 30
@@ -62,7 +62,7 @@ def check_real_weights(base: str, data: Path, prompts: Sequence[Prompt], out: Pa
     before = digest(untouched)
     own = own_answers(untouched, prompts)
     assert len({token for answer in own for token in answer}) >= DISTINCT, "loops prove nothing"
-    trained = adapt(Recipe(base, (data,), out, MTP, train=TRAIN), lambda news: None).model
+    trained = train(Recipe(base, (data,), out, MTP, train=TRAIN), lambda news: None).model
     assert digest(trained.core.model) == before, "training changed the base"
     model = MultiTokenModel.from_pretrained(out, dtype="float32")
     linear, quadratic, tree = (decode(model, prompts, own, layout) for layout in ("linear", "quadratic", "tree"))

@@ -20,13 +20,13 @@ from transformers.generation.logits_process import (
 
 from foresay.decoding.config import DecodeConfig, LayoutName
 from foresay.decoding.generate import generate
-from foresay.decoding.planning.planner import Acceptance, Cost, Entry, Planner
+from foresay.decoding.planning.planner import AcceptanceEstimate, Cost, Entry, Planner
 from foresay.decoding.sampling import chooser as choose
 from foresay.decoding.sampling.chooser import Sampled
 from foresay.decoding.sampling.logits_processors import Processing
 from foresay.decoding.sampling.randomness import Dice, SeededDice
-from foresay.decoding.sampling.verify import Asked, Verdict, verify_drawn, verify_sampled
-from foresay.decoding.session import How, Session
+from foresay.decoding.sampling.verify import DraftsToVerify, Verification, verify_drawn, verify_sampled
+from foresay.decoding.session import GenerationHooks, Session
 from foresay.decoding.steps import Generation
 from foresay.models.config import HeadsConfig, MTPConfig
 from foresay.models.drafting import DraftingModel
@@ -64,7 +64,7 @@ class Enumeration(Dice):
     def accept(self, chances: Tensor, places: Tensor) -> Tensor:
         answers = torch.zeros(chances.shape, dtype=torch.bool)
         for row, (chance, place) in enumerate(zip(chances[0].tolist(), places[0].tolist())):
-            # Drafts behind a rejected one are judged by nobody: no need to branch.
+            # Drafts after a rejected one are judged by nobody: no need to branch.
             if place >= 0 and not self.decide([1 - chance, chance]):
                 break
             answers[0, row] = place >= 0
@@ -156,15 +156,15 @@ def check_exact(
     greedy_drafts: bool = False,
     **settings: int,
 ) -> None:
-    # Two candidates of three: a tree with every token behind a node would never be left.
+    # Two candidates of three: a tree with every token after a node would never be left.
     config = DecodeConfig(layout=layout, **({"max_new_tokens": TOKENS, "branches": 2, "nodes": 4} | settings))
     tokens = config.max_new_tokens
     accepted = []
 
     def run(dice: Enumeration) -> tuple[int, ...]:
         chooser = Sampled(dice, Processing(tuple(processors)), greedy_drafts)
-        planner = Planner(COSTS, Acceptance((0.5, 0.4))) if layout == "planned" else None
-        [said] = generate(mtp, [PROMPT], config, How(chooser=lambda _: chooser, planner=planner))
+        planner = Planner(COSTS, AcceptanceEstimate((0.5, 0.4))) if layout == "planned" else None
+        [said] = generate(mtp, [PROMPT], config, GenerationHooks(chooser=lambda _: chooser, planner=planner))
         accepted.append(sum(step.accepted for step in said.steps))
         return tuple(said.tokens)
 
@@ -233,16 +233,16 @@ def test_processors_see_possible_texts_only(mtp: MaskModel, layout: LayoutName, 
     config = DecodeConfig(layout=layout, branches=2, nodes=6, max_new_tokens=30)
     for seed in range(5):
         chooser = Sampled(SeededDice(seed, [0]), Processing((NeverTwice(),)), greedy_drafts)
-        [said] = generate(mtp, [PROMPT], config, How(chooser=lambda _, own=chooser: own))
+        [said] = generate(mtp, [PROMPT], config, GenerationHooks(chooser=lambda _, own=chooser: own))
         assert len(said.tokens) == 30
         assert all(one != other for one, other in itertools.pairwise([PROMPT[-1], *said.tokens]))
 
 
-Mutant = tuple[str, LayoutName, Callable[[Tensor, Asked, Dice], Verdict]]
+Mutant = tuple[str, LayoutName, Callable[[Tensor, DraftsToVerify, Dice], Verification]]
 
 
 def mutants() -> Iterator[Mutant]:
-    def looks_at_the_draw(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
+    def looks_at_the_draw(p: Tensor, asked: DraftsToVerify, dice: Dice) -> Verification:
         # Verify a draft only if it was likely: what is verified then depends on what was drawn.
         first = -1 - asked.counts[0] if asked.counts[0] else -1
         if asked.counts[0] and asked.q[0, first + 1, asked.tokens[0, first + 1]] < 0.4:
@@ -252,22 +252,22 @@ def mutants() -> Iterator[Mutant]:
             return verify_sampled(p[:, :1], nothing, dice)
         return verify_sampled(p, asked, dice)
 
-    def no_residual(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
+    def no_residual(p: Tensor, asked: DraftsToVerify, dice: Dice) -> Verification:
         verdict = verify_sampled(p, asked, dice)
         verdict.tokens[0, verdict.accepted[0]] = dice.pick(p[:, verdict.last], verdict.used[:, None])[0, 0]
         return verdict
 
-    def always_kept(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
+    def always_kept(p: Tensor, asked: DraftsToVerify, dice: Dice) -> Verification:
         return verify_sampled(p, replace(asked, q=torch.full_like(asked.q, 1e-300)), dice)
 
-    def draws_among_the_drafts(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
+    def draws_among_the_drafts(p: Tensor, asked: DraftsToVerify, dice: Dice) -> Verification:
         drafted = p.new_zeros(p.shape)
         for draft, parent in enumerate(asked.tree.parents, 1):
             drafted[0, parent, asked.tokens[0, draft]] = 1
         among = p * torch.where(drafted.any(dim=-1, keepdim=True), drafted, 1)
         return verify_drawn(among / among.sum(dim=-1, keepdim=True), asked, dice)
 
-    def judges_behind_a_sibling(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
+    def judges_behind_a_sibling(p: Tensor, asked: DraftsToVerify, dice: Dice) -> Verification:
         rows = list(range(p.shape[1]))
         if asked.tree.parents[:2] == (0, 0):
             rows[1], rows[2] = 2, 1
@@ -277,12 +277,12 @@ def mutants() -> Iterator[Mutant]:
     yield "no residual", "quadratic", no_residual
     yield "always kept", "quadratic", always_kept
     yield "draws among the drafts", "tree", draws_among_the_drafts
-    yield "judges behind a sibling", "tree", judges_behind_a_sibling
+    yield "judges after a sibling", "tree", judges_behind_a_sibling
 
 
 @pytest.mark.parametrize(("name", "layout", "broken"), list(mutants()), ids=lambda value: str(value)[:24])
 def test_a_broken_verifier_is_caught(
-    mtp: MaskModel, monkeypatch: pytest.MonkeyPatch, name: str, layout: LayoutName, broken: Callable[..., Verdict]
+    mtp: MaskModel, monkeypatch: pytest.MonkeyPatch, name: str, layout: LayoutName, broken: Callable[..., Verification]
 ) -> None:
     monkeypatch.setattr(choose, "verify_sampled" if layout == "quadratic" else "verify_drawn", broken)
     with pytest.raises(AssertionError):
@@ -290,18 +290,18 @@ def test_a_broken_verifier_is_caught(
 
 
 def test_processors_that_read_another_branch_are_caught(mtp: MaskModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    prefixes = Asked.prefixes
+    prefixes = DraftsToVerify.prefixes
 
-    def one_chain(self: Asked) -> list[list[list[int]]]:
+    def one_chain(self: DraftsToVerify) -> list[list[list[int]]]:
         return prefixes(replace(self, tree=Tree.chain(self.tree.drafts)))
 
-    monkeypatch.setattr(Asked, "prefixes", one_chain)
+    monkeypatch.setattr(DraftsToVerify, "prefixes", one_chain)
     with pytest.raises(AssertionError):
         check_exact(mtp, "tree", PROCESSORS["no repeated bigrams"])
 
 
-def sampled(seed: int) -> How:
-    return How(chooser=lambda indices: Sampled(SeededDice(seed, indices)))
+def sampled(seed: int) -> GenerationHooks:
+    return GenerationHooks(chooser=lambda indices: Sampled(SeededDice(seed, indices)))
 
 
 @pytest.mark.parametrize("layout", FIXED)
@@ -326,7 +326,7 @@ def test_with_drafts_that_are_not_drawn_a_seed_says_what_plain_decoding_says(
     prompts = [PROMPT, PROMPT[:2], (*PROMPT, 0, 2)]
 
     def said(layout: LayoutName) -> list[Generation]:
-        how = How(chooser=lambda indices: Sampled(SeededDice(7, indices), greedy_drafts=True))
+        how = GenerationHooks(chooser=lambda indices: Sampled(SeededDice(7, indices), greedy_drafts=True))
         return generate(mtp, prompts, DecodeConfig(layout=layout, max_new_tokens=30, branches=2, nodes=4), how)
 
     drafted = said(layout)

@@ -61,7 +61,7 @@ def test_slots_in_front_of_every_window_are_not_read(groups: int, folded: int, m
     past, window, rows = torch.tensor([20, 14]), 6, 4
     call = Call(Layout.plain(rows), past, longest=20, shortest=14)
     query, key, value = states(2, 2, groups, rows, 24, 0)
-    mask, first = call.sight(24, window), call.first_seen(window)
+    mask, first = call.visible(24, window), call.first_seen(window)
     assert first == 9
     assert not mask[..., :first].any()
     assert mask[..., first].any()
@@ -87,7 +87,7 @@ def test_two_parts_are_one(
     past = torch.tensor(lengths[:batch])
     slots = max(lengths[:batch]) + rows
     query, key, value = states(*shape[:4], slots, seed=seed)
-    mask = Call(Layout.plain(rows), past).sight(slots, window)
+    mask = Call(Layout.plain(rows), past).visible(slots, window)
     shared = int(past.min()) if window is None else 0
     one, _ = slot_attention.attend(layer(shape[2]), query, key, value, mask, scaling)
     two = slot_attention.attend_in_parts(query, key, value, mask, shared, scaling)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-import foresay.training.adapt
+import foresay.training.train
 from foresay.decoding.config import DecodeConfig, LayoutName
 from foresay.decoding.generate import generate
 from foresay.foundation.errors import ArtefactError, BaseNotFound, ConfigError, MissingPackage, UnsupportedBase
@@ -20,12 +20,12 @@ from foresay.model import MultiTokenModel
 from foresay.models.artefact.fingerprint import fingerprint
 from foresay.models.artefact.tensors import PEFT_WEIGHTS
 from foresay.models.base import load as guest
-from foresay.models.base.load import Guest, load_tokenizer
+from foresay.models.base.load import BaseName, load_tokenizer
 from foresay.models.base.model import Base
 from foresay.models.config import LoadConfig, MTPConfig
-from foresay.training.adapt import adapt
 from foresay.training.config import LossConfig, TrainConfig
 from foresay.training.recipe import Recipe
+from foresay.training.train import train
 from tests.models.artefact.test_folder import contents
 from tests.support.checks import BATCHES, NEW, prompt_batches, require_distinct
 from tests.support.layouts import FIXED
@@ -118,7 +118,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(home: Path, out: Path, base: str, adapter: str = "", **more: Any) -> MultiTokenModel:
+def trained_on(home: Path, out: Path, base: str, adapter: str = "", **more: Any) -> MultiTokenModel:
     recipe = Recipe(
         str(home / base),
         (home / "data.jsonl",),
@@ -128,14 +128,14 @@ def train(home: Path, out: Path, base: str, adapter: str = "", **more: Any) -> M
         TrainConfig(steps=2, sequences=2, warmup_steps=0, heldout=1, learning_rate=0.05, **more),
         loading=LoadConfig(base_adapter=str(home / adapter) if adapter else ""),
     )
-    return adapt(recipe, lambda news: None).model
+    return train(recipe, lambda news: None).model
 
 
 @pytest.fixture(scope="module")
 def saved(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artefact trained on base and LoRA."""
     out = tmp_path_factory.mktemp("saved") / "out"
-    train(home, out, "base", "mine")
+    trained_on(home, out, "base", "mine")
     return out
 
 
@@ -153,7 +153,7 @@ def test_training_leaves_the_lora_as_it_was(home: Path, saved: Path) -> None:
 
 
 def test_a_lora_as_base_names_its_base(home: Path, saved: Path, tmp_path: Path) -> None:
-    model = train(home, tmp_path / "out", "mine")
+    model = trained_on(home, tmp_path / "out", "mine")
     assert (model.base_name, model.base_adapter) == (str(home / "base"), str(home / "mine"))
     assert contents(tmp_path / "out")[PEFT_WEIGHTS] == contents(saved)[PEFT_WEIGHTS]
 
@@ -180,13 +180,13 @@ def test_shards_of_two_dtypes_train_alike(home: Path, tmp_path: Path, monkeypatc
     for name, value in place.items():
         monkeypatch.setenv(name, str(value))
     for parallel in ("none", "fsdp"):
-        train(home, tmp_path / parallel, "mine", parallel=parallel, dtype="bfloat16")
+        trained_on(home, tmp_path / parallel, "mine", parallel=parallel, dtype="bfloat16")
     weights = [load_file(tmp_path / parallel / PEFT_WEIGHTS) for parallel in ("none", "fsdp")]
     for name, tensor in weights[0].items():
         assert torch.equal(tensor, weights[1][name]), name
-    monkeypatch.setattr(foresay.training.adapt, "quantization_of", lambda config: "int8")
+    monkeypatch.setattr(foresay.training.train, "quantization_of", lambda config: "int8")
     with pytest.raises(ConfigError, match="parallel is fsdp, which shards no quantised weights; give --parallel ddp"):
-        train(home, tmp_path / "never", "mine", parallel="fsdp")
+        trained_on(home, tmp_path / "never", "mine", parallel="fsdp")
 
 
 def test_another_lora_or_none_is_refused(home: Path, saved: Path, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_another_lora_or_none_is_refused(home: Path, saved: Path, tmp_path: Path
         MultiTokenModel.from_pretrained(saved, loading=LoadConfig(base_adapter=str(home / "other")))
     with pytest.raises(ArtefactError, match=r"carries none; give the one it was trained on"):
         MultiTokenModel.from_pretrained(saved, LLAMA.model(vocab_size=512))
-    train(home, tmp_path / "bare", "base")
+    trained_on(home, tmp_path / "bare", "base")
     with pytest.raises(ArtefactError, match=r"with no LoRA of a user's own, and .*base carries \w{16}; give the bare"):
         MultiTokenModel.from_pretrained(tmp_path / "bare", loading=LoadConfig(base_adapter=str(home / "mine")))
 
@@ -224,7 +224,7 @@ def test_what_is_no_lora_is_refused(home: Path, saved: Path, tmp_path: Path, mon
     with pytest.raises(BaseNotFound, match="is a foresay model and no base"):
         MultiTokenModel.from_base(str(saved))
     with pytest.raises(ConfigError, match="is a PEFT adapter and so is"):
-        Guest.find(str(home / "mine"), str(home / "other"))
+        BaseName.find(str(home / "mine"), str(home / "other"))
     deeper = LLAMA.model(vocab_size=512, num_hidden_layers=3)
     for wrong in (deeper, LLAMA.model(vocab_size=512, num_hidden_layers=1), GPT2.model()):
         wrong.save_pretrained(tmp_path / "wrong")
@@ -254,6 +254,6 @@ def test_the_embedded_base_is_not_looked_for_on_the_hub(monkeypatch: pytest.Monk
     """Without a network that would be half a minute of retries."""
     asked: list[str] = []
     monkeypatch.setattr(guest, "find_adapter_config_file", asked.append)
-    assert Guest.find("nano") == Guest("nano")
+    assert BaseName.find("nano") == BaseName("nano")
     assert asked
     assert all(Path(place).is_dir() for place in asked)

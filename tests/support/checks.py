@@ -126,7 +126,7 @@ def always_wrong(index: int, place: int, state: Tensor) -> bool:
 
 
 def sometimes_right(index: int, place: int, state: Tensor) -> bool:
-    """Spoil some places, other ones for every prompt, so that right drafts stand behind wrong ones too."""
+    """Spoil some places, other ones for every prompt, so that right drafts stand after wrong ones too."""
     return (place * place + 3 * place + index) % 5 == 0
 
 
@@ -139,7 +139,7 @@ def right_by_state(index: int, place: int, state: Tensor) -> bool:
 class Oracle:
     """A drafter that knows what plain decoding says, and spoils some of it on purpose.
 
-    Where drafts branch, one candidate behind each token is right, in turn one of those that lead deepest; behind
+    Where drafts branch, one candidate after each token is right, in turn one of those that lead deepest; after
     wrong drafts stand right ones too.
     """
 
@@ -172,13 +172,13 @@ class Oracle:
 
 @cache
 def leads_deepest(tree: Tree, node: int) -> list[int]:
-    """Ranks of the drafts behind `node` from which the tree goes on longest."""
+    """Ranks of the drafts after `node` from which the tree goes on longest."""
     heights = [0] * (tree.drafts + 1)
     for draft in range(tree.drafts, 0, -1):
         parent = tree.parents[draft - 1]
         heights[parent] = max(heights[parent], heights[draft] + 1)
-    behind = [heights[draft] for draft, parent in enumerate(tree.parents, 1) if parent == node]
-    return [rank for rank, height in enumerate(behind) if height == max(behind)]
+    after = [heights[draft] for draft, parent in enumerate(tree.parents, 1) if parent == node]
+    return [rank for rank, height in enumerate(after) if height == max(after)]
 
 
 def run_session(
@@ -228,7 +228,7 @@ def check_counts(generations: Sequence[Generation], depth: int, rightly: bool) -
 
 
 def check_layouts_agree(mtp: MaskModel, toy: Toy, masks: int) -> None:
-    """Where layouts verify drafts behind the same prefix, they accept the same number.
+    """Where layouts verify drafts after the same prefix, they accept the same number.
 
     Drafts are spoilt by their mask states, so that a block that saw something else would accept something else.
     """
@@ -279,7 +279,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the live real rows of one sequence gave, and the blocks behind them."""
+    """What the live real rows of one sequence gave, and the blocks after them."""
 
     start: int
     """Position of the first row."""
@@ -324,7 +324,7 @@ def layouts(real: int, masks: int) -> list[Layout]:
 
 
 def check_real_rows_are_the_base(mtp: MaskModel, toy: Toy, scene: Scene | None = None) -> None:
-    """Real rows beside masks, ragged and behind a cache, give the logits of the base's own whole forward."""
+    """Real rows beside masks, ragged and after a cache, give the logits of the base's own whole forward."""
     scene = scene or Scene.random()
     with torch.no_grad():
         own = pristine(toy)(input_ids=scene.ids, attention_mask=torch.ones_like(scene.ids), use_cache=False).logits
@@ -346,7 +346,7 @@ def random_tree(drafts: int, seed: int) -> Tree:
 
 @torch.no_grad()
 def check_branches_are_texts(mtp: MaskModel, toy: Toy, scene: Scene | None = None, masks: int = 2) -> None:
-    """A row of a tree is the base's behind the text on its way, and so are the masks behind it: training's."""
+    """A row of a tree is the base's after the text on its way, and so are the masks after it: training's."""
     scene = scene or Scene.random()
     for seed in range(2):
         tree = random_tree(6, seed)
@@ -365,8 +365,8 @@ def check_branches_are_texts(mtp: MaskModel, toy: Toy, scene: Scene | None = Non
                 what = f"{toy.name}, {tree}, node {node} of {b}"
                 assert_close(seen.logits[b, node], own[0, -1], what)
                 kept, _ = mtp.keep(tokens)
-                behind = MaskCall(torch.tensor([[tokens.shape[1] - 1]]), masks, last=tokens.shape[1] + masks)
-                assert_close(seen.states[b, drawing.block_rows[node]], mtp.see_masks(behind, kept)[0], what)
+                after = MaskCall(torch.tensor([[tokens.shape[1] - 1]]), masks, last=tokens.shape[1] + masks)
+                assert_close(seen.states[b, drawing.block_rows[node]], mtp.see_masks(after, kept)[0], what)
 
 
 def check_adapter_cannot_reach_real_rows(one: MaskModel, other: MaskModel, toy: Toy) -> None:
@@ -382,7 +382,7 @@ def check_adapter_cannot_reach_real_rows(one: MaskModel, other: MaskModel, toy: 
 
 
 def check_mask_states_agree(mtp: MaskModel, toy: Toy, scene: Scene | None = None, masks: int = 3) -> None:
-    """A block behind the same prefix has the same states in training, prefill, linear and quadratic."""
+    """A block after the same prefix has the same states in training, prefill, linear and quadratic."""
     scene = scene or Scene.random()
     length = scene.ids.shape[1]
     anchors = torch.arange(length).expand(len(scene.past), -1)
@@ -400,7 +400,7 @@ def check_mask_states_agree(mtp: MaskModel, toy: Toy, scene: Scene | None = None
     for name, seen in calls:
         for b, sequence in enumerate(seen):
             for anchor, states in sequence.blocks.items():
-                assert_close(states, trained[b, anchor], f"{toy.name}, {name}, behind {anchor} of {b}")
+                assert_close(states, trained[b, anchor], f"{toy.name}, {name}, after {anchor} of {b}")
                 compared += 1
     if compared < 30:
         raise NothingShownError(f"only {compared} blocks were compared")
@@ -410,7 +410,7 @@ def check_mask_states_agree(mtp: MaskModel, toy: Toy, scene: Scene | None = None
 
 
 def poison(cache: SlotCache, past: Sequence[int]) -> None:
-    """Fill the slots behind what each sequence has cached with 1e4."""
+    """Fill the slots after what each sequence has cached with 1e4."""
     for layer in cache.layers:
         for b, length in enumerate(past):
             layer.keys[b, :, length:] = 1e4

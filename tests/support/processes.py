@@ -16,7 +16,7 @@ import torch
 from foresay.training.loop.checkpoint import run_folder
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["foresay.training.adapt", "foresay.training.pretrain", "tests.support.toys"])
+CONTEXT.set_forkserver_preload(["foresay.training.train", "foresay.training.pretrain", "tests.support.toys"])
 
 
 def start(work: Callable[..., None], *arguments: Any) -> ForkServerProcess:
@@ -74,8 +74,9 @@ def lines(log: Path) -> int:
 
 
 def _on_one_thread(work: Callable[..., None], *arguments: Any) -> None:
-    # As in the tests' own process: sums over several threads differ in their last bits.
+    # As in the tests' own process (conftest.py): sums over several threads differ in their last bits.
     torch.set_num_threads(1)
+    torch.cpu.get_capabilities = dict
     work(*arguments)
 
 

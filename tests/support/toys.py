@@ -1,7 +1,7 @@
 """Tiny random models of every architecture that the laws run over, and adapters that hide nothing.
 
 Parameters are drawn with standard deviation 0.2 (vectors, so norms and biases, around their start), adapters too: at
-transformers' own 0.02 attention hardly matters and outputs loop, and behind a zero up-projection a leaking gate leaks
+transformers' own 0.02 attention hardly matters and outputs loop, and after a zero up-projection a leaking gate leaks
 zeros. The stop token is off.
 """
 

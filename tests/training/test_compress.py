@@ -48,7 +48,7 @@ def test_masks_sampler_and_output_stay_and_acceptance_is_measured_anew() -> None
     model = wide()
     model.core.acceptance = (0.5, 0.25, 0.125)
     small = compress(model, 1, PROMPTS)
-    assert torch.equal(small.core.adapter.masks, model.core.adapter.masks)
+    assert torch.equal(small.core.adapter.mask_embeddings, model.core.adapter.mask_embeddings)
     for one, other in zip(small.core.adapter.sampler.parameters(), model.core.adapter.sampler.parameters()):
         assert torch.equal(one, other)
     prompts = [prompt.ids for prompt in PROMPTS]

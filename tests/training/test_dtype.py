@@ -13,12 +13,12 @@ from foresay.models.base import load
 from foresay.models.base.load import load_tokenizer
 from foresay.models.config import HeadsConfig, LoadConfig
 from foresay.models.heads.model import HeadsModel
-from foresay.training.adapt import Recipe, identity, settled
 from foresay.training.config import PretrainConfig, TrainConfig
 from foresay.training.distillation.backend import Task
 from foresay.training.distillation.local import LocalEngine
 from foresay.training.pretrain import settled as settled_pretraining
 from foresay.training.recipe import PretrainRecipe
+from foresay.training.train import Recipe, identity, settled
 from tests.support.toys import LLAMA
 
 PROCESSORS = pytest.mark.parametrize(("native", "dtype"), [(False, "float32"), (True, "bfloat16")])

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from foresay.data.example import Example
-from foresay.foundation.errors import MaskError
+from foresay.foundation.errors import LossMaskError
 from foresay.models.masks.model import MaskModel
 from foresay.training import label_check as probe
 from tests.support.toys import GPT2, LLAMA, MISTRAL_WINDOW, Toy, adapted, random_prompts
@@ -30,5 +30,5 @@ def test_labels_one_off_are_refused(monkeypatch: pytest.MonkeyPatch, off: int) -
         return right(model, text[:start], text[start:])
 
     monkeypatch.setattr(probe, "labels", wrong)
-    with pytest.raises(MaskError, match=re.escape(f"labels stand {off:+d} token from where")):
+    with pytest.raises(LossMaskError, match=re.escape(f"labels stand {off:+d} token from where")):
         probe.check_labels(adapted(LLAMA), EXAMPLES)

@@ -13,7 +13,7 @@ import pytest
 from foresay.foundation.errors import MissingPackage
 from foresay.training.config import Parallel
 from foresay.training.on_ray import train_on_ray
-from foresay.training.runs.adapter_run import News
+from foresay.training.runs.adapter_run import TrainUpdate
 from tests.training.loop.test_checkpoint import base, data
 from tests.training.loop.test_distributed import alone, assert_like, stopping_recipe
 
@@ -37,7 +37,7 @@ def ray() -> Iterator[Any]:
 def test_two_workers_are_one_process(
     ray: Any, parallel: Parallel, base: Path, data: Path, alone: Any, tmp_path: Path
 ) -> None:
-    def log(news: News) -> None:
+    def log(news: TrainUpdate) -> None:
         with (tmp_path / "log").open("a") as file:
             said = news.progress
             file.write(json.dumps([said.step, asdict(said.losses), said.gradient_norm]) + "\n")
@@ -51,7 +51,7 @@ def test_two_workers_are_one_process(
 def test_workers_that_fail_go_on_where_they_were(ray: Any, base: Path, data: Path, alone: Any, tmp_path: Path) -> None:
     """Ray starts them again, and the checkpoint says where."""
 
-    def log(news: News) -> None:
+    def log(news: TrainUpdate) -> None:
         said = news.progress
         if said.step == 5 and not (tmp_path / "failed").exists():
             (tmp_path / "failed").touch()

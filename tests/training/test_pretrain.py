@@ -29,7 +29,7 @@ from foresay.training.loop.distributed import Ranks
 from foresay.training.loop.progress import Progress
 from foresay.training.pretrain import pretrain
 from foresay.training.recipe import PretrainRecipe
-from foresay.training.runs.pretrain_run import Reading
+from foresay.training.runs.pretrain_run import PretrainUpdate
 from foresay.training.warm_start import continued
 from tests.support.logged import events
 from tests.support.processes import killed_often, killed_until_done, start, start_together
@@ -90,10 +90,10 @@ def recipe(design: Path, data: Path, out: Path, heads: HeadsConfig | None = None
 
 
 def run(asked: PretrainRecipe, stop: int = 0) -> dict[int, str]:
-    """The losses of every step, to the last bit; `stop` breaks the run off behind that step."""
+    """The losses of every step, to the last bit; `stop` breaks the run off after that step."""
     losses: dict[int, str] = {}
 
-    def watch(reading: Reading) -> None:
+    def watch(reading: PretrainUpdate) -> None:
         losses[reading.progress.step] = repr(reading.progress.losses)
         if reading.progress.step == stop:
             raise KeyboardInterrupt
@@ -127,7 +127,7 @@ def test_bytes_are_tokens(tmp_path: Path) -> None:
 
 def test_a_model_learns(design: Path, data: Path, tmp_path: Path) -> None:
     asked = recipe(design, data, tmp_path / "out", steps=60, eval_every=1, save_every=0)
-    told: list[Reading] = []
+    told: list[PretrainUpdate] = []
     done = pretrain(asked, told.append)
     assert told[0].bits_per_byte.keys() <= {"numbers", "chat"}
     for domain, bits in done.last.bits_per_byte.items():
@@ -175,7 +175,7 @@ def test_a_stopped_run_goes_on_exactly(
     run(asked, stop=8)
     torch.manual_seed(1)
     told = run(asked)
-    assert list(told) == list(range(7, STEPS + 1)), "it begins behind the last checkpoint"
+    assert list(told) == list(range(7, STEPS + 1)), "it begins after the last checkpoint"
     assert told == {step: whole[step] for step in told}
     assert same(weights(tmp_path / "out"), weights(tmp_path / "whole"))
 
@@ -183,7 +183,7 @@ def test_a_stopped_run_goes_on_exactly(
 def killed(asked: PretrainRecipe, log: Path) -> None:
     """The run that is killed."""
 
-    def watch(reading: Reading) -> None:
+    def watch(reading: PretrainUpdate) -> None:
         with log.open("a") as file:
             file.write(f"{reading.progress.step} {reading.progress.losses!r}\n")
 
@@ -266,7 +266,7 @@ def pretrain_logged(asked: PretrainRecipe, last: int = STEPS, exact: bool = True
     `exact` keeps Muon from bfloat16, in which it makes another step of another rounding.
     """
 
-    def log(reading: Reading) -> None:
+    def log(reading: PretrainUpdate) -> None:
         said = reading.progress
         with asked.out.with_suffix(".log").open("a") as file:
             file.write(json.dumps([said.step, said.losses.total, said.gradient_norm]) + "\n")

@@ -20,11 +20,11 @@ from foresay.decoding.config import SampleConfig
 from foresay.decoding.generate import generate
 from foresay.decoding.metrics import tally
 from foresay.models.base.load import load_tokenizer
-from foresay.training.adapt import News, Recipe, adapt
 from foresay.training.config import DistilConfig
 from foresay.training.distillation.backend import Task
 from foresay.training.distillation.distill import Distilled, Distiller
 from foresay.training.distillation.local import LocalEngine
+from foresay.training.train import Recipe, TrainUpdate, train
 
 ANSWERS_SHARE = 0.35
 """Of the stage's time, for the base's answers."""
@@ -148,7 +148,7 @@ class Making:
         steps = max(min(int((deadline.left - reserve) / step), self.sizes.most_steps), 1)
         losses = dict[int, float]()
         shutil.rmtree(self.job.trained, ignore_errors=True)
-        done = adapt(
+        done = train(
             self.recipe(self.job.trained, steps),
             lambda news: losses.update({news.progress.step: news.progress.losses.total}),
             self.heldout,
@@ -169,10 +169,10 @@ class Making:
         """Of a few steps, whose adapter is thrown away."""
         out, seconds = Path(self.job.work) / "probe", list[float]()
 
-        def watch(news: News) -> None:
+        def watch(news: TrainUpdate) -> None:
             seconds.append(news.progress.step_seconds)
 
-        adapt(self.recipe(out, self.sizes.probe_steps), watch)
+        train(self.recipe(out, self.sizes.probe_steps), watch)
         shutil.rmtree(out)
         return sum(timed := seconds[len(seconds) // 3 : self.sizes.probe_steps]) / len(timed)
 

@@ -28,7 +28,7 @@ def run(job: Job, record: Record, deadline: Deadline) -> None:
     """The smaller shape first."""
     length, fewer = (48, 8) if job.dry_run else (LENGTH, FEWER_ANCHORS)
     for shape in (LLAMA_1B, LLAMA_8B):
-        model = random_llama(job, shape).masks
+        model = random_llama(job, shape).mask_model
         model.adapter.float()  # as it trains
         found = {form: step(model, record, deadline, shape, Cell(form, length, chunk=CHUNK)) for form in (TWO, PACKED)}
         if not found[PACKED]:
@@ -92,4 +92,4 @@ def quantised(job: Job, record: Record, deadline: Deadline, length: int) -> None
     for quantize in ("none", "nf4"):
         loading = LoadConfig(quantize=quantize)  # type: ignore[arg-type]
         model = MultiTokenModel.from_base(name, MTPConfig(rank=REAL_RANK), dtype=job.dtype, loading=loading)  # type: ignore[arg-type]
-        step(model.masks, record, deadline, f"{name}, {quantize}", Cell(TWO, length, chunk=CHUNK))
+        step(model.mask_model, record, deadline, f"{name}, {quantize}", Cell(TWO, length, chunk=CHUNK))

@@ -21,7 +21,7 @@ from foresay import DecodeConfig, MultiTokenModel
 from foresay.data.prompts import by_domain, embedded_prompts
 from foresay.decoding.generate import generate
 from foresay.decoding.metrics import tally
-from foresay.decoding.session import How
+from foresay.decoding.session import GenerationHooks
 from foresay.decoding.step_costs import TYPICAL, calibrate, planner_for
 from foresay.evaluation.baseline import plain_answers
 from foresay.foundation.machine import now
@@ -111,7 +111,7 @@ class Race:
         began = now(device)
         if name in OURS:
             config = DecodeConfig(**OURS[name], max_new_tokens=tokens)
-            said = generate(core, batch, config, How(planner=planner))
+            said = generate(core, batch, config, GenerationHooks(planner=planner))
             seconds = now(device) - began
             return Turn(seconds, [one.tokens for one in said], tally(said).tokens_per_step)
         answers = plain_answers(self.model, batch, tokens, heard=lambda: steps.append(1), **THEIRS[name])

@@ -1,6 +1,6 @@
 """What a step costs, beside what it must take at least on this card (`card.least_milliseconds`); where the time goes.
 
-A *lap* is a step without drafts and the step behind it that verifies what the first one drafted, as the planner times
+A *lap* is a step without drafts and the step after it that verifies what the first one drafted, as the planner times
 them. Its seconds are wall time with the device synchronised before and after, so that they hold what the host takes.
 """
 
@@ -32,14 +32,14 @@ PROFILED, PROFILED_LAPS, KERNELS = Entry("quadratic", 4), 5, 12
 ROUNDS, LEAST_ROUNDS, WARM_UP = 12, 3, 2
 """Times that each entry is measured where there is time, and at least; laps before that."""
 ROOM = 24
-"""Slots behind the context: more than two steps fill."""
+"""Slots after the context: more than two steps fill."""
 MODES: dict[str, dict[str, Any]] = {"eager": {}}
 """How steps run, as settings of `DecodeConfig`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """All entries at one batch size, behind so many cached tokens."""
+    """All entries at one batch size, after so many cached tokens."""
 
     batch: int
     context: int
@@ -98,7 +98,7 @@ class Steps:
     model: MultiTokenModel
 
     def run(self, cells: list[Cell]) -> None:
-        """Every cell in every mode; the profile behind the first cell."""
+        """Every cell in every mode; the profile after the first cell."""
         for cell in cells:
             for mode in MODES:
                 what = f"{self.name}, batch {cell.batch}, context {cell.context}, {mode}"

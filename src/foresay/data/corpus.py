@@ -8,7 +8,7 @@ from foresay.data.encoder import Encoder
 from foresay.data.example import Example
 from foresay.data.source import Source
 from foresay.data.token_cache import cached, key
-from foresay.foundation.errors import DataError, MaskError
+from foresay.foundation.errors import DataError, LossMaskError
 
 SHOWN = 5
 """Bad rows that a report quotes."""
@@ -75,7 +75,7 @@ def encoded(source: Source, encoder: Encoder, report: Report, strict: bool) -> I
     """The examples of a source, row by row, counted in `report`. Raises DataError; with `strict` for any bad row."""
 
     def complain(error: DataError) -> None:
-        if strict or isinstance(error, MaskError):
+        if strict or isinstance(error, LossMaskError):
             raise error
         report.rows += 1
         report.bad += 1

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from foresay.data.chat import CHAT_COLUMNS, PROMPT_COLUMNS, RESPONSE_COLUMNS, conversation, template_ids
 from foresay.data.example import Example
 from foresay.data.records import Record
-from foresay.foundation.errors import DataError, MaskError
+from foresay.foundation.errors import DataError, LossMaskError
 
 MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -82,7 +82,7 @@ class Encoder:
     def _examples(self, pieces: list[Tokens], domain: str, place: str) -> Iterator[Example]:
         for piece in pieces:
             ids, answer = piece.ids[: self.max_length], piece.answer[: self.max_length]
-            # The block behind the token before an answer's first guesses from its second on: one token teaches nothing.
+            # The block after the token before an answer's first guesses from its second on: one token teaches nothing.
             if sum(answer[1:]) > 1:
                 yield Example(tuple(ids), tuple(answer), domain, place)
 
@@ -111,14 +111,14 @@ class Encoder:
         tokens.answer = [bool(mark) for mark in said["assistant_masks"]]
         if not any(tokens.answer) or all(tokens.answer):
             share = "all" if any(tokens.answer) else "none"
-            raise MaskError(
+            raise LossMaskError(
                 f"{place}: the chat template's generation markers give loss to {share} of the {len(tokens.ids)} "
                 "tokens; mend the markers (they go around what the assistant says) or remove them"
             )
         last = max(turn for turn, message in enumerate(messages) if message["role"] == "assistant")
         for turn, message in enumerate(messages[: last + 1]):
             asked = template_ids(self.tokenizer, messages[:turn], prompt=True) if message["role"] == "assistant" else []
-            # Past turns may be written anew, without their thoughts, but not the last: decoding begins behind `asked`.
+            # Past turns may be written anew, without their thoughts, but not the last: decoding begins after `asked`.
             if asked and (turn == last or tokens.ids[: len(asked)] == asked):
                 _check_start(tokens, asked, f"{place}, message {turn + 1}")
         return tokens
@@ -148,7 +148,7 @@ class Encoder:
         return pieces
 
     def _join(self, messages: list[dict[str, str]]) -> Tokens:
-        """Turn behind turn, for a tokenizer without a template: answers carry loss and end with the stop token."""
+        """Turn after turn, for a tokenizer without a template: answers carry loss and end with the stop token."""
         tokens = Tokens()
         for turn, message in enumerate(messages):
             answer = message["role"] == "assistant"
@@ -157,7 +157,7 @@ class Encoder:
         return tokens
 
     def _close(self, tokens: Tokens, place: str) -> None:
-        """Let each answer end with its stop token: what templates write behind it is never decoded."""
+        """Let each answer end with its stop token: what templates write after it is never decoded."""
         stops = self.stops or frozenset(self._stop)
         if not stops:
             return
@@ -166,7 +166,7 @@ class Encoder:
             if last is None:
                 tail = self.tokenizer.decode(tokens.ids[max(start, end - 4) : end])
                 known = ", ".join(repr(self.tokenizer.decode([stop])) for stop in sorted(stops))
-                raise MaskError(
+                raise LossMaskError(
                     f"{place}: the chat template ends an answer with {tail!r} and no stop token ({known}) in its loss, "
                     "so decoding would not stop there; mend the template, or the base's eos_token_id"
                 )
@@ -183,23 +183,23 @@ class Encoder:
 
 
 def spans(answer: list[bool]) -> list[tuple[int, int]]:
-    """(first, behind the last) of every run of answer tokens."""
+    """(first, one past the last) of every run of answer tokens."""
     edges = [at for at, (before, now) in enumerate(zip([False, *answer], [*answer, False])) if before != now]
     return list(zip(edges[::2], edges[1::2]))
 
 
 def _check_start(tokens: Tokens, asked: list[int], place: str) -> None:
-    """Raise MaskError unless the answer begins just behind the prompt that decoding would be given."""
+    """Raise MaskError unless the answer begins just after the prompt that decoding would be given."""
     start = len(asked)
     if tokens.ids[:start] != asked:
-        raise MaskError(
+        raise LossMaskError(
             f"{place}: the chat template writes the prompt differently once it is answered, so what is learned is not "
             "what is decoded; mend the template"
         )
     starts = [first for first, _ in spans(tokens.answer)]
     if start not in starts:
         nearest = min(starts, key=lambda first: abs(first - start))
-        raise MaskError(
+        raise LossMaskError(
             f"{place}: its loss begins at token {nearest}, and decoding begins at token {start}; move the template's "
             "generation markers"
         )

@@ -33,17 +33,17 @@ class DecodeConfig:
     """How text is generated."""
 
     layout: LayoutName = "planned"
-    """Where masks stand: nowhere (`plain`), behind the last draft (`linear`) or every draft (`quadratic`); `tree` is
+    """Where masks stand: nowhere (`plain`), after the last draft (`linear`) or every draft (`quadratic`); `tree` is
     quadratic with several drafts for a place; `planned` takes what pays most here, by steps measured once on this
     machine and by what is being accepted."""
     masks: int = 0
     """Masks in a block, at most the trained k; 0 takes the trained k (`planned`: the most it may take)."""
     branches: int = 3
-    """Most drafts behind one token (`tree`)."""
+    """Most drafts after one token (`tree`)."""
     nodes: int = 16
     """Most drafts in a step (`tree`); its call has at most (nodes + 1) x (masks + 1) rows."""
     shortlist: int = 0
-    """Draft from the so many tokens that the base head ranks first behind each mask; 0 from all. The output stays."""
+    """Draft from the so many tokens that the base head ranks first after each mask; 0 from all. The output stays."""
     max_new_tokens: int = 128
     """Most tokens generated for a prompt; the base's context may end it sooner."""
     compile: bool = False

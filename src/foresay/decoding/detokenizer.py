@@ -9,7 +9,7 @@ from foresay.decoding.steps import Step
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class StepText:
     """What one step added to the text."""
 
     step: int
@@ -30,20 +30,20 @@ class Detokenizer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._tokens: list[int] = []
-        # Tokens are decoded behind those of the last piece: what stands before a token may change its space.
+        # Tokens are decoded after those of the last piece: what stands before a token may change its space.
         self._start = self._read = 0
 
     def add(self, tokens: Sequence[int]) -> str:
         """The text that these tokens add; empty where they end inside a character."""
         self._tokens += tokens
-        text = self._behind()
+        text = self._after()
         return "" if text.endswith(BROKEN) else self._take(text)
 
     def rest(self) -> str:
         """What is left when no more tokens come: at most a broken character."""
-        return self._take(self._behind())
+        return self._take(self._after())
 
-    def _behind(self) -> str:
+    def _after(self) -> str:
         before, now = (self._decode(self._tokens[self._start : end]) for end in (self._read, len(self._tokens)))
         return now[len(before) :]
 
@@ -57,9 +57,9 @@ class Detokenizer:
         return text
 
 
-def transcript(tokenizer: PreTrainedTokenizerBase, steps: Sequence[Step]) -> Iterator[Said]:
+def transcript(tokenizer: PreTrainedTokenizerBase, steps: Sequence[Step]) -> Iterator[StepText]:
     """The text of each step. A token may be part of a character; it shows with the step that completes it."""
     detokenizer = Detokenizer(tokenizer)
     for number, step in enumerate(steps, 1):
         text = detokenizer.add(step.tokens) + (detokenizer.rest() if number == len(steps) else "")
-        yield Said(number, text, len(step.tokens), step.drafted, step.accepted)
+        yield StepText(number, text, len(step.tokens), step.drafted, step.accepted)

@@ -19,8 +19,8 @@ from foresay.decoding.generate import check_prompts, prepare
 from foresay.decoding.planning.planner import Planner
 from foresay.decoding.sampling.per_request import Mixed, Rule
 from foresay.decoding.sampling.randomness import SeededDice
-from foresay.decoding.sampling.recorded import Record, Recorded
-from foresay.decoding.session import How, Session
+from foresay.decoding.sampling.recorded import Recorded, TokenScores
+from foresay.decoding.session import GenerationHooks, Session
 from foresay.decoding.step_costs import Watch, planners_for, unwatched
 from foresay.decoding.steps import Step
 from foresay.foundation.errors import BusyError, ConfigError, PromptError
@@ -48,7 +48,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RequestProgress:
     """What a step gave one request."""
 
     ticket: int
@@ -61,7 +61,7 @@ class Progress:
 @dataclass(frozen=True, slots=True)
 class _Running:
     request: Request
-    record: Record | None
+    record: TokenScores | None
 
 
 class Engine:
@@ -143,7 +143,7 @@ class Engine:
             )
         if not 1 <= max_tokens <= left:
             raise TooLong(
-                f"{max_tokens} tokens were asked for behind a prompt of {length}, and prompt and answer may have "
+                f"{max_tokens} tokens were asked for after a prompt of {length}, and prompt and answer may have "
                 f"{self.longest} together; shorten the prompt, or ask for 1 to {left}"
             )
 
@@ -164,7 +164,7 @@ class Engine:
             vars(self).pop("session", None)
         return tickets
 
-    def step(self) -> list[Progress]:
+    def step(self) -> list[RequestProgress]:
         """One forward of the base, for the new or for all that are running: what it gave each of them."""
         self._forget()
         newcomers = self._admit()
@@ -185,8 +185,8 @@ class Engine:
         chooser = Recorded(Mixed(), [])
         return Session.empty(self.model, self.config, chooser, self._how(), self.queue.sequences, self.longest)
 
-    def _how(self) -> How:
-        return How(stop=self._stops, planner=self._planner(1))
+    def _how(self) -> GenerationHooks:
+        return GenerationHooks(stop=self._stops, planner=self._planner(1))
 
     def _planner(self, sequences: int) -> Planner | None:
         return None if self.planners is None else self.planners[1 << (sequences - 1).bit_length()]
@@ -217,7 +217,7 @@ class Engine:
                 newcomers.append(ticket)
             for _ in newcomers:
                 ticket, request = self._waiting.popleft()
-                self._running[ticket] = _Running(request, Record() if request.logits else None)
+                self._running[ticket] = _Running(request, TokenScores() if request.logits else None)
             return newcomers
 
     def _begin(self, tickets: Sequence[int]) -> Session:
@@ -234,7 +234,7 @@ class Engine:
             live.room = request.max_tokens
         return session
 
-    def _tell(self, session: Session, ticket: int, step: Step) -> Progress:
+    def _tell(self, session: Session, ticket: int, step: Step) -> RequestProgress:
         record = self._running[ticket].record
         logits = () if record is None else tuple(record.logits[: len(step.tokens)])
         if record is not None:
@@ -243,4 +243,4 @@ class Engine:
         done = session.done.pop(ticket, None)
         if done is not None:
             del self._running[ticket]
-        return Progress(ticket, step, None if done is None else done.ended, logits)
+        return RequestProgress(ticket, step, None if done is None else done.ended, logits)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.session import How, Session
+from foresay.decoding.session import GenerationHooks, Session
 from foresay.decoding.step_costs import planner_for
 from foresay.decoding.steps import Generation
 from foresay.foundation.errors import PromptError
@@ -12,14 +12,14 @@ from foresay.models.drafting import DraftingModel
 
 
 def generate(
-    model: DraftingModel, prompts: Sequence[Sequence[int]], config: DecodeConfig, how: How | None = None
+    model: DraftingModel, prompts: Sequence[Sequence[int]], config: DecodeConfig, how: GenerationHooks | None = None
 ) -> list[Generation]:
     """Continuations of `prompts` (token ids): what plain decoding would say, or, sampled, say with the same chance.
 
     Raises PromptError for prompts that cannot be served; nothing is left behind by a refused or broken call.
     """
     check_prompts(model, prompts, config)
-    how = how or How()
+    how = how or GenerationHooks()
     prepare(model, config)
     done: dict[int, Generation] = {}
     for group in _groups(model, prompts, config):

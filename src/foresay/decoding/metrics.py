@@ -1,7 +1,7 @@
 """One set of metrics for training, bench, eval, check and whatever counts later.
 
 *Tokens per step* is a ratio of sums: kept tokens over steps, where a step is one forward of the base for one live
-sequence (prefill is one), and tokens behind a stop or past the maximum are not kept. Paper A calls it acceptance rate.
+sequence (prefill is one), and tokens after a stop or past the maximum are not kept. Paper A calls it acceptance rate.
 """
 
 import math
@@ -13,7 +13,7 @@ from foresay.decoding.steps import Generation, Step
 
 
 @dataclass(frozen=True, slots=True)
-class Acceptance:
+class PositionAcceptance:
     """How drafts fared at one position of a step, counted from 1."""
 
     position: int
@@ -36,7 +36,7 @@ class Tally:
     steps: int
     drafted: int
     accepted: int
-    acceptance: tuple[Acceptance, ...]
+    acceptance: tuple[PositionAcceptance, ...]
 
     @property
     def tokens_per_step(self) -> float:
@@ -85,12 +85,12 @@ def rates_of_domains(domains: Iterable[str], generations: Iterable[Generation]) 
     return {domain: tally(group).tokens_per_step for domain, group in groups.items()}
 
 
-def _acceptance(position: int, steps: Sequence[tuple[int, int]]) -> Acceptance:
+def _acceptance(position: int, steps: Sequence[tuple[int, int]]) -> PositionAcceptance:
     """`steps` are pairs: positions drafted for, drafts kept."""
     drafted = sum(depth >= position for depth, _ in steps)
     accepted = sum(kept >= position for _, kept in steps)
     reached = sum(depth >= position and kept >= position - 1 for depth, kept in steps)
-    return Acceptance(position, drafted, accepted, _ratio(accepted, drafted), _ratio(accepted, reached))
+    return PositionAcceptance(position, drafted, accepted, _ratio(accepted, drafted), _ratio(accepted, reached))
 
 
 def repeated_4grams(texts: Iterable[Sequence[int]]) -> float:

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.planning.draft_tree import tree_for
-from foresay.decoding.planning.plan import Aligned, Plan, Row, plan
+from foresay.decoding.planning.plan import Aligned, PendingRows, Plan, plan
 from foresay.decoding.planning.planner import PROBE_MASKS, Entry, Planner
 from foresay.decoding.sampling.chooser import Blocks, Chooser, Drafts, Greedy
-from foresay.decoding.sampling.verify import Asked, Verdict
+from foresay.decoding.sampling.verify import DraftsToVerify, Verification
 from foresay.decoding.step_graphs import StepGraphs
 from foresay.decoding.steps import Generation, Step
 from foresay.models.base.model import Rows
@@ -24,11 +24,11 @@ Stop = Callable[[int, list[int]], bool]
 
 
 @dataclass(slots=True)
-class Live:
+class LiveSequence:
     """A sequence that is still going on."""
 
     index: int
-    row: Row
+    row: PendingRows
     room: int
     """Tokens it may still say."""
     ids: list[int]
@@ -42,7 +42,7 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class GenerationHooks:
     """What a generation is run with, beside its settings."""
 
     chooser: Callable[[Sequence[int]], Chooser] = lambda indices: Greedy()
@@ -66,11 +66,11 @@ class Session:
         prompts: Sequence[Sequence[int]],
         config: DecodeConfig,
         chooser: Chooser | None = None,
-        how: How | None = None,
+        how: GenerationHooks | None = None,
         indices: Sequence[int] | None = None,
     ) -> None:
         """`indices`: what `how` and the results call the prompts; None: by their place."""
-        how = how or How()
+        how = how or GenerationHooks()
         self.model, self.config, self.chooser, self.stop = model, config, chooser or Greedy(), how.stop
         self.planner = how.planner
         own = frozenset() if config.ignore_stop else frozenset(model.base.stop_tokens)
@@ -79,11 +79,11 @@ class Session:
         context, longest = model.base.context, max(map(len, prompts), default=0)
         rooms = [min(config.max_new_tokens, context - len(prompt)) for prompt in prompts]
         self.live = [
-            Live(index, Row(0, len(prompt), 0), room, list(prompt))
+            LiveSequence(index, PendingRows(0, len(prompt), 0), room, list(prompt))
             for index, prompt, room in zip(indices or range(len(prompts)), prompts, rooms)
         ]
         self.tree = tree_for(model, config)
-        # Masks behind the deepest draft of a tree would never be read.
+        # Masks after the deepest draft of a tree would never be read.
         masks = min(config.masks or model.config.drafts, self.tree.depths[-1])
         self.fixed = None if config.layout == "planned" else Entry(config.layout, masks)
         most = max(self.tree.drafts, PROBE_MASKS)
@@ -98,7 +98,13 @@ class Session:
 
     @classmethod
     def empty(
-        cls, model: DraftingModel, config: DecodeConfig, chooser: Chooser, how: How, sequences: int, tokens: int
+        cls,
+        model: DraftingModel,
+        config: DecodeConfig,
+        chooser: Chooser,
+        how: GenerationHooks,
+        sequences: int,
+        tokens: int,
     ) -> "Session":
         """Nobody's session yet: others join it, at most so many sequences, of at most so many tokens each."""
         session = cls(model, (), config, chooser, how)
@@ -107,14 +113,14 @@ class Session:
         return session
 
     def join(self, other: "Session") -> None:
-        """Take over the live sequences of another session, which is not to go on: they go on here, behind one's own.
+        """Take over the live sequences of another session, which is not to go on: they go on here, after one's own.
 
         Both have the same model and settings. Its cache needs no more slots than this one's.
         """
         if not other.live:
             return
         self.cache.take(other.cache, len(self.live), len(other.live))
-        self.pending = self.pending.behind(other.pending) if self.live else other.pending
+        self.pending = self.pending.followed_by(other.pending) if self.live else other.pending
         self.chooser.join(other.chooser)
         self.live += other.live
 
@@ -139,7 +145,7 @@ class Session:
         kept = self._keep(plan, report)
         order = self._drop_finished()
         if self.live:
-            sizes = [plan.layout.size_behind(live.anchor) for live in self.live]
+            sizes = [plan.layout.size_after(live.anchor) for live in self.live]
             self._go_on(plan, pending if order is None else pending.select(order), sizes)
         return kept
 
@@ -186,11 +192,11 @@ class Session:
         assert self.planner is not None, "planned decoding needs a planner"
         return self.planner.choose()
 
-    def _asked(self, plan: Plan, aligned: Aligned, ids: Tensor) -> Asked:
+    def _asked(self, plan: Plan, aligned: Aligned, ids: Tensor) -> DraftsToVerify:
         counts = tuple(row.drafted for row in plan.rows)
         judged = ids[:, plan.layout.real - plan.judged - 1 :]
         q = aligned.distributions(self.pending.q) if self.pending.q is not None and plan.judged else None
-        return Asked(judged, counts, plan.layout.tree, q, [live.ids for live in self.live], aligned.drafts)
+        return DraftsToVerify(judged, counts, plan.layout.tree, q, [live.ids for live in self.live], aligned.drafts)
 
     def _keep(self, plan: Plan, report: list[list[int]]) -> list[tuple[int, Step]]:
         """Commit the slots of what was accepted, cut at a stop; `report` is the step's one look at the device."""
@@ -201,14 +207,14 @@ class Session:
             step = Step(tuple(said), row.drafted, min(accepted, len(said)), depths[row.drafted])
             live.steps.append(step)
             live.room -= len(said)
-            live.row = Row(row.past + row.fresh - row.drafted + accepted, 1, 0)
+            live.row = PendingRows(row.past + row.fresh - row.drafted + accepted, 1, 0)
             live.anchor, live.used = plan.layout.real - 1 - plan.judged + last, used
             kept.append((live.index, step))
             if self.planner is not None:
                 self.planner.acceptance.observe(row.drafted, accepted)
         return kept
 
-    def _cut(self, live: Live, tokens: list[int]) -> list[int]:
+    def _cut(self, live: LiveSequence, tokens: list[int]) -> list[int]:
         """Append the tokens to the text, up to a stop and within the room; say which were kept."""
         for place, token in enumerate(tokens[: live.room], 1):
             live.ids.append(token)
@@ -217,16 +223,16 @@ class Session:
                 return tokens[:place]
         return tokens[: live.room]
 
-    def _draft(self, plan: Plan, states: Tensor, verdict: Verdict) -> None:
-        """Drop the finished, draft for the others from the block behind their last accepted row."""
+    def _draft(self, plan: Plan, states: Tensor, verdict: Verification) -> None:
+        """Drop the finished, draft for the others from the block after their last accepted row."""
         order = self._drop_finished()
         if not self.live:
             return
         if order is not None:
             chosen = to_device(order, states.device)
             states, verdict = states[chosen], verdict.select(chosen)
-        sizes = [plan.layout.size_behind(live.anchor) for live in self.live]
-        pending = self._draft_behind(plan, states, verdict, sizes) if max(sizes) else Drafts(verdict.newest[:, None])
+        sizes = [plan.layout.size_after(live.anchor) for live in self.live]
+        pending = self._draft_after(plan, states, verdict, sizes) if max(sizes) else Drafts(verdict.newest[:, None])
         self._go_on(plan, pending, sizes)
 
     def _drop_finished(self) -> list[int] | None:
@@ -243,7 +249,7 @@ class Session:
         self.pending = pending
         drafts = {size: plan.tree.within(size).drafts for size in set(sizes)}
         for live, size in zip(self.live, sizes):
-            live.row = Row(live.row.past, 1 + drafts[size], drafts[size])
+            live.row = PendingRows(live.row.past, 1 + drafts[size], drafts[size])
             live.used += 0 if pending.q is None else size
         self.chooser.settle([live.used for live in self.live])
         self._recompute()
@@ -259,7 +265,7 @@ class Session:
         self.chooser.select(order)
         return order
 
-    def _draft_behind(self, plan: Plan, states: Tensor, verdict: Verdict, sizes: Sequence[int]) -> Drafts:
+    def _draft_after(self, plan: Plan, states: Tensor, verdict: Verification, sizes: Sequence[int]) -> Drafts:
         """Draft from the blocks that hang on the anchors: the newest tokens and the drafts after them."""
         anchors = verdict.last + (plan.layout.real - 1 - plan.judged)
         rows = plan.layout.draw(anchors.device).block_rows[anchors][:, : max(sizes)]
@@ -277,9 +283,9 @@ class Session:
         assert len(self.live) == 1, "sequences on both sides of a limit go alone"
         live = self.live[0]
         self.pending = Drafts(torch.tensor([live.ids], device=base.device))
-        live.row = Row(0, len(live.ids), 0)
+        live.row = PendingRows(0, len(live.ids), 0)
 
-    def _finish(self, live: Live) -> bool:
+    def _finish(self, live: LiveSequence) -> bool:
         """Move a sequence that stopped or used up its room to `done`."""
         if live.stopped or live.room == 0:
             self.done[live.index] = Generation(tuple(live.steps), "stop" if live.stopped else "length")

@@ -14,12 +14,12 @@ import torch
 import transformers
 
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.planning.plan import Row
+from foresay.decoding.planning.plan import PendingRows
 from foresay.decoding.planning.planner import (
     HEADS_MENU,
     MENU,
     PLAIN,
-    Acceptance,
+    AcceptanceEstimate,
     Cost,
     Costs,
     Entry,
@@ -28,7 +28,7 @@ from foresay.decoding.planning.planner import (
     prior,
 )
 from foresay.decoding.sampling.chooser import Drafts
-from foresay.decoding.session import Live, Session
+from foresay.decoding.session import LiveSequence, Session
 from foresay.foundation.files import cache_folder, put
 from foresay.foundation.machine import machine, now
 from foresay.models.config import HeadsConfig
@@ -96,13 +96,13 @@ def planner_for(
     most = masks or model.config.drafts
     costs = curve_for(model, batch_size, length, watch).costs
     usable = {entry: cost for entry, cost in costs.items() if entry.masks <= most}
-    return Planner(usable, Acceptance(prior(model.acceptance, most)))
+    return Planner(usable, AcceptanceEstimate(prior(model.acceptance, most)))
 
 
 def planners_for(model: DraftingModel, most: int, masks: int = 0, watch: Watch = unwatched) -> dict[int, Planner]:
     """Planners for batches of 1, 2, 4, ... up to `most` sequences or the next more, which learn from each other.
 
-    What steps cost is taken behind `TYPICAL` cached tokens.
+    What steps cost is taken after `TYPICAL` cached tokens.
     """
     sizes = [1 << power for power in range((most - 1).bit_length() + 1)]
     planners: dict[int, Planner] = {}
@@ -120,7 +120,7 @@ def known_acceptance(model: DraftingModel) -> tuple[float, ...]:
 
 def forecast(curve: Curve, known: Sequence[float]) -> tuple[Forecast, ...]:
     """Every entry of `curve`, `plain` first, where the j-th draft is kept with chance `known[j - 1]`."""
-    best, plain = Planner(curve.costs, Acceptance(known)).best(), curve.costs[PLAIN]
+    best, plain = Planner(curve.costs, AcceptanceEstimate(known)).best(), curve.costs[PLAIN]
     return tuple(
         Forecast(
             entry=entry,
@@ -158,7 +158,7 @@ def calibrate(
 
 def rounded(model: DraftingModel, batch_size: int, length: int) -> tuple[int, int]:
     """Batch size and context length to be measured: the next power of two, the next of `CONTEXTS`."""
-    # Masks stand up to k positions behind the last draft.
+    # Masks stand up to k positions after the last draft.
     longest = model.base.limits[0] - _room(model) - model.config.drafts
     context = min(next((c for c in CONTEXTS if c >= length), CONTEXTS[-1]), max(longest, 1))
     return 1 << max(batch_size - 1, 0).bit_length(), context
@@ -173,7 +173,7 @@ def menu_of(model: DraftingModel) -> list[Entry]:
 def measure(
     model: DraftingModel, batch_size: int, context: int, seconds: float = SECONDS, watch: Watch = unwatched
 ) -> Costs:
-    """Seconds of a step with drafts and of one without, behind `context` cached tokens.
+    """Seconds of a step with drafts and of one without, after `context` cached tokens.
 
     The entries take turns, so that a machine that drifts drifts for all of them, until `seconds` are spent or each was
     measured `ROUNDS` times. Where that is not even one round, the last entries are left out.
@@ -199,11 +199,13 @@ def measure(
 
 
 def lap(session: Session, batch_size: int, context: int) -> Cost:
-    """A step without drafts, and the step behind it that verifies what the first one drafted, as `session.fixed` says.
+    """A step without drafts, and the step after it that verifies what the first one drafted, as `session.fixed` says.
 
     Nothing is prefilled: the cache holds zeros, or what an earlier lap left, and a step costs the same on them.
     """
-    session.live = [Live(index, Row(context, 1, 0), _room(session.model), []) for index in range(batch_size)]
+    session.live = [
+        LiveSequence(index, PendingRows(context, 1, 0), _room(session.model), []) for index in range(batch_size)
+    ]
     session.pending = Drafts(session.pending.tokens.new_zeros(batch_size, 1))
     undrafted, drafted = _step(session), _step(session)
     slots = session.cache.placement.slots

@@ -2,7 +2,7 @@
 
 A step of a few rows keeps a GPU busy for less time than the host takes to launch its thousand kernels one by one. The
 shape of a step is its layout, a batch and a number of slots; both are rounded up, so that there are few. Sequences that
-fill a batch up stand in places of the cache that nobody lives in, and slots that nothing lies in yet are out of sight.
+fill a batch up stand in places of the cache that nobody lives in, and slots that nothing lies in yet are not visible.
 Where tokens are chosen in a way that the host takes part in, the forward alone is replayed.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from foresay.decoding.planning.plan import Aligned, Plan
 from foresay.decoding.sampling.chooser import Blocks, Chooser, Drafts
-from foresay.decoding.sampling.verify import Asked
+from foresay.decoding.sampling.verify import DraftsToVerify
 from foresay.models.base.cache import SMALLEST, SlotCache
 from foresay.models.base.cuda_graphs import CannotRecordError, Recorder, Replay
 from foresay.models.base.model import Rows
@@ -113,7 +113,7 @@ class RecordedStep:
         layout = self.shape.layout
         seen = self.model.see(ids, call, self.cache, ids.shape[1])
         q = None if self.q is None else aligned.distributions(self.q)
-        verdict = self.chooser.verify(seen.logits, Asked(ids, (), layout.tree, q, (), aligned.drafts))
+        verdict = self.chooser.verify(seen.logits, DraftsToVerify(ids, (), layout.tree, q, (), aligned.drafts))
         if not layout.tree.is_chain:
             self.cache.move(call.past, call.past[:, None] + verdict.path)
         newest = verdict.newest

@@ -23,8 +23,8 @@ from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.sampling.chooser import Chooser, Greedy, Sampled
 from foresay.decoding.sampling.logits_processors import Place, Processing
 from foresay.decoding.sampling.randomness import SeededDice
-from foresay.decoding.sampling.recorded import Record, Recorded
-from foresay.decoding.session import How, Stop
+from foresay.decoding.sampling.recorded import Recorded, TokenScores
+from foresay.decoding.session import GenerationHooks, Stop
 from foresay.decoding.steps import Generation, Step
 from foresay.foundation.errors import PromptError
 from foresay.models.drafting import DraftingModel
@@ -84,9 +84,9 @@ class Bridge:
         batch = _Batch.of(input_ids, prepared)
         decode = replace(self.decode, max_new_tokens=max(_longest(stopping_criteria) - input_ids.shape[1], 1))
         check_prompts(self.model, batch.prompts, decode)
-        records = [Record() for _ in batch.prompts]
+        records = [TokenScores() for _ in batch.prompts]
         processing = _processing(logits_processor, batch)
-        how = How(
+        how = GenerationHooks(
             chooser=_chooser(processing, generation_config, records),
             watch=self._stream,
             stop=_stop(stopping_criteria, batch, records),
@@ -192,7 +192,7 @@ def _stop_tokens(criteria: StoppingCriteriaList) -> frozenset[int]:
     return frozenset(token for rule in rules for token in rule.eos_token_id.tolist())
 
 
-def _stop(criteria: StoppingCriteriaList, batch: _Batch, records: Sequence[Record]) -> Stop | None:
+def _stop(criteria: StoppingCriteriaList, batch: _Batch, records: Sequence[TokenScores]) -> Stop | None:
     """Whether any criterion that the engine does not know ends a text: each sees its row of the batch, alone."""
     rules = StoppingCriteriaList(
         rule for rule in criteria if not isinstance(rule, EosTokenCriteria | MaxLengthCriteria)
@@ -218,7 +218,7 @@ def _processing(processors: Sequence[Any], batch: _Batch) -> Processing:
 
 
 def _chooser(
-    processing: Processing, config: GenerationConfig, records: Sequence[Record]
+    processing: Processing, config: GenerationConfig, records: Sequence[TokenScores]
 ) -> Callable[[Sequence[int]], Chooser]:
     """Makes the chooser of some prompts; torch's global generator seeds the draws, as in transformers."""
     seed = int(torch.randint(2**62, ()).item()) if config.do_sample else 0
@@ -233,9 +233,9 @@ def _chooser(
 
 
 def _result(
-    batch: _Batch, said: Sequence[Generation], records: Sequence[Record], config: GenerationConfig
+    batch: _Batch, said: Sequence[Generation], records: Sequence[TokenScores], config: GenerationConfig
 ) -> Tensor | GenerateDecoderOnlyOutput:
-    """Prompts and continuations (B, L) int64, padded behind; with what was asked for beside them."""
+    """Prompts and continuations (B, L) int64, padded on the right; with what was asked for beside them."""
     longest = max(len(generation.tokens) for generation in said)
     pad = 0 if config._pad_token_tensor is None else int(config._pad_token_tensor)
     rows = [[*generation.tokens, *[pad] * (longest - len(generation.tokens))] for generation in said]

@@ -13,10 +13,10 @@ import torch
 
 from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.detokenizer import Said, transcript
+from foresay.decoding.detokenizer import StepText, transcript
 from foresay.decoding.generate import check_prompts, generate
-from foresay.decoding.metrics import Acceptance, repeated_4grams, tally, within
-from foresay.decoding.session import How
+from foresay.decoding.metrics import PositionAcceptance, repeated_4grams, tally, within
+from foresay.decoding.session import GenerationHooks
 from foresay.decoding.steps import Generation, Step
 from foresay.evaluation.config import EvalConfig
 from foresay.evaluation.statistics import ratio_interval
@@ -43,7 +43,7 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AcceptanceRow:
     """One benchmark, or one domain, at one number of masks."""
 
     domain: str
@@ -58,7 +58,7 @@ class Row:
     tokens: int
     """Of whole answers, like all that follows."""
     steps: int
-    acceptance: tuple[Acceptance, ...]
+    acceptance: tuple[PositionAcceptance, ...]
     repeated_4grams: float
     stopped: float
     """Share of answers that ended by themselves."""
@@ -72,7 +72,7 @@ class Sample:
     benchmark: str
     masks: int
     prompt: str
-    said: tuple[Said, ...]
+    said: tuple[StepText, ...]
     margins: tuple[float, ...] = ()
     """Of each step: how far, in logits, the base's best token stood above its second best, where that was closest."""
 
@@ -81,9 +81,9 @@ class Sample:
 class Evaluation:
     """What was found."""
 
-    rows: tuple[Row, ...] = ()
+    rows: tuple[AcceptanceRow, ...] = ()
     """By benchmark."""
-    domains: tuple[Row, ...] = ()
+    domains: tuple[AcceptanceRow, ...] = ()
     samples: tuple[Sample, ...] = ()
     quality: Quality | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -114,7 +114,7 @@ def evaluate(
     """
     counts = check_evaluation(model, prompts, config)
     ordered = sorted(prompts, key=lambda prompt: (prompt.domain, prompt.benchmark))
-    rows, domains, samples = list[Row](), list[Row](), list[Sample]()
+    rows, domains, samples = list[AcceptanceRow](), list[AcceptanceRow](), list[Sample]()
     for masks in counts:
         said = list(_answers(model, ordered, config, masks, watch))
         pairs = list(zip(ordered, said))
@@ -146,8 +146,8 @@ def _answers(
         watch(len(group))
 
 
-def _enough(config: EvalConfig, count: int) -> How:
-    """Ends an answer one token behind what either count needs."""
+def _enough(config: EvalConfig, count: int) -> GenerationHooks:
+    """Ends an answer one token after what either count needs."""
     steps, tokens = [0] * count, [0] * count
 
     def watch(index: int, step: Step) -> None:
@@ -157,13 +157,13 @@ def _enough(config: EvalConfig, count: int) -> How:
     def stop(index: int, text: list[int]) -> bool:
         return steps[index] >= config.paper_steps and tokens[index] >= config.max_new_tokens
 
-    return How(watch=watch, stop=stop)
+    return GenerationHooks(watch=watch, stop=stop)
 
 
-def _row(domain: str, benchmark: str, masks: int, said: Sequence[Generation], config: EvalConfig) -> Row:
+def _row(domain: str, benchmark: str, masks: int, said: Sequence[Generation], config: EvalConfig) -> AcceptanceRow:
     whole = [within(answer, tokens=config.max_new_tokens) for answer in said]
     counted = tally(whole)
-    return Row(
+    return AcceptanceRow(
         domain=domain,
         benchmark=benchmark,
         masks=masks,

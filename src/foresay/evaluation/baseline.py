@@ -36,10 +36,10 @@ def plain_answers(
     length: int = 0,
     **settings: Any,
 ) -> list[list[int]]:
-    """Greedy answers to a batch (padded in front, to `length` tokens or more), each cut behind its stop token.
+    """Greedy answers to a batch (padded on the left, to `length` tokens or more), each cut after its stop token.
 
     `lookup_tokens` are drafted from the prompt in each step (transformers' prompt lookup, one prompt only); `heard` is
-    called behind every step; `settings` are further arguments of transformers' `generate`.
+    called after every step; `settings` are further arguments of transformers' `generate`.
     """
     base = model.core.base
     longest = max(length, *map(len, prompts))
@@ -65,7 +65,7 @@ def plain_answers(
 def sampled_answers(
     model: MultiTokenModel, prompt: Sequence[int], sample: SampleConfig, count: int, max_new_tokens: int
 ) -> list[list[int]]:
-    """`count` answers to one prompt, drawn together by transformers alone, each cut behind its stop token.
+    """`count` answers to one prompt, drawn together by transformers alone, each cut after its stop token.
 
     torch's global generator is left as it was.
     """

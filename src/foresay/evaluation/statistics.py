@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
 DRAWS = 2_000
-"""Bootstrap samples behind an interval."""
+"""Bootstrap samples for an interval."""
 Tokens = NDArray[np.int64]
 """(N, P): P tokens of each of N answers."""
 Counts = NDArray[np.int64]
 """(..., C): answers in each of C classes."""
 
 PERMUTATIONS = 99_999
-"""Random divisions behind a p-value, whose least value is 1 / (PERMUTATIONS + 1)."""
+"""Random divisions for a p-value, whose least value is 1 / (PERMUTATIONS + 1)."""
 
 
 def p_value(left: Tokens, right: Tokens, permutations: int = PERMUTATIONS, seed: int = 0) -> float:

@@ -76,7 +76,7 @@ def compare(
     found, seconds = dict[str, Any](), dict[str, float]()
     for who in ("base", "accelerated"):
         watch(who)
-        model.core.equip(False)
+        model.core.detach_hooks()
         lm = _bare(model, config) if who == "base" else ForesayLM(model, decode, batch_size=config.task_batch_size)
         started = time.perf_counter()
         found[who] = _evaluated(lm, config, manager)
@@ -188,7 +188,7 @@ def _result(name: str, base: dict[str, Any], accelerated: dict[str, Any]) -> Tas
 
 
 def _scores(found: dict[str, Any]) -> dict[str, float]:
-    """Figures by metric; of a filter other than the task's own, behind its name."""
+    """Figures by metric; of a filter other than the task's own, after its name."""
     scores = {}
     for key, value in found.items():
         metric, _, which = key.partition(",")

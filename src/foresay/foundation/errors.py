@@ -26,7 +26,7 @@ class DataError(ForesayError):
     """Training data or prompts that cannot be used, with file and line."""
 
 
-class MaskError(DataError):
+class LossMaskError(DataError):
     """A chat template that would teach the wrong tokens: no matter of one bad row, so never passed over."""
 
 

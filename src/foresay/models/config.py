@@ -46,7 +46,7 @@ class MTPConfig:
     """What a multi-token model is; saved with it in `foresay.json`."""
 
     num_masks: int = 8
-    """Masks in a block, k: the most tokens drafted behind one anchor."""
+    """Masks in a block, k: the most tokens drafted after one anchor."""
     rank: int = 64
     """Rank of the gated LoRA (paper A: 128)."""
     alpha: float = 0.0
@@ -70,7 +70,7 @@ class MTPConfig:
 
     @property
     def drafts(self) -> int:
-        """Most tokens drafted behind one another."""
+        """Most tokens drafted after one another."""
         return self.num_masks
 
     @property
@@ -91,7 +91,7 @@ class HeadsConfig:
     heads: int = 1
     """Heads, n: tokens predicted at every position, the next one included; 1 is an ordinary language model."""
     variant: Literal["parallel", "causal", "anticausal", "linear"] = "parallel"
-    """What a head reads: the trunk (`parallel`), the head before it (`causal`) or behind it (`anticausal`), each being
+    """What a head reads: the trunk (`parallel`), the head before it (`causal`) or after it (`anticausal`), each being
     one decoder layer; `linear` heads are one matrix on the trunk."""
     replicated: bool = False
     """Give every head but the first an unembedding of its own (the paper's byte-level models)."""
@@ -102,7 +102,7 @@ class HeadsConfig:
 
     @property
     def drafts(self) -> int:
-        """Most tokens drafted behind one another."""
+        """Most tokens drafted after one another."""
         return self.heads - 1
 
     @property

@@ -30,11 +30,11 @@ class Placed(NamedTuple):
 
     ids: Tensor
     """(B, R) int64: real rows."""
-    offsets: Tensor
+    mask_indices: Tensor
     """(T - R,) int64 of the masks."""
     positions: Tensor
     """(B, T) int64."""
-    sight: Any
+    visible: Any
     """Masks for the base's attention; None: everything is seen."""
     kept: Tensor
     """Rows that get logits, int64."""
@@ -90,15 +90,15 @@ class DraftingModel(nn.Module, ABC):
         cut = self.base.attends_in_place and not (self.compiles or call.slots_shown)
 
         def draw(window: int | None) -> Tensor:
-            return call.sight(used, window)[..., call.first_seen(window) if cut else 0 :]
+            return call.visible(used, window)[..., call.first_seen(window) if cut else 0 :]
 
-        sight = None if alone else self.base.masks(draw)
-        if fixed and sight is not None:
-            let_grow(sight, cache)
+        visible = None if alone else self.base.attention_masks(draw)
+        if fixed and visible is not None:
+            let_grow(visible, cache)
         cache.place(call.slots(), used)
-        self.equip(bool(layout.masks))
+        (self.attach_hooks if layout.masks else self.detach_hooks)()
         kept = torch.arange(layout.real - keep, layout.real, device=device)
-        placed = Placed(ids, layout.draw(device).offsets, call.positions(), sight, kept)
+        placed = Placed(ids, layout.draw(device).mask_indices, call.positions(), visible, kept)
         step = type(self)._step
         with self.base.attending(slot_attention.NAME):
             return Rows(*(self.compiled(step) if fixed else step)(self, placed, cache))
@@ -109,18 +109,21 @@ class DraftingModel(nn.Module, ABC):
         with self.packing.run(self.compiles):
             yield
 
-    def equip(self, wanted: bool) -> None:
-        """Hang on the base what drafting needs there, or take it off; nothing by default."""
+    def attach_hooks(self) -> None:
+        """Attach to the base what drafting needs there; nothing by default."""
+
+    def detach_hooks(self) -> None:
+        """Remove from the base what drafting attached there; nothing by default."""
 
     @abstractmethod
     def _step(self, placed: Placed, cache: SlotCache) -> tuple[Tensor, Tensor]:
         """Logits and states of rows whose slots are known: the part of `see` that may be compiled."""
 
     def _let_see(self, placed: Placed, cache: SlotCache) -> None:
-        """Tell the cache how many slots are seen, from the sight, where that is compiled to a symbol for any number."""
-        sight = placed.sight
-        if sight is not None and self.compiles:
-            cache.placement.used = (next(iter(sight.values())) if isinstance(sight, dict) else sight).shape[-1]
+        """Tell the cache how many slots the attention mask has, where that is compiled to a symbol for any number."""
+        visible = placed.visible
+        if visible is not None and self.compiles:
+            cache.placement.used = (next(iter(visible.values())) if isinstance(visible, dict) else visible).shape[-1]
 
     def compile_steps(self, wanted: bool = True) -> None:
         """Send decode steps through torch.compile, or no longer: each layout is compiled when it first runs.
@@ -163,7 +166,7 @@ class DraftingModel(nn.Module, ABC):
     def shortlist_of(self, states: Tensor) -> Tensor | None:
         """(..., C) int64: the tokens that the bare head ranks first for mask states (..., D); None: all may be drawn.
 
-        So the draws of a block, one behind the other, need not read the whole unembedding each (design, section 4).
+        So the draws of a block, one after the other, need not read the whole unembedding each (design, section 4).
         """
         return self.base.head(states).topk(self.shortlist).indices if self.shortlist else None
 
@@ -185,9 +188,9 @@ class DraftingModel(nn.Module, ABC):
             layout = Layout.quadratic(PROBE_ROWS, masks)
             with self.packing.noting(self.added) as self.groups:
                 seen = self.see(ids, Call(layout, ids.new_zeros(1)), cache, PROBE_ROWS)
-            self.equip(False)  # hung anew, what is hung there knows the groups
+            self.detach_hooks()  # hung anew, what is hung there knows the groups
             ours = {"explicit rows": seen.logits, "unembedding": base.unembed(seen.states[:, :PROBE_ROWS])}
-            # Once more behind cached rows: a linear that runs over the cache shows itself there.
+            # Once more after cached rows: a linear that runs over the cache shows itself there.
             self.see(ids[:, :1], Call(Layout.linear(1, masks), ids.new_full((1,), PROBE_ROWS)), cache, 1)
         except (TypeError, ValueError, RuntimeError, NotImplementedError, IndexError, AttributeError) as error:
             raise UnsupportedBase(

@@ -30,7 +30,7 @@ class PluginConfig:
     """How a model drafts inside vLLM."""
 
     masks: int = 0
-    """Masks behind each request's drafts, at most the trained k; 0 takes the trained k."""
+    """Masks after each request's drafts, at most the trained k; 0 takes the trained k."""
     lengths: Literal["expected", "all"] = "expected"
     """Drafts that stand before the masks: as many as should pay most by the sampler head's own chances, or `all`."""
     busy_requests: int = 0

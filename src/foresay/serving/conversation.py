@@ -9,7 +9,7 @@ from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.metrics import Tally, tally
 from foresay.decoding.planning.planner import Planner
 from foresay.decoding.sampling.chooser import chooser_of
-from foresay.decoding.session import How
+from foresay.decoding.session import GenerationHooks
 from foresay.decoding.step_costs import Watch, planner_for, unwatched
 from foresay.decoding.steps import Generation, Step
 from foresay.foundation.errors import PromptError
@@ -52,7 +52,7 @@ class Conversation:
             watch(step)
 
         sample = replace(self.sample, seed=self.sample.seed + len(self.said))
-        how = How(chooser=chooser_of(sample), watch=tell, planner=self._planner)
+        how = GenerationHooks(chooser=chooser_of(sample), watch=tell, planner=self._planner)
         try:
             [generation] = generate(self.model.core, [ids], self.decode, how)
         finally:

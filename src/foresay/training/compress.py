@@ -16,18 +16,18 @@ def compress(model: MultiTokenModel, rank: int, prompts: Sequence[Prompt]) -> Mu
 
     The acceptance saved with it is measured anew on `prompts`. Raises ConfigError for a rank that is not smaller.
     """
-    wide = model.masks
+    wide = model.mask_model
     if not 1 <= rank < wide.config.rank:
         raise ConfigError(f"rank {rank} was asked for and the adapter has {wide.config.rank}; give a smaller one")
     alpha = wide.config.scale * rank if wide.config.alpha else 0.0
     core = MaskModel.from_base(wide.model, replace(wide.config, rank=rank, alpha=alpha))
-    core.adapter.masks.data.copy_(wide.adapter.masks)
+    core.adapter.mask_embeddings.data.copy_(wide.adapter.mask_embeddings)
     core.adapter.sampler.load_state_dict(wide.adapter.sampler.state_dict())
     for narrow, pair in zip(core.adapter.pairs, wide.adapter.pairs):
         narrow.approximate(pair)
     made = model.provenance | {"compressed_from_rank": wide.config.rank}
     compressed = MultiTokenModel(core, model.tokenizer, model.base_name, made, model.base_adapter)
-    wide.equip(False)
+    wide.detach_hooks()
     as_trained = TrainConfig()
     found = HeldOut(tuple(prompts), as_trained.eval_tokens, as_trained.eval_batch).measure(compressed)
     compressed.provenance["tokens_per_step"] = {name: round(rate, 3) for name, rate in found.tokens_per_step.items()}

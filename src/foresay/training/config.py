@@ -61,7 +61,7 @@ class LossConfig:
     teacher_temperature: float = 1.0
     """Divides the base's logits before it is distilled; towards 0 the KL becomes the hard target `base_argmax`."""
     position_weights: tuple[float, ...] = (1.0, 0.6, 0.36, 0.22, 0.13, 0.08, 0.05, 0.03)
-    """Weights of mask 1, 2, ... in the losses of both heads, the last for all behind it; none: all alike. A draft
+    """Weights of mask 1, 2, ... in the losses of both heads, the last for all after it; none: all alike. A draft
     counts only where all before it were accepted, which in paper A's table 1 falls like this on average."""
     target: Literal["label", "base_argmax"] = "base_argmax"
     """Hard target of a mask row: the data's `label`, or the base's own argmax there (what greedy decoding verifies)."""
@@ -175,7 +175,7 @@ class PretrainConfig:
     batch_tokens: int = 8192
     """Tokens in a step."""
     length: int = 512
-    """Tokens in a row; documents are packed one behind the other."""
+    """Tokens in a row; documents are packed one after the other."""
     answers_only: bool = False
     """Loss on answers alone, where rows tell them from prompts (prompt and response, chats); texts carry it whole. The
     bits per byte are of prompts too."""

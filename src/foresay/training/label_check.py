@@ -8,8 +8,8 @@ from foresay.data.example import Example
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import generate
 from foresay.decoding.sampling.chooser import Greedy
-from foresay.decoding.session import How
-from foresay.foundation.errors import MaskError
+from foresay.decoding.session import GenerationHooks
+from foresay.foundation.errors import LossMaskError
 from foresay.models.masks.model import MaskModel
 from foresay.training.config import LossConfig
 from foresay.training.objectives.batches import collate
@@ -24,7 +24,7 @@ SHIFTS = (0, -1, 1)
 def check_labels(model: MaskModel, examples: Sequence[Example]) -> None:
     """Let the decoder verify training's labels as if they were drafts: it must accept them, and not their neighbours.
 
-    The base says a few tokens behind the prompts of some examples; of that text the labels are taken as training takes
+    The base says a few tokens after the prompts of some examples; of that text the labels are taken as training takes
     them, and drafted. Raises MaskError when labels one token off are accepted more often.
     """
     accepted = dict.fromkeys(SHIFTS, 0)
@@ -37,14 +37,14 @@ def check_labels(model: MaskModel, examples: Sequence[Example]) -> None:
     best = max(SHIFTS, key=lambda shift: accepted[shift])
     if best:
         where = f"{examples[0].place}: " if examples[0].place else ""
-        raise MaskError(
+        raise LossMaskError(
             f"{where}labels stand {-best:+d} token from where the decoder puts its drafts (the base agrees with "
             f"{accepted[0]} of them, and with {accepted[best]} beside them); this is a bug in foresay, please report it"
         )
 
 
 def labels(model: MaskModel, prompt: Sequence[int], answer: Sequence[int]) -> list[int]:
-    """What training teaches the block behind the last prompt token."""
+    """What training teaches the block after the last prompt token."""
     text, said = (*prompt, *answer), [False] * len(prompt) + [True] * len(answer)
     example = Example(text, tuple(said))
     batch = collate([example], 0, torch.Generator(), torch.device("cpu"))
@@ -53,14 +53,16 @@ def labels(model: MaskModel, prompt: Sequence[int], answer: Sequence[int]) -> li
 
 
 def _accepted(model: MaskModel, prompt: Sequence[int], shift: int) -> int:
-    """Labels, taken `shift` tokens further on, that the decoder accepts as drafts behind the prompt."""
+    """Labels, taken `shift` tokens further on, that the decoder accepts as drafts after the prompt."""
     tokens = model.config.num_masks + 2
     config = DecodeConfig(layout="plain", max_new_tokens=tokens + 1, ignore_stop=True)
     [said] = generate(model, [prompt], config)
     start = len(prompt) + shift
     text = [*prompt, *said.tokens]
     drafts = labels(model, text[:start], text[start:])[: model.config.num_masks]
-    taught = How(chooser=lambda indices: Greedy(drafter=lambda _, states, newest, tree: newest.new_tensor([drafts])))
+    taught = GenerationHooks(
+        chooser=lambda indices: Greedy(drafter=lambda _, states, newest, tree: newest.new_tensor([drafts]))
+    )
     config = DecodeConfig(layout="linear", max_new_tokens=tokens, ignore_stop=True)
     [decoded] = generate(model, [prompt], config, taught)
     return decoded.steps[1].accepted

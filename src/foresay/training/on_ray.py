@@ -1,4 +1,4 @@
-"""Training on a Ray cluster: the same `adapt`, in workers that Ray Train starts, joins and starts again.
+"""Training on a Ray cluster: the same `train`, in workers that Ray Train starts, joins and starts again.
 
 train_on_ray(Recipe("my-base", ("chats.jsonl",), Path("/shared/out"), train=TrainConfig(parallel="fsdp")), workers=8)
 """
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from foresay.foundation.errors import MissingPackage
-from foresay.training.adapt import adapt
 from foresay.training.recipe import Recipe
-from foresay.training.runs.adapter_run import News
+from foresay.training.runs.adapter_run import TrainUpdate
+from foresay.training.train import train
 
 if TYPE_CHECKING:
     from ray.train import RunConfig
 
 
-def no_watch(news: News) -> None:
+def no_watch(news: TrainUpdate) -> None:
     """Watch nothing."""
 
 
@@ -26,10 +26,10 @@ def train_on_ray(
     recipe: Recipe,
     workers: int,
     gpu: bool = False,
-    watch: Callable[[News], None] = no_watch,
+    watch: Callable[[TrainUpdate], None] = no_watch,
     run: "RunConfig | None" = None,
 ) -> Path:
-    """`adapt(recipe)` in `workers` processes, each with a GPU of its own if `gpu`; the folder of the adapter.
+    """`train(recipe)` in `workers` processes, each with a GPU of its own if `gpu`; the folder of the adapter.
 
     Every worker must reach the recipe's base, data and folders under the same paths. `watch` is called in the leading
     one. Workers that `run` lets Ray start again (`FailureConfig`) go on at the last checkpoint. Raises MissingPackage,
@@ -44,7 +44,7 @@ def train_on_ray(
     def work() -> None:
         if gpu:
             torch.cuda.set_device(get_device())
-        adapt(recipe, watch)
+        train(recipe, watch)
 
     trainer = TorchTrainer(
         work,

@@ -29,21 +29,21 @@ from foresay.training.loop.trainer import Trainer
 from foresay.training.objectives.heads import HeadsObjective
 from foresay.training.objectives.token_rows import token_rows
 from foresay.training.recipe import PretrainRecipe
-from foresay.training.runs.pretrain_run import PretrainAudience, Pretrained, PretrainRun, Reading
+from foresay.training.runs.pretrain_run import PretrainCallbacks, PretrainResult, PretrainRun, PretrainUpdate
 from foresay.training.runs.trackers import check_tracker, closing
 from foresay.training.warm_start import checkpoint_of, continued
 
-__all__ = ["PretrainRecipe", "Pretrained", "Reading", "pretrain"]
+__all__ = ["PretrainRecipe", "PretrainResult", "PretrainUpdate", "pretrain"]
 MAY_CHANGE = {"chunk_rows", "eval_every", "save_every", "keep_checkpoints", "save_dtype", "parallel", "tracker"}
 """Settings that a run may go on with otherwise than it was begun: they do not change what is learnt."""
 
 
 def pretrain(
     recipe: PretrainRecipe,
-    watch: Callable[[Reading], None] = lambda reading: None,
+    watch: Callable[[PretrainUpdate], None] = lambda reading: None,
     stop: Callable[[Progress], bool] = lambda progress: False,
     told: Callable[[str], None] = lambda sentence: None,
-) -> Pretrained:
+) -> PretrainResult:
     """Train a model and save it as an ordinary checkpoint, with its other heads beside it.
 
     `watch` is told of every step, `stop` may end the run early, `told` hears, in sentences, what became of
@@ -53,10 +53,10 @@ def pretrain(
     """
     check_tracker(recipe.train.tracker)
     with joined(recipe.train.parallel) as ranks:
-        return _pretrain(recipe, PretrainAudience(watch, stop, told), ranks)
+        return _pretrain(recipe, PretrainCallbacks(watch, stop, told), ranks)
 
 
-def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) -> Pretrained:
+def _pretrain(recipe: PretrainRecipe, callbacks: PretrainCallbacks, ranks: Ranks) -> PretrainResult:
     recipe = settled(recipe)
     place, config = run_folder(recipe.out), recipe.train
     # Killed between its last two acts, a run has left its model and still has its state.
@@ -69,7 +69,7 @@ def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) 
     model = _blank(recipe, tokenizer)
     parts = _read(recipe, tokenizer, model)
     for part in parts if ranks.leads else ():
-        audience.told(part.report.sentence)
+        callbacks.told(part.report.sentence)
     examples, heldout = split(parts, config.heldout, config.seed)
     rows = token_rows(examples, config.length, config.answers_only)
     objective = HeadsObjective(model, rows, config)
@@ -78,12 +78,12 @@ def _pretrain(recipe: PretrainRecipe, audience: PretrainAudience, ranks: Ranks) 
     _place(model, config)
     if ranks.leads:
         slow = in_software(config.dtype, model.base.device)
-        audience.told(f"products in {config.dtype} on {model.base.device}{slow and f': {slow}'}")
+        callbacks.told(f"products in {config.dtype} on {model.base.device}{slow and f': {slow}'}")
     checkpoints = Checkpoints(place, identity, config.keep_checkpoints)
     if recipe.restart and ranks.leads:
         checkpoints.remove()
     described = [part.described for part in parts]
-    run = PretrainRun(recipe, start, model, tokenizer, heldout, described, audience, ranks, checkpoints, may_replace)
+    run = PretrainRun(recipe, start, model, tokenizer, heldout, described, callbacks, ranks, checkpoints, may_replace)
     with closing(lambda: run.tracker):
         last = Trainer(objective, config, run.after_step, ranks, checkpoints, run.begin).run()
         pretrained = run.finish(last, rows.numel())

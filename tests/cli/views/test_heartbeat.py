@@ -12,7 +12,7 @@ from foresay.cli.views.training import AdapterLines, TrainingView
 from foresay.foundation import heartbeat
 from foresay.foundation.heartbeat import beating, span
 from foresay.training.loop.progress import Losses, Progress
-from foresay.training.runs.adapter_run import News
+from foresay.training.runs.adapter_run import TrainUpdate
 
 
 class Heard(io.StringIO):
@@ -84,16 +84,18 @@ def test_a_terminal_gets_a_bar_and_no_lines(monkeypatch: pytest.MonkeyPatch) -> 
         bar.add_task("answering", total=None)
 
 
-def news(step: int, loss: float) -> News:
-    return News(Progress(step, Losses(total=loss, rows=4.0), step_seconds=1.0))
+def news(step: int, loss: float) -> TrainUpdate:
+    return TrainUpdate(Progress(step, Losses(total=loss, rows=4.0), step_seconds=1.0))
 
 
 @pytest.fixture
-def view(console: Console) -> TrainingView[News]:
+def view(console: Console) -> TrainingView[TrainUpdate]:
     return TrainingView(console, 9, AdapterLines())
 
 
-def test_training_is_told_when_it_begins_at_every_beat_and_at_its_end(heard: Heard, view: TrainingView[News]) -> None:
+def test_training_is_told_when_it_begins_at_every_beat_and_at_its_end(
+    heard: Heard, view: TrainingView[TrainUpdate]
+) -> None:
     with view.showing():
         view.beat()
         view.tell(news(1, 5.0))

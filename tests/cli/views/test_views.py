@@ -12,14 +12,14 @@ from rich.console import Console, RenderableType
 from foresay.cli import terminal
 from foresay.cli.views.tables import bench_view, curve_table
 from foresay.cli.views.training import AdapterLines, TrainingView
-from foresay.decoding.metrics import Acceptance
+from foresay.decoding.metrics import PositionAcceptance
 from foresay.decoding.planning.planner import Entry
 from foresay.decoding.step_costs import Curve, Forecast
 from foresay.evaluation.speed.bench import Bench, Result
 from foresay.foundation import files as whole_file
 from foresay.foundation.errors import ConfigError
 from foresay.training.loop.progress import Losses, Progress
-from foresay.training.runs.adapter_run import News
+from foresay.training.runs.adapter_run import TrainUpdate
 from foresay.training.runs.validation import Measured
 
 RESULT = Result(
@@ -130,12 +130,12 @@ MEASURED = Measured(
     fingerprint="",
     prompts=32,
     tokens_per_step={"math": 2.25, "code": 3.5, "stories": 4.0, "chat": 2.25},
-    acceptance=tuple(Acceptance(place, 100, 50, 0.5, 0.75) for place in range(1, 9)),
+    acceptance=tuple(PositionAcceptance(place, 100, 50, 0.5, 0.75) for place in range(1, 9)),
 )
-NEWS = News(Progress(12000, Losses(10.5, 11.5, 2.0, 24.0, 1536.0), 1e-3, 0.25, 9000.0, 0.5), MEASURED, MEASURED)
+NEWS = TrainUpdate(Progress(12000, Losses(10.5, 11.5, 2.0, 24.0, 1536.0), 1e-3, 0.25, 9000.0, 0.5), MEASURED, MEASURED)
 
 
-def told(*news: News, terminal: bool) -> list[str]:
+def told(*news: TrainUpdate, terminal: bool) -> list[str]:
     console = Console(width=80, force_terminal=terminal, color_system=None)
     with console.capture() as capture:
         view = TrainingView(console, 24000, AdapterLines())

@@ -15,14 +15,14 @@ from foresay.decoding.planning.planner import (
     PLAIN,
     PRIOR_STEPS,
     PROBE_EVERY,
-    Acceptance,
+    AcceptanceEstimate,
     Cost,
     Costs,
     Entry,
     Planner,
     expected_rate,
 )
-from foresay.decoding.session import How
+from foresay.decoding.session import GenerationHooks
 from tests.support.toys import LLAMA, adapted, own_output, random_prompts
 
 GOOD = (0.9, 0.75, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
@@ -66,7 +66,7 @@ def test_the_formula_predicts_a_simulation(entry: Entry, row: float) -> None:
     ("row", "shares"), list(itertools.product([0.0, 0.01, 0.05, 0.3], [GOOD, HOPELESS, (0.5, 0.3)]))
 )
 def test_the_choice_is_the_best_by_brute_force(row: float, shares: tuple[float, ...]) -> None:
-    planner = Planner(costs(row), Acceptance(shares))
+    planner = Planner(costs(row), AcceptanceEstimate(shares))
     rates = {
         entry: simulate(entry, cost, (*shares, *[0.0] * (8 - len(shares))), 20_000)
         for entry, cost in planner.costs.items()
@@ -76,13 +76,13 @@ def test_the_choice_is_the_best_by_brute_force(row: float, shares: tuple[float, 
 
 
 def test_rows_that_cost_too_much_or_drafts_that_never_stay_mean_plain() -> None:
-    assert Planner(costs(0.5), Acceptance(GOOD)).best() == PLAIN
-    assert Planner(costs(0.05), Acceptance(HOPELESS)).best() == PLAIN
-    assert Planner(costs(0.05), Acceptance(GOOD)).best() != PLAIN
+    assert Planner(costs(0.5), AcceptanceEstimate(GOOD)).best() == PLAIN
+    assert Planner(costs(0.05), AcceptanceEstimate(HOPELESS)).best() == PLAIN
+    assert Planner(costs(0.05), AcceptanceEstimate(GOOD)).best() != PLAIN
 
 
 def test_it_probes_from_plain_and_learns_to_leave_it() -> None:
-    planner = Planner(costs(0.05), Acceptance(HOPELESS))
+    planner = Planner(costs(0.05), AcceptanceEstimate(HOPELESS))
     entries = [planner.choose() for _ in range(2 * PROBE_EVERY)]
     assert [entry for entry in entries if entry != PLAIN] == [Entry("linear", 4)] * 2
     for _ in range(40):
@@ -91,14 +91,14 @@ def test_it_probes_from_plain_and_learns_to_leave_it() -> None:
 
 
 def test_it_learns_to_give_up() -> None:
-    planner = Planner(costs(0.05), Acceptance(GOOD))
+    planner = Planner(costs(0.05), AcceptanceEstimate(GOOD))
     for _ in range(200):
         planner.acceptance.observe(drafted=4, accepted=0)
     assert planner.choose() == PLAIN
 
 
 def test_estimates_start_at_the_prior_and_never_rise_with_the_position() -> None:
-    acceptance = Acceptance(GOOD)
+    acceptance = AcceptanceEstimate(GOOD)
     assert acceptance.estimate() == pytest.approx(list(GOOD))
     for accepted in (3, 0, 8, 1, 2):
         acceptance.observe(8, accepted)
@@ -110,14 +110,14 @@ def test_estimates_start_at_the_prior_and_never_rise_with_the_position() -> None
 def test_planned_output_is_plain_output(row: float) -> None:
     prompts = random_prompts((5, 9, 2))
     config = DecodeConfig(layout="planned", max_new_tokens=40)
-    planner = Planner(costs(row), Acceptance(GOOD))
-    said = generate(adapted(LLAMA), prompts, config, How(planner=planner))
+    planner = Planner(costs(row), AcceptanceEstimate(GOOD))
+    said = generate(adapted(LLAMA), prompts, config, GenerationHooks(planner=planner))
     assert [g.tokens for g in said] == [own_output(LLAMA, prompt, len(prompt) + 40) for prompt in prompts]
     assert (tally(said).drafted > 0) == (row < 0.5)
 
 
 def test_hope_is_a_standard_error_that_fades() -> None:
-    known = Acceptance((0.5, 0.2))
+    known = AcceptanceEstimate((0.5, 0.2))
     sure, hoped = known.estimate(), known.estimate(hopeful=True)
     assert sure == pytest.approx([0.5, 0.2])
     error = 0.5 * (PRIOR_STEPS**-0.5 - (1 - MEMORY) ** 0.5)
@@ -129,7 +129,7 @@ def test_hope_is_a_standard_error_that_fades() -> None:
 
 
 def test_hope_tries_what_the_estimate_alone_would_not() -> None:
-    planner = Planner(costs(0.12), Acceptance((0.32, 0.1)))
+    planner = Planner(costs(0.12), AcceptanceEstimate((0.32, 0.1)))
     assert planner.best() == PLAIN
     assert planner.best(hopeful=True) != PLAIN
     assert planner.choose() == planner.best(hopeful=True)

@@ -21,10 +21,10 @@ def check_drafts(toy: Toy, tree: Tree, masks: int, batch: int) -> None:
     for b in range(batch):
         tokens = [int(newest[b]), *drafts[b].tolist()]
         for node, depth in enumerate(inside.depths):
-            behind = [tokens[draft] for draft, parent in enumerate(inside.parents, 1) if parent == node]
-            if behind:
+            after = [tokens[draft] for draft, parent in enumerate(inside.parents, 1) if parent == node]
+            if after:
                 scores = mtp.base.head(mtp.sample(torch.tensor(tokens[node]), states[b, depth]))
-                assert behind == scores.argsort(descending=True)[: len(behind)].tolist()
+                assert after == scores.argsort(descending=True)[: len(after)].tolist()
 
 
 @given(drawn_trees(8), st.integers(1, 4))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foresay.decoding.sampling.randomness import SeededDice
-from foresay.decoding.sampling.verify import Asked, Verdict, follow, verify_drawn, verify_greedy
+from foresay.decoding.sampling.verify import DraftsToVerify, Verification, follow, verify_drawn, verify_greedy
 from foresay.models.layout.tree import Tree
 from tests.support.strategies import drawn_trees
 
@@ -29,13 +29,13 @@ def walk(tree: Tree, tokens: list[int], count: int, choose: Callable[[int], int]
     while True:
         done.rows.append(row)
         done.tokens.append(choose(row))
-        behind = [draft for draft in range(row + 1, tree.drafts + 1) if tree.parents[draft - 1] == row]
-        row = next((draft for draft in behind if tokens[draft] == done.tokens[-1]), -1)
+        after = [draft for draft in range(row + 1, tree.drafts + 1) if tree.parents[draft - 1] == row]
+        row = next((draft for draft in after if tokens[draft] == done.tokens[-1]), -1)
         if row < 0:
             return done
 
 
-def read(verdict: Verdict) -> list[Walk]:
+def read(verdict: Verification) -> list[Walk]:
     """What stays of every sequence."""
     lengths = (verdict.accepted + 1).tolist()
     every = zip(verdict.path.tolist(), verdict.tokens.tolist(), lengths)
@@ -43,7 +43,7 @@ def read(verdict: Verdict) -> list[Walk]:
 
 
 @st.composite
-def asked_drafts(draw: st.DrawFn) -> Asked:
+def asked_drafts(draw: st.DrawFn) -> DraftsToVerify:
     """Drafts of a batch: siblings differ, and in a chain sequences may have different numbers of drafts."""
     tree, batch = draw(drawn_trees(7)), draw(st.integers(1, 3))
     sequences = []
@@ -56,11 +56,11 @@ def asked_drafts(draw: st.DrawFn) -> Asked:
         sequences.append(tokens)
     least = 0 if tree.is_chain else tree.drafts
     counts = tuple(draw(st.integers(least, tree.drafts)) for _ in range(batch))
-    return Asked(torch.tensor(sequences), counts, tree, None, [[b] for b in range(batch)])
+    return DraftsToVerify(torch.tensor(sequences), counts, tree, None, [[b] for b in range(batch)])
 
 
 @given(asked_drafts(), st.randoms(use_true_random=False))
-def test_following_the_choices_is_the_walk(asked: Asked, random: Random) -> None:
+def test_following_the_choices_is_the_walk(asked: DraftsToVerify, random: Random) -> None:
     choices = [[random.randrange(VOCABULARY) for _ in row] for row in asked.tokens.tolist()]
     sequences = zip(asked.tokens.tolist(), asked.counts, choices)
     expected = [walk(asked.tree, tokens, count, chosen.__getitem__) for tokens, count, chosen in sequences]
@@ -75,7 +75,7 @@ def test_following_the_choices_is_the_walk(asked: Asked, random: Random) -> None
 
 
 @given(asked_drafts(), st.integers(0, 99))
-def test_a_drawn_walk_takes_one_draw_for_each_token(asked: Asked, seed: int) -> None:
+def test_a_drawn_walk_takes_one_draw_for_each_token(asked: DraftsToVerify, seed: int) -> None:
     """The walk draws the same with the same seed, and what is drawn next is the same: other rows took no draw."""
     p = torch.rand((*asked.tokens.shape, VOCABULARY), generator=torch.Generator().manual_seed(seed)).softmax(-1)
     dice, later = SeededDice(seed, range(len(p))), torch.full((len(p), 9), 1 / 9)
@@ -100,7 +100,7 @@ def draw(dice: SeededDice, distributions: torch.Tensor, sequence: int) -> int:
 
 
 @given(asked_drafts())
-def test_the_ids_before_a_row_are_those_on_its_way(asked: Asked) -> None:
+def test_the_ids_before_a_row_are_those_on_its_way(asked: DraftsToVerify) -> None:
     for b, (prefixes, count) in enumerate(zip(asked.prefixes(), asked.counts)):
         assert len(prefixes) == count + 1
         first = asked.tree.drafts - count

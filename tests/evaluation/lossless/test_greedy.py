@@ -11,7 +11,7 @@ from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import generate
 from foresay.decoding.sampling import chooser as choose
-from foresay.decoding.sampling.verify import Asked, Verdict, verify_greedy
+from foresay.decoding.sampling.verify import DraftsToVerify, Verification, verify_greedy
 from foresay.decoding.steps import Generation
 from foresay.evaluation.config import CheckConfig
 from foresay.evaluation.lossless.certificate import Certificate
@@ -57,7 +57,7 @@ def test_what_is_decoded_with_by_default_is_checked_by_default() -> None:
 # Broken and half-broken verifiers.
 
 
-def accept_everything(logits: torch.Tensor, asked: Asked) -> Verdict:
+def accept_everything(logits: torch.Tensor, asked: DraftsToVerify) -> Verification:
     """Keep every draft, right or wrong."""
     own = verify_greedy(logits, asked)
     path = (asked.roots[:, None] + torch.arange(asked.tokens.shape[1])).clamp(max=asked.tokens.shape[1] - 1)
@@ -65,12 +65,12 @@ def accept_everything(logits: torch.Tensor, asked: Asked) -> Verdict:
     return replace(own, accepted=torch.tensor(asked.counts), path=path, tokens=tokens.gather(1, path))
 
 
-def second_everywhere(logits: torch.Tensor, asked: Asked) -> Verdict:
-    """Take the base's second choice, however far behind it is."""
+def second_everywhere(logits: torch.Tensor, asked: DraftsToVerify) -> Verification:
+    """Take the base's second choice, however far after it is."""
     return verify_greedy(logits.scatter(-1, logits.topk(1).indices, torch.finfo(logits.dtype).min), asked)
 
 
-def third_where_close(logits: torch.Tensor, asked: Asked) -> Verdict:
+def third_where_close(logits: torch.Tensor, asked: DraftsToVerify) -> Verification:
     """Take the base's third choice where its first two are as close as bfloat16 can confuse."""
     best = logits.float().topk(2)
     rounding = ROUNDING * torch.finfo(torch.bfloat16).eps * logits.float().abs().amax(-1)
@@ -79,7 +79,7 @@ def third_where_close(logits: torch.Tensor, asked: Asked) -> Verdict:
     return verify_greedy(torch.where(close[..., None], lowered, logits), asked)
 
 
-def second_where_close(logits: torch.Tensor, asked: Asked) -> Verdict:
+def second_where_close(logits: torch.Tensor, asked: DraftsToVerify) -> Verification:
     """Take the base's second choice where bfloat16 could confuse it with the first, and with no other."""
     best = logits.float().topk(3)
     rounding = ROUNDING * torch.finfo(torch.bfloat16).eps * logits.float().abs().amax(-1)
@@ -89,13 +89,13 @@ def second_where_close(logits: torch.Tensor, asked: Asked) -> Verdict:
     return verify_greedy(torch.where(close[..., None], lowered, logits), asked)
 
 
-Verify = Callable[[torch.Tensor, Asked], Verdict]
+Verify = Callable[[torch.Tensor, DraftsToVerify], Verification]
 
 
 def only_in_bfloat16(verify: Verify) -> Verify:
     """Sound in float32: logits that bfloat16 holds exactly come from a model in bfloat16."""
 
-    def verdict(logits: torch.Tensor, asked: Asked) -> Verdict:
+    def verdict(logits: torch.Tensor, asked: DraftsToVerify) -> Verification:
         rounded = torch.equal(logits.to(torch.bfloat16).to(logits.dtype), logits)
         return (verify if rounded else verify_greedy)(logits, asked)
 
@@ -159,7 +159,7 @@ def test_every_layout_is_checked_at_every_batch_size(exact: MultiTokenModel) -> 
 
 
 def test_a_fault_of_batches_alone_is_a_bug(exact: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    def only_together(logits: torch.Tensor, asked: Asked) -> Verdict:
+    def only_together(logits: torch.Tensor, asked: DraftsToVerify) -> Verification:
         return (accept_everything if len(asked.counts) > 1 else verify_greedy)(logits, asked)
 
     monkeypatch.setattr(choose, "verify_greedy", only_together)
@@ -172,7 +172,7 @@ def test_a_fault_of_batches_alone_is_a_bug(exact: MultiTokenModel, monkeypatch: 
 def test_a_fault_of_one_prompt_of_a_batch_is_its_own(exact: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
     faulty = prompts()[2].ids
 
-    def of_one(logits: torch.Tensor, asked: Asked) -> Verdict:
+    def of_one(logits: torch.Tensor, asked: DraftsToVerify) -> Verification:
         sound, broken = verify_greedy(logits, asked), accept_everything(logits, asked)
         mine = torch.tensor([text[: len(faulty)] == list(faulty) for text in asked.texts])
         names = ("accepted", "tokens", "path")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from foresay.evaluation.report.page import fastest, report, verdict
-from foresay.evaluation.report.result_files import Run, read_run
+from foresay.evaluation.report.result_files import ResultFiles, read_run
 from foresay.evaluation.speed.bench import Bench
 from foresay.foundation.errors import DataError
 from tests.cli.views.test_views import RESULT
@@ -163,7 +163,7 @@ def test_the_verdict_comes_first_in_a_sentence(folder: Path) -> None:
         "Lossless: 8 of 8 answers are identical; 2.50 (code) to 3.50 (math) tokens a step at 3 masks; 1.50 times plain "
         "decoding at best (quadratic 16, batch 4, mean of the domains)."
     )
-    assert verdict(Run()) == "Nothing was checked or measured in this run yet."
+    assert verdict(ResultFiles()) == "Nothing was checked or measured in this run yet."
 
 
 def test_transformers_is_never_what_we_are_fast_with(folder: Path) -> None:

@@ -9,7 +9,17 @@ import pytest
 from foresay.data.prompts import Prompt
 from foresay.evaluation.config import BenchConfig
 from foresay.evaluation.speed.bench import Bench, Result, bench
-from foresay.evaluation.speed.timed_runs import LOOKUP, PLAIN, PLANNED, TRANSFORMERS, Case, Decoder, Run, Stand, Turn
+from foresay.evaluation.speed.timed_runs import (
+    LOOKUP,
+    PLAIN,
+    PLANNED,
+    TRANSFORMERS,
+    Case,
+    Decoder,
+    TimedBatch,
+    TimedRuns,
+    Turn,
+)
 from foresay.foundation.errors import PromptError
 from foresay.model import MultiTokenModel
 from tests.support.toys import LLAMA, random_prompts, with_adapter
@@ -126,10 +136,10 @@ def test_speed_ups_are_medians_of_the_ratio_within_a_repeat(
     seconds = {TRANSFORMERS: [1.0, 40.0, 4.0], PLAIN: [2.0, 4.0, 8.0], "linear": [0.5, 1.0, 2.0]}
     turns = {name: iter(some) for name, some in seconds.items()}
 
-    def turn(self: Stand, case: Case, decoder: Decoder) -> Turn:
-        return Turn((Run(next(turns[decoder.name]), 0.1, 1, [[1, 2, 3, 4]] * 2, []),), None)
+    def turn(self: TimedRuns, case: Case, decoder: Decoder) -> Turn:
+        return Turn((TimedBatch(next(turns[decoder.name]), 0.1, 1, [[1, 2, 3, 4]] * 2, []),), None)
 
-    monkeypatch.setattr(Stand, "turn", turn)
+    monkeypatch.setattr(TimedRuns, "turn", turn)
     monkeypatch.setattr("foresay.evaluation.speed.bench._tokens_per_step", lambda *_: 1.0)
     found = bench(model, PROMPTS[:2], BenchConfig(layouts=("linear",), lookup_tokens=0))
     transformers, plain, linear = found.results

@@ -11,7 +11,7 @@ from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import generate
 from foresay.decoding.metrics import tally
-from foresay.decoding.planning.planner import MENU, Acceptance, Cost, Planner
+from foresay.decoding.planning.planner import MENU, AcceptanceEstimate, Cost, Planner
 from foresay.evaluation.baseline import plain_answers
 from foresay.evaluation.config import BenchConfig
 from foresay.evaluation.speed import timed_runs as stand
@@ -23,7 +23,7 @@ from foresay.evaluation.speed.timed_runs import (
     WARM_UP_TOKENS,
     Case,
     Decoder,
-    Stand,
+    TimedRuns,
     Watching,
     cases_of,
     decoders_of,
@@ -48,7 +48,7 @@ def planners(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
     def planner_for(core: Any, batch_size: int, length: int, **more: Any) -> Planner:
         asked.append((batch_size, length))
-        return Planner({entry: Cost(1.0, 1.0) for entry in MENU}, Acceptance((0.5, 0.4, 0.3)))
+        return Planner({entry: Cost(1.0, 1.0) for entry in MENU}, AcceptanceEstimate((0.5, 0.4, 0.3)))
 
     monkeypatch.setattr(stand, "planner_for", planner_for)
     return asked
@@ -103,7 +103,7 @@ def test_decoders_take_turns_and_each_repeat_starts_with_another(model: MultiTok
     config = BenchConfig(layouts=("linear", "planned"), max_new_tokens=2, repeats=3)
     told: list[tuple[str, int, int]] = []
     cases = cases_of(PROMPTS, config)
-    turns = Stand(model, config, Watching(lambda *news: told.append(news))).run(cases)
+    turns = TimedRuns(model, config, Watching(lambda *news: told.append(news))).run(cases)
     names = [TRANSFORMERS, LOOKUP, PLAIN, "linear", PLANNED]
     orders = [names[shift:] + names[:shift] for shift in (0, 0, 1, 2)]
     assert [name for name, *_ in told] == [name for order in orders for _ in cases for name in order]
@@ -113,16 +113,16 @@ def test_decoders_take_turns_and_each_repeat_starts_with_another(model: MultiTok
 
 def test_warm_up_is_short_and_is_not_counted(model: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[tuple[int, int]] = []
-    real = Stand.decode
+    real = TimedRuns.decode
 
-    def decode(self: Stand, batch: Any, decoder: Decoder, max_new_tokens: int) -> Any:
+    def decode(self: TimedRuns, batch: Any, decoder: Decoder, max_new_tokens: int) -> Any:
         said.append((len(batch), max_new_tokens))
         return real(self, batch, decoder, max_new_tokens)
 
-    monkeypatch.setattr(Stand, "decode", decode)
+    monkeypatch.setattr(TimedRuns, "decode", decode)
     config = BenchConfig(layouts=(), lookup_tokens=0, max_new_tokens=WARM_UP_TOKENS + 1, repeats=1)
     [case] = cases_of(PROMPTS[:1] + PROMPTS[2:], config)
-    turns = Stand(model, config, Watching()).run([case])
+    turns = TimedRuns(model, config, Watching()).run([case])
     assert Counter(said) == {(1, WARM_UP_TOKENS): 2, (1, WARM_UP_TOKENS + 1): 4}
     assert {len(own[0].runs) for own in turns[case].values()} == {2}
 
@@ -134,7 +134,7 @@ def test_the_clock_starts_with_the_batch_and_tells_the_first_token(
     ticks = itertools.count()
     monkeypatch.setattr(stand, "now", lambda device: float(next(ticks)))
     config = BenchConfig(max_new_tokens=8)
-    run = Stand(model, config, Watching()).decode([IDS[0]], Decoder(decoder), 8)
+    run = TimedRuns(model, config, Watching()).decode([IDS[0]], Decoder(decoder), 8)
     # Three looks at the clock: at the start, at the first token, at the end.
     assert (run.first_token_seconds, run.seconds, next(ticks)) == (1.0, 2.0, 3)
     assert run.answers == [own_output(LLAMA, IDS[0], 11)]

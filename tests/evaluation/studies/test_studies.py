@@ -29,11 +29,11 @@ from foresay.evaluation.studies.study import STARTS, Cell, Point, Study, Subject
 from foresay.evaluation.studies.token_ranks import true_ranks
 from foresay.foundation.errors import ArtefactError, ConfigError
 from foresay.models.config import MTPConfig
-from foresay.training.adapt import open_fresh
 from foresay.training.config import TrainConfig
 from foresay.training.loop.progress import Progress
 from foresay.training.objectives.batches import collate
 from foresay.training.recipe import Recipe
+from foresay.training.train import open_fresh
 from tests.support.processes import start
 
 ROWS = [{"prompt": f"Say {number}.", "response": f"I say {number}, and {number} again."} for number in range(30)]
@@ -72,7 +72,9 @@ def run(asked: Grid, *labels: str) -> list[Result]:
 
 
 def count_weights(subject: Subject) -> Any:
-    yield Point("sum", subject.cell.label, subject.progress.step, subject.model.core.adapter.masks.sum().item())
+    yield Point(
+        "sum", subject.cell.label, subject.progress.step, subject.model.core.adapter.mask_embeddings.sum().item()
+    )
 
 
 def halves(begin: Cell) -> list[Cell]:
@@ -286,7 +288,7 @@ def test_ranks_count_better_tokens(data: Path, tmp_path: Path) -> None:
     cell = replace(START, mtp=replace(MTP, sampler="none"))
     with torch.no_grad():
         ranks, masks = true_ranks(core, batch, cell)
-        # Untouched, two masks behind the fifth token are the base's own text "--" there.
+        # Untouched, two masks after the fifth token are the base's own text "--" there.
         [dash] = tokenizer.encode("-", add_special_tokens=False)[-1:]
         logits = core.model(torch.tensor([[*ids[:5], dash, dash]]), use_cache=False).logits[0]
     expected = [int((logits[4 + mask] > logits[4 + mask, ids[5 + mask]]).sum()) + 1 for mask in (1, 2)]

@@ -215,7 +215,7 @@ def requantised(path: Path, kind: int) -> None:
     write_gguf(path)
     content = bytearray(path.read_bytes())
     name = b"token_embd.weight"
-    # Behind the name: how many dimensions, two of them, the kind.
+    # After the name: how many dimensions, two of them, the kind.
     at = content.index(name) + len(name) + 4 + 2 * 8
     content[at : at + 4] = kind.to_bytes(4, "little")
     path.write_bytes(content)

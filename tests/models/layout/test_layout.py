@@ -1,4 +1,4 @@
-"""Layouts against a definition of sight, position and slot written pair by pair."""
+"""Layouts against a definition of visible, position and slot written pair by pair."""
 
 from dataclasses import dataclass
 from typing import get_args
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Row:
-    """A row as one would describe it: a real row (mask 0), or mask 1..k behind the real row `anchor`."""
+    """A row as one would describe it: a real row (mask 0), or mask 1..k after the real row `anchor`."""
 
     anchor: int
     mask: int
@@ -44,7 +44,7 @@ def rows_of(layout: Layout) -> list[Row]:
 
 
 def sees(query: Row, key: Row) -> bool:
-    """The rule of sight for two rows of a call."""
+    """The rule of what is visible for two rows of a call."""
     if key.mask == 0:
         return key.anchor in query.way
     return key.anchor == query.anchor and key.mask <= query.mask
@@ -77,21 +77,21 @@ def placed_calls(draw: st.DrawFn) -> Placed:
 
 
 @given(drawn_layouts())
-def test_drawing_is_the_rule_of_sight(layout: Layout) -> None:
+def test_drawing_is_the_rule_of_visibility(layout: Layout) -> None:
     rows, drawing = rows_of(layout), layout.draw(CPU)
     assert layout.rows == len(rows)
-    assert drawing.steps.tolist() == [row.step for row in rows]
-    assert drawing.sight.tolist() == [[sees(query, key) for key in rows] for query in rows]
-    assert drawing.offsets.tolist() == [row.mask - 1 for row in rows[layout.real :]]
+    assert drawing.offsets.tolist() == [row.step for row in rows]
+    assert drawing.visible.tolist() == [[sees(query, key) for key in rows] for query in rows]
+    assert drawing.mask_indices.tolist() == [row.mask - 1 for row in rows[layout.real :]]
 
 
 @given(drawn_layouts())
 def test_block_rows_lead_from_an_anchor_to_its_masks(layout: Layout) -> None:
     rows, drawing = rows_of(layout), layout.draw(CPU)
     for anchor in range(layout.real):
-        behind = [t for t, row in enumerate(rows) if row.mask and row.anchor == anchor]
+        after = [t for t, row in enumerate(rows) if row.mask and row.anchor == anchor]
         size = int(drawing.block_sizes[anchor])
-        assert drawing.block_rows[anchor, :size].tolist() == behind
+        assert drawing.block_rows[anchor, :size].tolist() == after
         assert ((drawing.block_rows[anchor] >= 0) & (drawing.block_rows[anchor] < layout.rows)).all()
 
 
@@ -115,14 +115,14 @@ def test_slots_are_distinct_and_live_real_rows_come_first(placed: Placed) -> Non
 
 
 @given(placed_calls(), st.one_of(st.none(), st.integers(1, 8)), st.integers(0, 4))
-def test_sight_is_the_rule_for_every_pair(placed: Placed, window: int | None, stale: int) -> None:
+def test_visible_is_the_rule_for_every_pair(placed: Placed, window: int | None, stale: int) -> None:
     call, rows = placed.call, rows_of(placed.call.layout)
     slots = max(placed.past) + call.layout.rows + stale
-    sight, place = call.sight(slots, window)[:, 0].tolist(), call.slots().tolist()
+    visible, place = call.visible(slots, window)[:, 0].tolist(), call.slots().tolist()
     for b, (past, pad) in enumerate(zip(placed.past, placed.pads)):
         for t, query in enumerate(rows):
             if query.anchor < pad:
-                assert sight[b][t][place[b][t]], "dead rows see themselves, or softmax gives NaN"
+                assert visible[b][t][place[b][t]], "dead rows see themselves, or softmax gives NaN"
                 continue
             position = past + query.step - pad
             # By hand: the cached tokens, then the live rows of the call; every other slot is dead or stale.
@@ -133,27 +133,27 @@ def test_sight_is_the_rule_for_every_pair(placed: Placed, window: int | None, st
                 if key.anchor >= pad and sees(query, key)
             }
             near = {slot for slot, there in expected.items() if window is None or position - there < window}
-            assert {slot for slot in range(slots) if sight[b][t][slot]} == near
+            assert {slot for slot in range(slots) if visible[b][t][slot]} == near
 
 
 @given(placed_calls(), st.integers(0, 4))
 def test_dead_rows_see_what_is_cached_and_their_own_block_only(placed: Placed, stale: int) -> None:
     call, rows = placed.call, rows_of(placed.call.layout)
     slots = max(placed.past) + call.layout.rows + stale
-    sight, place = call.sight(slots)[:, 0].tolist(), call.slots().tolist()
+    visible, place = call.visible(slots)[:, 0].tolist(), call.slots().tolist()
     for b, (past, pad) in enumerate(zip(placed.past, placed.pads)):
         for t, query in enumerate(rows):
             if query.anchor < pad:
                 own = {place[b][u] for u, key in enumerate(rows) if key.anchor == query.anchor}
-                assert {slot for slot in range(slots) if sight[b][t][slot]} <= set(range(past)) | own
+                assert {slot for slot in range(slots) if visible[b][t][slot]} <= set(range(past)) | own
 
 
 @given(drawn_layouts())
 def test_a_chain_of_drafts_is_a_chain_of_rows(layout: Layout) -> None:
     chained = Layout(layout.real, layout.blocks, Tree.chain(layout.tree.drafts)).draw(CPU)
     plain = Layout(layout.real, layout.blocks).draw(CPU)
-    assert chained.sight.equal(plain.sight)
-    assert chained.steps.equal(plain.steps)
+    assert chained.visible.equal(plain.visible)
+    assert chained.offsets.equal(plain.offsets)
 
 
 @given(drawn_layouts(), st.integers(0, 10))
@@ -205,9 +205,9 @@ def test_mask_call_is_the_mask_rows_of_the_training_layout(
         layout = Layout.training(real, tuple(chosen), masks)
         packed = Call(layout, torch.tensor([0]))
         assert call.rows == layout.masks
-        assert torch.equal(call.offsets(), layout.draw(CPU).offsets)
+        assert torch.equal(call.mask_indices(), layout.draw(CPU).mask_indices)
         assert torch.equal(call.positions()[b], packed.positions()[0, real:])
-        assert torch.equal(call.sight(real, window)[b], packed.sight(layout.rows, window)[0, :, real:])
+        assert torch.equal(call.visible(real, window)[b], packed.visible(layout.rows, window)[0, :, real:])
 
 
 @given(training_calls(), st.one_of(st.none(), st.integers(1, 6)))
@@ -219,7 +219,7 @@ def test_no_mask_stands_past_the_last_position_and_rows_before_it_do_not_notice(
     inside = free.positions() < real
     assert (cut.positions() < real).all()
     assert torch.equal(cut.positions()[inside], free.positions()[inside])
-    assert torch.equal(cut.sight(real, window)[:, 0][inside], free.sight(real, window)[:, 0][inside])
+    assert torch.equal(cut.visible(real, window)[:, 0][inside], free.visible(real, window)[:, 0][inside])
 
 
 def test_every_fixed_layout_is_drawn_by_its_name() -> None:

@@ -38,7 +38,7 @@ def test_cut_at_the_end_or_at_a_depth_a_tree_keeps_its_shape(tree: Tree, most: i
 
 @given(drawn_trees(8))
 def test_levels_place_the_best_candidates_first(tree: Tree) -> None:
-    """Filled level by level with the names of the candidates, every draft is the next one behind its parent."""
+    """Filled level by level with the names of the candidates, every draft is the next one after its parent."""
     names: list[tuple[int, ...]] = [()]
     above = names[:]
     for level in tree.draw(CPU).levels:

@@ -78,7 +78,7 @@ def test_targets_are_saved_and_peft_is_told(toy: Toy, whole: bool, tmp_path: Pat
     assert set(told) == ({pair.name for pair in mtp.adapter.pairs} if whole else ends(mtp))
     again = MultiTokenModel.from_pretrained(place, base=toy.model())
     assert again.core.config == mtp.config
-    for one, other in zip(again.masks.adapter.pairs, mtp.adapter.pairs, strict=True):
+    for one, other in zip(again.mask_model.adapter.pairs, mtp.adapter.pairs, strict=True):
         assert one.name == other.name
         assert torch.equal(one.down, other.down)
 
@@ -89,7 +89,7 @@ def test_a_folder_from_before_there_were_targets_has_all(tmp_path: Path) -> None
     said = json.loads((place / "foresay.json").read_text())
     del said["mtp"]["lora_targets"]
     (place / "foresay.json").write_text(json.dumps(said))
-    assert len(MultiTokenModel.from_pretrained(place, base=LLAMA.model()).masks.adapter.pairs) == 14
+    assert len(MultiTokenModel.from_pretrained(place, base=LLAMA.model()).mask_model.adapter.pairs) == 14
 
 
 def test_targets_that_are_no_names_are_damage(tmp_path: Path) -> None:

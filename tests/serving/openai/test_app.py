@@ -30,7 +30,7 @@ from foresay.decoding.config import LayoutName, QueueConfig, SampleConfig
 from foresay.decoding.engine import Engine, Request
 from foresay.decoding.generate import generate
 from foresay.decoding.sampling.chooser import chooser_of
-from foresay.decoding.session import How, Session
+from foresay.decoding.session import GenerationHooks, Session
 from foresay.foundation.errors import PromptError
 from foresay.model import MultiTokenModel
 from foresay.models.masks.model import MaskModel
@@ -72,7 +72,7 @@ def server(model: MultiTokenModel) -> Iterator[Served]:
 
 def offline(model: MultiTokenModel, ids: list[int], tokens: int, sample: SampleConfig | None = None) -> str:
     decode = replace(DECODE, max_new_tokens=tokens, layout="plain")
-    [said] = generate(model.core, [ids], decode, How(chooser_of(sample or SampleConfig())))
+    [said] = generate(model.core, [ids], decode, GenerationHooks(chooser_of(sample or SampleConfig())))
     return str(model.require_tokenizer().decode(said.tokens, skip_special_tokens=True))
 
 

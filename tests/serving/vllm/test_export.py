@@ -60,7 +60,7 @@ def test_the_copy_says_what_the_base_says(toy: Toy, tmp_path: Path) -> None:
         mine, theirs = model.core.model(ids).logits, copy(ids).logits
         masks = copy.get_input_embeddings()(torch.arange(vocabulary, vocabulary + MASKS))
     torch.testing.assert_close(theirs[..., :vocabulary], mine)
-    torch.testing.assert_close(masks, model.core.adapter.masks.detach(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(masks, model.core.adapter.mask_embeddings.detach(), rtol=1e-6, atol=1e-6)
     assert model.core.model.config.vocab_size == vocabulary
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.core.model.state_dict().items())
 

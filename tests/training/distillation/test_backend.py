@@ -17,7 +17,7 @@ from foresay.decoding.config import DecodeConfig, SampleConfig
 from foresay.foundation.errors import ConfigError, DataError
 from foresay.models.config import LoadConfig
 from foresay.training.config import DistilConfig
-from foresay.training.distillation.backend import Asked, Engine, Said, Task, groups
+from foresay.training.distillation.backend import Answer, AnswerBackend, PromptRow, Task, groups
 from foresay.training.distillation.distill import SETTINGS, Distiller
 from foresay.training.distillation.local import LocalEngine
 from foresay.training.distillation.on_ray import RayEngine
@@ -53,8 +53,8 @@ def vllm() -> Iterator[VllmEngine]:
     engine.engine.llm_engine.engine_core.shutdown()
 
 
-def asked(engine: Engine) -> list[Asked]:
-    return [Asked(row, tuple(encode(engine.tokenizer, text))) for row, text in enumerate(QUESTIONS, 5)]
+def asked(engine: AnswerBackend) -> list[PromptRow]:
+    return [PromptRow(row, tuple(encode(engine.tokenizer, text))) for row, text in enumerate(QUESTIONS, 5)]
 
 
 @pytest.fixture
@@ -64,12 +64,12 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
-def answers(engine: Engine) -> dict[int, Said]:
+def answers(engine: AnswerBackend) -> dict[int, Answer]:
     """All that an engine says."""
     return {row: said for some in engine.answer(asked(engine)) for row, said in some.items()}
 
 
-def shards(engine: Engine, data: Path, out: Path) -> dict[str, bytes]:
+def shards(engine: AnswerBackend, data: Path, out: Path) -> dict[str, bytes]:
     """The files of answers that an engine leaves."""
     Distiller(engine, (Source(str(data)),), out, DistilConfig(shard_rows=3)).run()
     return {path.name: path.read_bytes() for path in out.iterdir() if path.name != SETTINGS}
@@ -117,7 +117,7 @@ def test_draws_of_vllm_hang_on_seed_and_row(vllm: VllmEngine) -> None:
 
 
 def test_groups_hold_every_prompt_once_by_length() -> None:
-    prompts = [Asked(row, (0,) * length) for row, length in enumerate([5, 1, 3, 3, 2])]
+    prompts = [PromptRow(row, (0,) * length) for row, length in enumerate([5, 1, 3, 3, 2])]
     assert [[one.number for one in group] for group in groups(prompts, 2)] == [[1, 4], [2, 3], [0]]
 
 

@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from foresay.foundation.errors import ArtefactError
 from foresay.models.base.load import load_tokenizer
 from foresay.models.config import MTPConfig
-from foresay.training.adapt import adapt
 from foresay.training.config import LossConfig, TrainConfig
 from foresay.training.loop import checkpoint as checkpoint_module
 from foresay.training.objectives import masks as masks_module
 from foresay.training.recipe import Recipe
-from foresay.training.runs.adapter_run import News
+from foresay.training.runs.adapter_run import TrainUpdate
+from foresay.training.train import train
 from tests.support.processes import killed_often, killed_until_done
 from tests.support.toys import LLAMA
 
@@ -66,10 +66,10 @@ def run(asked: Recipe) -> dict[int, str]:
     """The losses of every step, to the last bit, as the watcher is told of them."""
     losses: dict[int, str] = {}
 
-    def watch(news: News) -> None:
+    def watch(news: TrainUpdate) -> None:
         losses[news.progress.step] = repr(news.progress.losses)
 
-    adapt(asked, watch)
+    train(asked, watch)
     return losses
 
 
@@ -86,12 +86,12 @@ class StoppedError(Exception):
 
 
 def stopped_at(step: int, asked: Recipe) -> None:
-    def watch(news: News) -> None:
+    def watch(news: TrainUpdate) -> None:
         if news.progress.step == step:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        adapt(asked, watch)
+        train(asked, watch)
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +117,11 @@ KILLED: dict[str, dict[str, Any]] = {
 def train_logged(asked: Recipe, log: Path) -> None:
     """The run that is killed."""
 
-    def watch(news: News) -> None:
+    def watch(news: TrainUpdate) -> None:
         with log.open("a") as file:
             file.write(f"{news.progress.step} {news.progress.losses!r}\n")
 
-    adapt(asked, watch)
+    train(asked, watch)
 
 
 @pytest.mark.parametrize("kind", KILLED)
@@ -171,7 +171,7 @@ def test_a_stopped_run_goes_on_exactly(
     stopped_at(step, asked)
     torch.manual_seed(step)
     told = run(asked)
-    assert list(told) == list(range(step // 3 * 3 + 1, STEPS + 1)), "it begins behind the last checkpoint"
+    assert list(told) == list(range(step // 3 * 3 + 1, STEPS + 1)), "it begins after the last checkpoint"
     assert told == {number: whole[0][number] for number in told}
     assert same(weights(tmp_path / "out"), weights(whole[1]))
 
@@ -190,7 +190,7 @@ def test_a_run_killed_while_it_finished_only_finishes(
 ) -> None:
     asked = recipe(base, data, tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr("foresay.training.runs.adapter_run.Run.finish", stop_here)
+        patch.setattr("foresay.training.runs.adapter_run.AdapterRun.finish", stop_here)
         with pytest.raises(StoppedError):
             run(asked)
     monkeypatch.setattr(masks_module, "two_pass", stop_here)

@@ -19,7 +19,6 @@ from torch.distributed.tensor import DTensor
 from foresay.foundation.errors import ArtefactError, ConfigError
 from foresay.models.config import Family, HeadsConfig
 from foresay.models.heads.model import HeadsModel
-from foresay.training.adapt import adapt
 from foresay.training.config import Parallel, TrainConfig
 from foresay.training.loop.checkpoint import Checkpoints
 from foresay.training.loop.distributed import Ranks, card_of, joined
@@ -28,7 +27,8 @@ from foresay.training.loop.optimizers import optimizers
 from foresay.training.loop.progress import Progress
 from foresay.training.objectives.batches import Batch, share
 from foresay.training.recipe import Recipe
-from foresay.training.runs.adapter_run import News
+from foresay.training.runs.adapter_run import TrainUpdate
+from foresay.training.train import train
 from tests.support.processes import start, start_together
 from tests.support.toys import LLAMA, VOCABULARY
 from tests.training.loop.test_checkpoint import MTP, base, data, recipe
@@ -39,7 +39,7 @@ STEPS = 6
 
 
 def stopping_recipe(base: Path, data: Path, out: Path, parallel: Parallel, family: Family = MTP) -> Recipe:
-    """Sequences that two processes cannot share evenly, and a checkpoint behind every second step."""
+    """Sequences that two processes cannot share evenly, and a checkpoint after every second step."""
     more = {"steps": STEPS, "sequences": 3, "save_every": 2, "curriculum_steps": 0}
     more |= {"chunk_anchors": 2} if family is MTP else {"anchors": TrainConfig().anchors}
     return replace(recipe(base, data, out, parallel=parallel, **more), mtp=family)
@@ -48,7 +48,7 @@ def stopping_recipe(base: Path, data: Path, out: Path, parallel: Parallel, famil
 def train_logged(folder: Path, base: Path, data: Path, parallel: Parallel, last: int, family: Family) -> None:
     """What each process does: train, and leave at step `last` of 6 if that is not the end."""
 
-    def watch(news: News) -> None:
+    def watch(news: TrainUpdate) -> None:
         with (folder / "log").open("a") as file:
             said = news.progress
             file.write(json.dumps([said.step, asdict(said.losses), said.gradient_norm]) + "\n")
@@ -58,7 +58,7 @@ def train_logged(folder: Path, base: Path, data: Path, parallel: Parallel, last:
             os._exit(0)
         return False
 
-    adapt(stopping_recipe(base, data, folder / "out", parallel, family), watch, stop=leave)
+    train(stopping_recipe(base, data, folder / "out", parallel, family), watch, stop=leave)
 
 
 def together(
@@ -144,7 +144,7 @@ def sharded_model() -> tuple[HeadsModel, list[nn.Module]]:
 
 
 def run_in_shards(out: Path) -> None:
-    """What is whole before a forward, behind it and behind its backward: the names of layers' parameters.
+    """What is whole before a forward, after it and after its backward: the names of layers' parameters.
 
     Then a step, which on CUDA takes shards and whole tensors of a group together.
     """

@@ -76,7 +76,7 @@ def test_muon_computes_in_what_the_processor_has(native: bool, monkeypatch: pyte
 
 def masks(name: OptimizerName) -> Objective[object]:
     model = MultiTokenModel.from_base(LLAMA.model(), MTPConfig(num_masks=2, rank=2))
-    return MaskObjective(model.masks, [], TrainConfig(optimizer=name))  # type: ignore[return-value]
+    return MaskObjective(model.mask_model, [], TrainConfig(optimizer=name))  # type: ignore[return-value]
 
 
 def pretraining(name: OptimizerName) -> Objective[object]:

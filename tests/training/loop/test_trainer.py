@@ -30,7 +30,7 @@ def test_blocks_grow_with_the_curriculum(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def two_pass(model: MaskModel, batch: Batch, *more: Any) -> Losses:
         seen.append(batch.masks)
-        model.adapter.masks.sum().backward()
+        model.adapter.mask_embeddings.sum().backward()
         return Losses()
 
     monkeypatch.setattr(masks, "two_pass", two_pass)

@@ -1,4 +1,4 @@
-"""Batches: padded behind, anchors on rows that carry loss, all of it a pure function of the seed."""
+"""Batches: padded on the right, anchors on rows that carry loss, all of it a pure function of the seed."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -15,12 +15,12 @@ from foresay.model import MultiTokenModel
 from foresay.models.base.load import load_tokenizer
 from foresay.models.config import HeadsConfig
 from foresay.models.heads.model import HeadsModel
-from foresay.training.adapt import adapt
 from foresay.training.config import LossConfig, TrainConfig
 from foresay.training.loop.distributed import ALONE
 from foresay.training.objectives.batches import collate
 from foresay.training.objectives.heads_on_frozen_base import RetrofitObjective
 from foresay.training.recipe import Recipe
+from foresay.training.train import train
 from tests.support.toys import LLAMA, random_prompts, redraw
 
 TEXTS = random_prompts((12, 9, 7))
@@ -72,7 +72,7 @@ def test_heads_are_trained_on_a_base(tmp_path: Path) -> None:
         str(tmp_path / "base"), (tmp_path / "data.jsonl",), tmp_path / "out", HeadsConfig(heads=3), train=train
     )
     first: list[float] = []
-    done = adapt(asked, lambda news: first.append(news.progress.losses.total))
+    done = train(asked, lambda news: first.append(news.progress.losses.total))
     assert done.loss < 0.7 * first[0]
     again = MultiTokenModel.from_pretrained(tmp_path / "out")
     assert isinstance(again.core, HeadsModel)
@@ -96,7 +96,7 @@ def test_settings_of_masks_are_refused(settings: TrainConfig | LossConfig, tmp_p
     asked = Recipe("nano", (tmp_path / "x.jsonl",), tmp_path / "out", HeadsConfig(heads=2))
     asked = replace(asked, **{"train" if isinstance(settings, TrainConfig) else "losses": settings})
     with pytest.raises(ConfigError, match=r"is .*, and heads have no use for it; leave it out"):
-        adapt(asked, lambda news: None)
+        train(asked, lambda news: None)
 
 
 @pytest.mark.parametrize("config", [HeadsConfig(heads=1), HeadsConfig(heads=2, variant="anticausal")])

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from foresay.model import MultiTokenModel
-from foresay.training.adapt import Adapted, adapt
 from foresay.training.runs.validation import HeldOut, Measured
+from foresay.training.train import TrainResult, train
 from tests.training.loop.test_checkpoint import StoppedError, base, data, recipe, same, stopped_at, weights
 
 __all__ = ["base", "data"]
@@ -35,19 +35,19 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture(scope="module")
 def at_best(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """The adapter behind step `BEST`."""
+    """The adapter after step `BEST`."""
     out = tmp_path_factory.mktemp("best") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(HeldOut, "measure", lambda self, model, step=0, *_: Measured(step, "", 1, {"heldout": 1.0}, ()))
-        adapt(recipe(base, data, out), lambda news: None, stop=lambda progress: progress.step == BEST)
+        train(recipe(base, data, out), lambda news: None, stop=lambda progress: progress.step == BEST)
     return weights(out)
 
 
-def finish(base: Path, data: Path, out: Path, **changes: Any) -> Adapted:
-    return adapt(recipe(base, data, out, **KEEP | changes), lambda news: None)
+def finish(base: Path, data: Path, out: Path, **changes: Any) -> TrainResult:
+    return train(recipe(base, data, out, **KEEP | changes), lambda news: None)
 
 
-def check_best(out: Path, done: Adapted, at_best: dict[str, torch.Tensor]) -> None:
+def check_best(out: Path, done: TrainResult, at_best: dict[str, torch.Tensor]) -> None:
     """The folder and the model at hand are the best adapter, and say so."""
     assert same(weights(out), at_best)
     said = MultiTokenModel.from_pretrained(out).provenance["settings"]
@@ -82,7 +82,7 @@ def test_it_is_kept_through_a_stop(
     [
         "foresay.training.runs.validation.in_batches",
         "foresay.models.artefact.folder.save",
-        "foresay.training.runs.adapter_run.Run.tell",
+        "foresay.training.runs.adapter_run.AdapterRun.tell",
     ],
 )
 @pytest.mark.parametrize("save_every", [3, 9, 24])
@@ -94,7 +94,7 @@ def test_it_is_kept_through_a_stop_behind_its_checkpoint(
     at_best: dict[str, torch.Tensor],
     tmp_path: Path,
 ) -> None:
-    """Stopped in the decode at the best step, or while it was saved, or right behind."""
+    """Stopped in the decode at the best step, or while it was saved, or right after."""
     out, real = tmp_path / "out", HeldOut.measure
 
     def stop_here(*args: Any, **more: Any) -> None:
@@ -136,4 +136,4 @@ def test_another_runs_adapter_does_not_count(
         finish(base, data, out)
     asked = replace(recipe(base, data, out, **KEEP | {"save_every": 1}), overwrite=True)
     stopped_at(2, asked)  # it has a checkpoint, and decoded nothing yet
-    check_best(out, adapt(asked, lambda news: None), at_best)
+    check_best(out, train(asked, lambda news: None), at_best)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from foresay.foundation.errors import ConfigError
-from foresay.training.adapt import Adapted, adapt
 from foresay.training.runs.trackers import Logged, check_tracker, open_tracker
+from foresay.training.train import TrainResult, train
 from tests.support.logged import events
 from tests.training.loop.test_checkpoint import STEPS, base, data, recipe, stopped_at
 
@@ -19,9 +19,9 @@ __all__ = ["base", "data"]
 EVERY: dict[str, Any] = {"eval_every": 6, "save_every": 3, "eval_tokens": 8}
 
 
-def run(base: Path, data: Path, out: Path, tracker: str) -> tuple[Adapted, list[str]]:
+def run(base: Path, data: Path, out: Path, tracker: str) -> tuple[TrainResult, list[str]]:
     told: list[str] = []
-    done = adapt(recipe(base, data, out, **EVERY, tracker=tracker), lambda news: None, told=told.append)
+    done = train(recipe(base, data, out, **EVERY, tracker=tracker), lambda news: None, told=told.append)
     return done, told
 
 

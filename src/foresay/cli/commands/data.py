@@ -15,10 +15,10 @@ from foresay.data.encoder import Encoder
 from foresay.data.source import Source
 from foresay.decoding.config import DecodeConfig, SampleConfig
 from foresay.foundation.errors import require_at_least
-from foresay.models.base.load import Guest, load_stop_tokens, load_tokenizer
+from foresay.models.base.load import BaseName, load_stop_tokens, load_tokenizer
 from foresay.models.config import DTYPE, LoadConfig, LoadDType
 from foresay.training.config import DistilConfig, EngineConfig, TrainConfig
-from foresay.training.distillation.backend import Engine, Task
+from foresay.training.distillation.backend import AnswerBackend, Task
 from foresay.training.distillation.distill import Distiller
 from foresay.training.distillation.local import LocalEngine
 from foresay.training.distillation.on_ray import RayEngine
@@ -69,7 +69,7 @@ class PreviewCommand:
 
     def run(self) -> int:
         """Read and show."""
-        guest = Guest.find(self.base, gguf_file=self.gguf_file)
+        guest = BaseName.find(self.base, gguf_file=self.gguf_file)
         tokenizer = load_tokenizer(guest.base, guest.adapter)
         sources = [limited(Source.parse(text, self.reading.columns), self.rows) for text in self.data]
         encoder = Encoder(tokenizer, self.max_length, load_stop_tokens(guest.base))
@@ -140,7 +140,7 @@ class GenerateCommand:
             )
         return 0
 
-    def _open(self) -> Engine:
+    def _open(self) -> AnswerBackend:
         size = self.engine.batch_size
         task = Task(self.model, self.dtype, self.decode, self.sample, self.loading, size)
         if self.engine.engine == "local":

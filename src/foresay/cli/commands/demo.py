@@ -21,10 +21,10 @@ from foresay.foundation.names import NANO
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.folder import SETTINGS
 from foresay.models.base.load import NANO_FOLDER, load_tokenizer
-from foresay.training.adapt import adapt
 from foresay.training.config import TrainConfig
 from foresay.training.loop.progress import Progress
 from foresay.training.recipe import Recipe
+from foresay.training.train import train
 
 PROMPTS = 3
 """Held-out prompts of each of the four domains."""
@@ -93,7 +93,7 @@ def _train(demo: Demo, err: Console) -> MultiTokenModel:
     tokenizer = load_tokenizer(NANO)
     view = TrainingView(err, steps, AdapterLines())
     with view.showing():
-        done = adapt(recipe, view.tell, embedded_prompts(tokenizer, "dev", 2), _deadline(demo.seconds))
+        done = train(recipe, view.tell, embedded_prompts(tokenizer, "dev", 2), _deadline(demo.seconds))
     return done.model
 
 

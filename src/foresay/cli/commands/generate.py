@@ -16,7 +16,7 @@ from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.metrics import tally
 from foresay.decoding.planning.planner import Planner
 from foresay.decoding.sampling.chooser import chooser_of
-from foresay.decoding.session import How
+from foresay.decoding.session import GenerationHooks
 from foresay.decoding.step_costs import planner_for
 from foresay.model import MultiTokenModel
 
@@ -55,7 +55,7 @@ class GenerateCommand:
         text = sys.stdin.read().removesuffix("\n") if self.prompt == "-" else self.prompt
         ids = encode(tokenizer, text, self.raw)
         stream = None if self.json or self.colour else AnswerStream(tokenizer)
-        how = How(chooser=chooser_of(self.sample), planner=self._planner(model, ids))
+        how = GenerationHooks(chooser=chooser_of(self.sample), planner=self._planner(model, ids))
         [said] = generate(model.core, [ids], self.decode, replace(how, watch=stream.tell) if stream else how)
         counted = tally([said])
         if self.json:

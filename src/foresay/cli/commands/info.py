@@ -11,7 +11,7 @@ from foresay.cli.terminal import OUT, print_json
 from foresay.foundation.errors import require
 from foresay.model import MultiTokenModel
 from foresay.models.artefact import folder as artefact
-from foresay.models.base.load import Guest, adapter_folder, is_adapter, own_dtype, weightless_base
+from foresay.models.base.load import BaseName, adapter_folder, is_adapter, own_dtype, weightless_base
 from foresay.models.base.model import Base
 from foresay.models.base.quantization import quantization_of
 from foresay.models.config import LoadConfig, MTPConfig
@@ -151,7 +151,7 @@ def describe_base(name: str, loading: LoadConfig | None = None) -> BaseInfo:
     Raises BaseNotFound, and UnsupportedBase for a base that foresay cannot drive.
     """
     loading = loading or LoadConfig()
-    guest = Guest.find(name, loading.base_adapter, loading.gguf_file)
+    guest = BaseName.find(name, loading.base_adapter, loading.gguf_file)
     with torch.device("meta"):
         base = Base(weightless_base(guest.base))
         linears = base.linears()

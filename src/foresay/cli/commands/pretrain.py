@@ -13,7 +13,7 @@ from foresay.models.config import HeadsConfig
 from foresay.training.config import PretrainConfig
 from foresay.training.pretrain import pretrain
 from foresay.training.recipe import PretrainRecipe
-from foresay.training.runs.pretrain_run import Pretrained
+from foresay.training.runs.pretrain_run import PretrainResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class PretrainCommand:
             self._say(done)
         return 0
 
-    def _say(self, done: Pretrained) -> None:
+    def _say(self, done: PretrainResult) -> None:
         last = done.last.progress
         if self.json:
             print_json({

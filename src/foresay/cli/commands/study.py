@@ -16,15 +16,15 @@ from foresay.evaluation.plots import draw_study, require_matplotlib
 from foresay.evaluation.studies import study_called
 from foresay.evaluation.studies.findings import Findings, findings
 from foresay.evaluation.studies.gated_lora import GATE
-from foresay.evaluation.studies.grid import Grid, Run, check_folder, check_labels, grid_of
+from foresay.evaluation.studies.grid import Grid, GridRun, check_folder, check_labels, grid_of
 from foresay.evaluation.studies.inputs import Material
 from foresay.evaluation.studies.study import STARTS, Cell, Study
 from foresay.evaluation.task_quality import check_tasks
 from foresay.foundation.errors import require, require_at_least
-from foresay.training.adapt import MAY_CHANGE, open_fresh
 from foresay.training.config import TrainConfig
 from foresay.training.loop.progress import Progress
 from foresay.training.recipe import Recipe
+from foresay.training.train import MAY_CHANGE, open_fresh
 
 FEW = 8
 """Prompts of each embedded domain that are decoded."""
@@ -124,7 +124,7 @@ class StudyCommand:
         with progress_bar(ERR) as bar:
             task = bar.add_task(grid.study.name, total=None)
 
-            def watch(run: Run, progress: Progress) -> None:
+            def watch(run: GridRun, progress: Progress) -> None:
                 bar.update(task, description=run.name, completed=progress.step, total=run.recipe.train.steps)
 
             for done in grid.run(watch, self.cells):

@@ -13,12 +13,12 @@ from foresay.cli.views.training import AdapterLines, TrainingView, rates
 from foresay.data.config import DataConfig
 from foresay.data.prompts import Prompt, file_prompts
 from foresay.foundation.errors import ConfigError
-from foresay.models.base.load import Guest, load_tokenizer
+from foresay.models.base.load import BaseName, load_tokenizer
 from foresay.models.config import HeadsConfig, LoadConfig, MTPConfig
-from foresay.training.adapt import Adapted, adapt
 from foresay.training.config import LossConfig, TrainConfig
 from foresay.training.recipe import Recipe
-from foresay.training.runs.adapter_run import News
+from foresay.training.runs.adapter_run import TrainUpdate
+from foresay.training.train import TrainResult, train
 
 POINTS = 500
 """Most steps whose loss is printed."""
@@ -101,16 +101,16 @@ class TrainCommand:
         )
         prompts: Sequence[Prompt] = ()
         if self.prompts is not None:
-            guest = Guest.find(self.base, self.loading.base_adapter, self.loading.gguf_file)
+            guest = BaseName.find(self.base, self.loading.base_adapter, self.loading.gguf_file)
             prompts = file_prompts(self.prompts, load_tokenizer(guest.base, guest.adapter))
         view, curve = TrainingView(ERR, self.train.steps, AdapterLines()), dict[int, float]()
 
-        def watch(news: News) -> None:
+        def watch(news: TrainUpdate) -> None:
             curve[news.progress.step] = news.progress.losses.total
             view.tell(news)
 
         with view.showing():
-            done = adapt(recipe, watch, prompts, told=lambda said: ERR.print(said, highlight=False))
+            done = train(recipe, watch, prompts, told=lambda said: ERR.print(said, highlight=False))
         if done.leads:
             self._tell(done, curve)
         return 0
@@ -127,7 +127,7 @@ class TrainCommand:
             )
         return own
 
-    def _tell(self, done: Adapted, curve: Mapping[int, float]) -> None:
+    def _tell(self, done: TrainResult, curve: Mapping[int, float]) -> None:
         """What came out, on stdout."""
         found = done.measured
         if self.json:

@@ -7,12 +7,12 @@ from rich.table import Table
 from rich.text import Text
 
 from foresay.cli.views.tables import plain_table
-from foresay.evaluation.acceptance import Evaluation, Row
+from foresay.evaluation.acceptance import AcceptanceRow, Evaluation
 from foresay.evaluation.task_quality import Quality
 
 
 def evaluation_view(found: Evaluation) -> Group:
-    """Tokens per step by benchmark and number of masks, as paper A's Table 1; acceptance by position behind."""
+    """Tokens per step by benchmark and number of masks, as paper A's Table 1; acceptance by position below."""
     settings = found.provenance["settings"]
     steps, tokens = settings["paper_steps"], settings["max_new_tokens"]
     parts: list[RenderableType] = [
@@ -40,19 +40,19 @@ def _rates(found: Evaluation, which: str, title: str) -> Table:
     return table
 
 
-def _by_domain(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+def _by_domain(rows: Sequence[AcceptanceRow]) -> list[tuple[str, list[AcceptanceRow]]]:
     domains = dict.fromkeys(row.domain for row in rows)
     return [(domain, [row for row in rows if row.domain == domain]) for domain in domains]
 
 
-def _cells(rows: Sequence[Row], which: str) -> list[str]:
+def _cells(rows: Sequence[AcceptanceRow], which: str) -> list[str]:
     """A rate for each number of masks, and the interval of the last."""
     ordered = sorted(rows, key=lambda row: row.masks)
     rates = [getattr(row, which) for row in ordered]
     return [*(f"{rate.value:.2f}" for rate in rates), f"{rates[-1].low:.2f}-{rates[-1].high:.2f}"]
 
 
-def _positions(rows: Sequence[Row]) -> Table:
+def _positions(rows: Sequence[AcceptanceRow]) -> Table:
     most = max(len(row.acceptance) for row in rows)
     table = plain_table(
         "drafts kept by position, %: of all, and where the one before was", "", *map(str, range(1, most + 1))

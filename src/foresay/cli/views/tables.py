@@ -26,7 +26,7 @@ BENCH_COLUMNS = (
 
 
 def bench_view(bench: Bench) -> Group:
-    """Every result, a table for each batch size and prompt length; where those are several, a summary behind."""
+    """Every result, a table for each batch size and prompt length; where those are several, a summary below."""
     cases = dict.fromkeys((result.lengthened_to, result.batch_size) for result in bench.results)
     tables = []
     for length, size in cases:

@@ -36,7 +36,7 @@ def tally_line(counted: Tally) -> str:
 
 
 def loss_text(tokenizer: PreTrainedTokenizerBase, shown: Shown) -> Text:
-    """A training example: what carries loss green in ⟦ ⟧, ▾ behind the tokens that a block hangs on."""
+    """A training example: what carries loss green in ⟦ ⟧, ▾ after the tokens that a block hangs on."""
     text, anchors = Text(), set(shown.anchors)
     answer = shown.example.answer
     for place, token in enumerate(shown.example.ids):
@@ -55,7 +55,7 @@ def loss_text(tokenizer: PreTrainedTokenizerBase, shown: Shown) -> Text:
 def preview_lines(seen: Preview) -> Iterator[str]:
     """The statistics of a preview, and what its marks mean."""
     if seen.shown:
-        yield "⟦green⟧ carries loss; a block of masks hangs behind every ▾ (anchors are drawn anew in each epoch)"
+        yield "⟦green⟧ carries loss; a block of masks hangs after every ▾ (anchors are drawn anew in each epoch)"
     for report in seen.reports:
         yield report.sentence
         yield from (f"  bad: {complaint}" for complaint in report.complaints[1:])

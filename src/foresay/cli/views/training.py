@@ -13,11 +13,11 @@ from rich.progress import Progress as ProgressBar
 from rich.text import Text
 
 from foresay.foundation.heartbeat import beating
-from foresay.training.runs.adapter_run import News
-from foresay.training.runs.pretrain_run import Reading
+from foresay.training.runs.adapter_run import TrainUpdate
+from foresay.training.runs.pretrain_run import PretrainUpdate
 from foresay.training.runs.validation import Measured
 
-N = TypeVar("N", News, Reading)
+N = TypeVar("N", TrainUpdate, PretrainUpdate)
 RECENT = 20
 """Steps that rows per second are averaged over."""
 
@@ -87,7 +87,7 @@ class AdapterLines:
     def __init__(self) -> None:
         self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
 
-    def __call__(self, news: News) -> list[Text]:
+    def __call__(self, news: TrainUpdate) -> list[Text]:
         """The lines after a step."""
         progress, losses = news.progress, news.progress.losses
         self._recent.append((losses.rows, progress.step_seconds))
@@ -99,7 +99,7 @@ class AdapterLines:
         return [Text(f"loss {losses.total:.3f}  ({figures})"), Text(pace), *decode_lines(news)]
 
 
-def decode_lines(news: News) -> list[Text]:
+def decode_lines(news: TrainUpdate) -> list[Text]:
     """What the last decode of held-out prompts found, and which adapter is kept."""
     found, best = news.measured, news.best
     if found is None:
@@ -129,7 +129,7 @@ def shares(found: Measured, given_previous: bool) -> str:
     return " ".join(f"{100 * (entry.conditional if given_previous else entry.unconditional):.0f}" for entry in entries)
 
 
-def pretraining_lines(reading: Reading) -> list[Text]:
+def pretraining_lines(reading: PretrainUpdate) -> list[Text]:
     """Losses, speed and bits per byte."""
     progress = reading.progress
     losses = Text(

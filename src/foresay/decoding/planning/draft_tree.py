@@ -1,9 +1,9 @@
 """Which drafts are worth a row: the tree that is expected to keep most of a given number of them.
 
-The tree is the same for every step and every sequence, so that calls have one shape. The best candidate behind a token
+The tree is the same for every step and every sequence, so that calls have one shape. The best candidate after a token
 stays with the chance c_j that training measured at its depth j. Of what is left the second gets a third and each
 further one half of the one before: on the embedded model the second was right in 6 to 12 % of places, 29 to 36 % of
-those where the best was wrong, the third in 4 % and the fourth in 2 %. A candidate stays only behind one that stays.
+those where the best was wrong, the third in 4 % and the fourth in 2 %. A candidate stays only after one that stays.
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ def tree_for(model: DraftingModel, config: DecodeConfig) -> Tree:
 
 
 def topology(chances: Sequence[float], branches: int, drafts: int) -> Tree:
-    """The tree of at most `drafts` drafts, `branches` behind one token, that is expected to keep most.
+    """The tree of at most `drafts` drafts, `branches` after one token, that is expected to keep most.
 
     `chances[j - 1]` is c_j; no draft stands deeper than there are chances. Best first: no draft has a greater chance
-    than the one it stands behind or than its better siblings, so the best ones together are a tree.
+    than the one it stands after or than its better siblings, so the best ones together are a tree.
     """
     chosen: list[Path] = []
     open_ends: list[tuple[float, Path]] = [(-expected((0,), chances), (0,))]

@@ -13,7 +13,7 @@ from foresay.models.layout.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PendingRows:
     """What one sequence brings to the next call: tokens that are not cached yet, the drafts among them last."""
 
     past: int
@@ -23,14 +23,14 @@ class Row:
     drafted: int
     """How many of the fresh rows are drafts."""
 
-    def first(self, drafts: int) -> "Row":
+    def first(self, drafts: int) -> "PendingRows":
         """With at most so many drafts."""
         dropped = max(self.drafted - drafts, 0)
-        return Row(self.past, self.fresh - dropped, self.drafted - dropped)
+        return PendingRows(self.past, self.fresh - dropped, self.drafted - dropped)
 
     @property
     def newest(self) -> int:
-        """Position of the last verified token, behind which the drafts hang."""
+        """Position of the last verified token, after which the drafts hang."""
         return self.past + self.fresh - self.drafted - 1
 
 
@@ -38,7 +38,7 @@ class Row:
 class Plan:
     """One call, ready to be seen."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[PendingRows, ...]
     layout: Layout
     tree: Tree
     """How the drafts of the next call will hang together, should all be made."""
@@ -101,11 +101,11 @@ class Aligned:
         return q.gather(1, rows.clamp(0, q.shape[1] - 1)[:, :, None].expand(-1, -1, q.shape[2]))
 
 
-def plan(rows: Sequence[Row], entry: Entry, tree: Tree, limits: Sequence[int]) -> Plan:
+def plan(rows: Sequence[PendingRows], entry: Entry, tree: Tree, limits: Sequence[int]) -> Plan:
     """Place the masks of `entry` and keep every row before the next limit.
 
     Drafts hang together as in `tree`, and those that it has no place for are dropped. `limits` are positions that no
-    call may straddle, ascending (`Base.limits`). A prompt carries one block, behind its last token, in every layout
+    call may straddle, ascending (`Base.limits`). A prompt carries one block, after its last token, in every layout
     with masks. A chain of drafts has room for all that the entry verifies, used or not: compilation wants few shapes.
     """
     newest = max(row.newest for row in rows)
@@ -123,7 +123,7 @@ def plan(rows: Sequence[Row], entry: Entry, tree: Tree, limits: Sequence[int]) -
     return Plan(clipped, layout, tree, usual)
 
 
-def _clip(rows: Sequence[Row], tree: Tree, limit: int) -> tuple[Row, ...]:
+def _clip(rows: Sequence[PendingRows], tree: Tree, limit: int) -> tuple[PendingRows, ...]:
     """Without the drafts that `tree` has no place for or that would stand at position `limit` or later."""
     clipped = tuple(row.first(tree.within(limit - 1 - row.newest).drafts) for row in rows)
     if tree.is_chain:

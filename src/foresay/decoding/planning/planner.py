@@ -105,7 +105,7 @@ def conditional(acceptance: Sequence[float]) -> list[float]:
 
 
 @dataclass(slots=True)
-class Acceptance:
+class AcceptanceEstimate:
     """Running estimate of a_j, as a product of conditional chances, each with a prior."""
 
     prior: Sequence[float]
@@ -142,11 +142,11 @@ class Acceptance:
 class Planner:
     """Takes the entry with the greatest expected rate; from `plain` it probes now and then.
 
-    A probe is one `linear` step: its drafts are verified in the `plain` step behind it.
+    A probe is one `linear` step: its drafts are verified in the `plain` step after it.
     """
 
     costs: Costs
-    acceptance: Acceptance
+    acceptance: AcceptanceEstimate
     plain_steps: int = 0
 
     def best(self, hopeful: bool = False) -> Entry:

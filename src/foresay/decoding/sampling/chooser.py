@@ -15,7 +15,7 @@ from foresay.decoding.config import SampleConfig
 from foresay.decoding.sampling.draft import draft_greedy
 from foresay.decoding.sampling.logits_processors import Processing, warpers
 from foresay.decoding.sampling.randomness import Dice, DrawnDice, SeededDice
-from foresay.decoding.sampling.verify import Asked, Verdict, verify_drawn, verify_greedy, verify_sampled
+from foresay.decoding.sampling.verify import DraftsToVerify, Verification, verify_drawn, verify_greedy, verify_sampled
 from foresay.foundation.errors import PromptError
 from foresay.models.base.transfer import to_device
 from foresay.models.drafting import DraftingModel
@@ -40,8 +40,8 @@ class Drafts:
         chosen = to_device(sequences, self.tokens.device)
         return Drafts(self.tokens[chosen], None if self.q is None else self.q[chosen])
 
-    def behind(self, others: "Drafts") -> "Drafts":
-        """These, and those of other sequences behind them; neither were drawn by chance. What is missing is 0."""
+    def followed_by(self, others: "Drafts") -> "Drafts":
+        """These, and those of other sequences after them; neither were drawn by chance. What is missing is 0."""
         assert self.q is others.q is None, "drafts that were drawn by chance stay in their batch"
         wide = max(self.tokens.shape[1], others.tokens.shape[1])
         padded = [functional.pad(some.tokens, (0, wide - some.tokens.shape[1])) for some in (self, others)]
@@ -50,12 +50,12 @@ class Drafts:
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """The block behind each sequence's last accepted row."""
+    """The block after each sequence's last accepted row."""
 
     states: Tensor
     """(B, K, D) of its masks."""
     newest: Tensor
-    """(B,) int64: the token that the guesses go behind."""
+    """(B,) int64: the token that the guesses go after."""
     sizes: Sequence[int]
     """Masks in each sequence's block; 0 where it has none."""
     texts: Sequence[list[int]]
@@ -93,32 +93,32 @@ class Chooser(ABC):
     def settle(self, used: Sequence[int]) -> None:  # noqa: B027
         """The step is over and used so many random numbers of each sequence."""
 
-    def verify(self, logits: Tensor, asked: Asked) -> Verdict:
+    def verify(self, logits: Tensor, asked: DraftsToVerify) -> Verification:
         """Which drafts stay: `logits` (B, N + 1, V) at the newest token and at every draft."""
         return self.judge(self.scores(logits, asked), asked)
 
     @abstractmethod
-    def scores(self, logits: Tensor, asked: Asked) -> Tensor:
+    def scores(self, logits: Tensor, asked: DraftsToVerify) -> Tensor:
         """(B, N + 1, V): the logits after the processors, at every row that `judge` may come to."""
 
     @abstractmethod
-    def judge(self, scores: Tensor, asked: Asked) -> Verdict:
+    def judge(self, scores: Tensor, asked: DraftsToVerify) -> Verification:
         """Which drafts stay, by these scores."""
 
     @abstractmethod
-    def explain(self, logits: Tensor, asked: Asked) -> None:
+    def explain(self, logits: Tensor, asked: DraftsToVerify) -> None:
         """Raise PromptError for what `verify` called faulty; arguments as there."""
 
     @abstractmethod
     def draft(self, model: DraftingModel, blocks: Blocks) -> Drafts:
-        """Guess the tokens behind the newest ones."""
+        """Guess the tokens after the newest ones."""
 
     @abstractmethod
     def select(self, sequences: Sequence[int]) -> None:
         """Keep these sequences of the batch, in this order."""
 
     def join(self, other: "Chooser") -> None:
-        """Take the sequences of `other`, of the same kind, behind one's own; only where sequences come and go."""
+        """Take the sequences of `other`, of the same kind, after one's own; only where sequences come and go."""
         raise NotImplementedError(f"the sequences of a {type(self).__name__} chooser are there from the start")
 
 
@@ -129,12 +129,12 @@ class Greedy(Chooser):
     processing: Processing = NO_PROCESSING
     drafter: Drafter = draft_greedy
 
-    def scores(self, logits: Tensor, asked: Asked) -> Tensor:
-        """See `Chooser.scores`; a processor is shown no text behind a draft that fails."""
+    def scores(self, logits: Tensor, asked: DraftsToVerify) -> Tensor:
+        """See `Chooser.scores`; a processor is shown no text after a draft that fails."""
         blind = self.processing.blind
         return self.processing.unchecked(logits) if blind else self.processing.rows(asked.prefixes(), logits, True)
 
-    def judge(self, scores: Tensor, asked: Asked) -> Verdict:
+    def judge(self, scores: Tensor, asked: DraftsToVerify) -> Verification:
         """See `Chooser.judge`."""
         verdict = verify_greedy(scores, asked)
         return replace(verdict, faulty=_no_numbers(scores)) if self.processing.processors else verdict
@@ -149,7 +149,7 @@ class Greedy(Chooser):
         """See `Chooser.recorded`."""
         return Greedy(self.processing)
 
-    def explain(self, logits: Tensor, asked: Asked) -> None:
+    def explain(self, logits: Tensor, asked: DraftsToVerify) -> None:
         """See `Chooser.explain`."""
         self.processing.rows([], logits)
 
@@ -174,7 +174,7 @@ class Sampled(Chooser):
     processing: Processing = NO_PROCESSING
     greedy_drafts: bool = False
 
-    def scores(self, logits: Tensor, asked: Asked) -> Tensor:
+    def scores(self, logits: Tensor, asked: DraftsToVerify) -> Tensor:
         """See `Chooser.scores`."""
         blind = self.processing.blind
         return self.processing.unchecked(logits) if blind else self.processing.rows(asked.prefixes(), logits)
@@ -198,13 +198,13 @@ class Sampled(Chooser):
         """See `Chooser.begin`."""
         self.dice.begin(most, device)
 
-    def judge(self, scores: Tensor, asked: Asked) -> Verdict:
+    def judge(self, scores: Tensor, asked: DraftsToVerify) -> Verification:
         """See `Chooser.judge`."""
         chances = scores.softmax(dim=-1)
         verdict = (verify_drawn if asked.q is None else verify_sampled)(chances, asked, self.dice)
         return replace(verdict, faulty=_no_numbers(chances))
 
-    def explain(self, logits: Tensor, asked: Asked) -> None:
+    def explain(self, logits: Tensor, asked: DraftsToVerify) -> None:
         """See `Chooser.explain`."""
         prefixes = [] if self.processing.blind else asked.prefixes()
         if _no_numbers(self.processing.rows(prefixes, logits).softmax(dim=-1)).any():

@@ -10,9 +10,9 @@ from foresay.models.layout.tree import Level, Tree
 
 
 def draft_greedy(model: DraftingModel, states: Tensor, newest: Tensor, tree: Tree) -> Tensor:
-    """Guess the tokens behind `newest` (B,) int64 from mask states (B, K, D): (B, N) int64 (paper A, Fig. 3).
+    """Guess the tokens after `newest` (B,) int64 from mask states (B, K, D): (B, N) int64 (paper A, Fig. 3).
 
-    The N drafts of `tree` at most K deep, in its order: behind each token the sampler's best ones, given that token
+    The N drafts of `tree` at most K deep, in its order: after each token the sampler's best ones, given that token
     and the state of its depth. Soft-capping and scaling of logits keep their order, so the bare head is enough.
     """
     drafts: Tensor = model.compiled(_grow)(model, states, newest, tree.draw(newest.device).levels)

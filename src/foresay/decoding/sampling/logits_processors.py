@@ -40,7 +40,7 @@ class CountPenalty(known.LogitsProcessor):  # type: ignore[misc]
         self.presence, self.frequency, self.prompt = presence, frequency, prompt
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores (B, V) behind `input_ids` (B, L) int64."""
+        """Scores (B, V) after `input_ids` (B, L) int64."""
         said = input_ids[:, self.prompt :]
         counts = torch.zeros_like(scores).scatter_add_(1, said, scores.new_ones(said.shape))
         return scores - self.frequency * counts - self.presence * (counts > 0)
@@ -58,7 +58,7 @@ def warpers(sample: SampleConfig) -> tuple[known.LogitsProcessor, ...]:
 
 
 def penalties(settings: PenaltyConfig, prompt: int) -> tuple[known.LogitsProcessor, ...]:
-    """What repeats is made less likely, behind a prompt of so many tokens."""
+    """What repeats is made less likely, after a prompt of so many tokens."""
     repeated, counted = settings.repetition_penalty != 1, settings.presence_penalty or settings.frequency_penalty
     chosen = [known.RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)] if repeated else []
     chosen += [CountPenalty(settings.presence_penalty, settings.frequency_penalty, prompt)] if counted else []
@@ -125,7 +125,7 @@ class Processing:
         """Scores (B, N, V), float32 or wider, of `logits` (B, N, V); `texts[b][n]` are the ids before row n.
 
         Where `texts[b]` has fewer than N entries they belong to the last rows. No processor is shown a text that plain
-        decoding could not have come to, behind a token that is not the best one (`greedy`) or has no chance. Rows that
+        decoding could not have come to, after a token that is not the best one (`greedy`) or has no chance. Rows that
         no processor saw are left as they are: nobody reads those. Raises PromptError when a processor gives NaN.
         """
         if self.blind:
@@ -183,7 +183,7 @@ def _run(processors: Sequence[known.LogitsProcessor], ids: Tensor, scores: Tenso
 
 
 def _apply(processors: Sequence[known.LogitsProcessor], ids: Tensor, scores: Tensor) -> Tensor:
-    """`scores` (B, V) behind `ids` (B, L) after all processors. Raises PromptError when NaN comes out of one."""
+    """`scores` (B, V) after `ids` (B, L) after all processors. Raises PromptError when NaN comes out of one."""
     for processor in processors:
         before, scores = scores, processor(ids, scores)
         if scores.isnan().any():

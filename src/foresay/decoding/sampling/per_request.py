@@ -12,7 +12,7 @@ from foresay.decoding.sampling.chooser import Blocks, Chooser, Drafts, Greedy, S
 from foresay.decoding.sampling.draft import draft_greedy
 from foresay.decoding.sampling.logits_processors import Processing, penalties, warpers
 from foresay.decoding.sampling.randomness import SeededDice
-from foresay.decoding.sampling.verify import Asked, Verdict, together
+from foresay.decoding.sampling.verify import DraftsToVerify, Verification, together
 from foresay.models.base.transfer import to_device
 from foresay.models.drafting import DraftingModel
 
@@ -76,7 +76,7 @@ class Mixed(Chooser):
         """See `Chooser.begin`."""
         self.dice.begin(most, device)
 
-    def scores(self, logits: Tensor, asked: Asked) -> Tensor:
+    def scores(self, logits: Tensor, asked: DraftsToVerify) -> Tensor:
         """See `Chooser.scores`."""
         groups = self._groups()
         if len(groups) == 1:
@@ -84,7 +84,7 @@ class Mixed(Chooser):
         parts = [chooser.scores(logits[_on(logits, some)], asked.of(some)) for chooser, some in groups]
         return torch.cat(parts)[_back(groups, logits.device)]
 
-    def judge(self, scores: Tensor, asked: Asked) -> Verdict:
+    def judge(self, scores: Tensor, asked: DraftsToVerify) -> Verification:
         """See `Chooser.judge`."""
         groups = self._groups()
         if len(groups) == 1:
@@ -92,7 +92,7 @@ class Mixed(Chooser):
         verdicts = [chooser.judge(scores[_on(scores, some)], asked.of(some)) for chooser, some in groups]
         return together(verdicts).select(_back(groups, scores.device))
 
-    def explain(self, logits: Tensor, asked: Asked) -> None:
+    def explain(self, logits: Tensor, asked: DraftsToVerify) -> None:
         """See `Chooser.explain`."""
         for chooser, places in self._groups():
             chooser.explain(logits[places], asked.of(places))

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from foresay.decoding.sampling.chooser import Blocks, Chooser, Drafts
-from foresay.decoding.sampling.verify import Asked, Verdict
+from foresay.decoding.sampling.verify import DraftsToVerify, Verification
 from foresay.models.drafting import DraftingModel
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """The rows that the tokens of one sequence were chosen by, in order; those of a cut run may stand behind them."""
+class TokenScores:
+    """The rows that the tokens of one sequence were chosen by, in order; those of a cut run may stand after them."""
 
     logits: list[Tensor] = field(default_factory=list)
     """(V,) float32 each: the base's own."""
@@ -26,7 +26,7 @@ class Recorded(Chooser):
     """Another chooser, whose every row that gave a token is recorded."""
 
     chooser: Chooser
-    records: Sequence[Record | None]
+    records: Sequence[TokenScores | None]
     """One for each live sequence; None where nobody asks."""
 
     _step: tuple[Tensor, Tensor, Tensor] | None = field(default=None, init=False, repr=False)
@@ -49,7 +49,7 @@ class Recorded(Chooser):
         """See `Chooser.begin`."""
         self.chooser.begin(most, device)
 
-    def verify(self, logits: Tensor, asked: Asked) -> Verdict:
+    def verify(self, logits: Tensor, asked: DraftsToVerify) -> Verification:
         """See `Chooser.verify`."""
         scores = self.scores(logits, asked)
         verdict = self.judge(scores, asked)
@@ -68,15 +68,15 @@ class Recorded(Chooser):
                 record.scores.extend(scores[sequence, rows].float())
         self._step = None
 
-    def scores(self, logits: Tensor, asked: Asked) -> Tensor:
+    def scores(self, logits: Tensor, asked: DraftsToVerify) -> Tensor:
         """See `Chooser.scores`."""
         return self.chooser.scores(logits, asked)
 
-    def judge(self, scores: Tensor, asked: Asked) -> Verdict:
+    def judge(self, scores: Tensor, asked: DraftsToVerify) -> Verification:
         """See `Chooser.judge`."""
         return self.chooser.judge(scores, asked)
 
-    def explain(self, logits: Tensor, asked: Asked) -> None:
+    def explain(self, logits: Tensor, asked: DraftsToVerify) -> None:
         """See `Chooser.explain`."""
         self.chooser.explain(logits, asked)
 

@@ -12,7 +12,7 @@ from foresay.models.layout.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class DraftsToVerify:
     """The drafts of a call, and the ids of each sequence up to its newest token."""
 
     tokens: Tensor
@@ -48,12 +48,14 @@ class Asked:
         """Every row is in use, and the host knows it."""
         return bool(self.counts) and min(self.counts) == self.tokens.shape[1] - 1
 
-    def of(self, sequences: Sequence[int]) -> "Asked":
+    def of(self, sequences: Sequence[int]) -> "DraftsToVerify":
         """Of these sequences alone."""
         chosen = to_device(sequences, self.tokens.device)
         counts = tuple(self.counts[place] for place in sequences)
         q, placed = (None if some is None else some[chosen] for some in (self.q, self.placed))
-        return Asked(self.tokens[chosen], counts, self.tree, q, [self.texts[place] for place in sequences], placed)
+        return DraftsToVerify(
+            self.tokens[chosen], counts, self.tree, q, [self.texts[place] for place in sequences], placed
+        )
 
     def prefixes(self) -> list[list[list[int]]]:
         """Ids before each row to be judged: the text, and with the drafts on the way to the row."""
@@ -67,7 +69,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verification:
     """What the base says of the drafts of one call."""
 
     accepted: Tensor
@@ -75,16 +77,16 @@ class Verdict:
     path: Tensor
     """(B, depth + 1) int64: judged rows that stay, from the newest token on; accepted + 1 of them, the rest unread."""
     tokens: Tensor
-    """(B, depth + 1) int64: the base's token behind each of them: the accepted drafts and one more."""
+    """(B, depth + 1) int64: the base's token after each of them: the accepted drafts and one more."""
     used: Tensor | None = None
     """(B,) int64: random numbers that the decisions took; None: none."""
     faulty: Tensor | None = None
     """(B,) bool: the scores are no numbers, or leave no token; None: nobody looked."""
 
-    def select(self, sequences: Tensor) -> "Verdict":
+    def select(self, sequences: Tensor) -> "Verification":
         """Of these sequences, (B',) int64, in this order."""
         used, faulty = (None if some is None else some[sequences] for some in (self.used, self.faulty))
-        return Verdict(self.accepted[sequences], self.path[sequences], self.tokens[sequences], used, faulty)
+        return Verification(self.accepted[sequences], self.path[sequences], self.tokens[sequences], used, faulty)
 
     def report(self) -> Tensor:
         """(B, depth + 5) int64, all that the host reads of it: accepted, last, used, faulty, then `tokens`."""
@@ -103,10 +105,10 @@ class Verdict:
         return self.tokens.gather(1, self.accepted[:, None])[:, 0]
 
 
-def together(verdicts: Sequence[Verdict]) -> Verdict:
+def together(verdicts: Sequence[Verification]) -> Verification:
     """Verdicts on parts of a batch as one, in this order."""
 
-    def flags(verdict: Verdict) -> tuple[Tensor, Tensor]:
+    def flags(verdict: Verification) -> tuple[Tensor, Tensor]:
         nothing = torch.zeros_like(verdict.accepted)
         return (
             nothing if verdict.used is None else verdict.used,
@@ -114,14 +116,14 @@ def together(verdicts: Sequence[Verdict]) -> Verdict:
         )
 
     parts = zip(*((some.accepted, some.path, some.tokens, *flags(some)) for some in verdicts))
-    return Verdict(*(torch.cat(some) for some in parts))
+    return Verification(*(torch.cat(some) for some in parts))
 
 
-def follow(choices: Tensor, asked: Asked) -> Verdict:
+def follow(choices: Tensor, asked: DraftsToVerify) -> Verification:
     """Go from the newest token to the draft that the base chose there, and on, while there is one.
 
-    `choices` (B, N + 1) int64: the base's token behind each row. A draft stays when nothing on its way to the root is
-    wrong: drafts behind a mismatch never count.
+    `choices` (B, N + 1) int64: the base's token after each row. A draft stays when nothing on its way to the root is
+    wrong: drafts after a mismatch never count.
     """
     if asked.tree.is_chain:
         return _prefix(asked.tokens[:, 1:] == choices[:, :-1], choices, asked)
@@ -133,28 +135,28 @@ def follow(choices: Tensor, asked: Asked) -> Verdict:
     last = torch.where(stays, rows, 0).amax(dim=1)
     kept = branches.ways[last] & (rows >= roots)
     path = torch.where(kept, rows, rows[-1]).sort(dim=1).values[:, : asked.tree.depths[-1] + 1]
-    return Verdict(kept.sum(dim=1) - 1, path, choices.gather(1, path))
+    return Verification(kept.sum(dim=1) - 1, path, choices.gather(1, path))
 
 
-def _prefix(stays: Tensor, choices: Tensor, asked: Asked) -> Verdict:
+def _prefix(stays: Tensor, choices: Tensor, asked: DraftsToVerify) -> Verification:
     """Of a chain, the drafts up to the first that does not stay: `stays` (B, N) bool, `choices` (B, N + 1) int64."""
     most = stays.shape[1]
     rows = torch.arange(most + 1, device=stays.device)
     if asked.complete:
         accepted = stays.long().cumprod(dim=1).sum(dim=1) if most else rows.new_zeros(len(stays))
-        return Verdict(accepted, rows.expand_as(choices), choices)
+        return Verification(accepted, rows.expand_as(choices), choices)
     first = asked.roots[:, None]
     accepted = (stays | (rows[:-1] < first)).long().cumprod(dim=1).sum(dim=1) - first[:, 0]
     path = (first + rows).clamp(max=most)
-    return Verdict(accepted, path, choices.gather(1, path))
+    return Verification(accepted, path, choices.gather(1, path))
 
 
-def verify_greedy(logits: Tensor, asked: Asked) -> Verdict:
+def verify_greedy(logits: Tensor, asked: DraftsToVerify) -> Verification:
     """Keep what the base's argmax keeps: `logits` (B, N + 1, V) at each judged row."""
     return follow(logits.argmax(dim=-1), asked)
 
 
-def verify_drawn(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
+def verify_drawn(p: Tensor, asked: DraftsToVerify, dice: Dice) -> Verification:
     """Keep what a draw from `p` (B, N + 1, V) keeps, for drafts that were not drawn by chance.
 
     Every token is drawn from p itself by the next number, as in plain decoding: a seed gives the same text.
@@ -164,7 +166,7 @@ def verify_drawn(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
     return replace(verdict, used=verdict.accepted + 1)
 
 
-def verify_sampled(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
+def verify_sampled(p: Tensor, asked: DraftsToVerify, dice: Dice) -> Verification:
     """Chain rejection: draft d stays with chance min(1, p(d) / q(d)); else the residual max(0, p - q) is drawn from.
 
     After the last accepted draft the token comes from p itself, so that the output has exactly the distribution p
@@ -185,4 +187,4 @@ def verify_sampled(p: Tensor, asked: Asked, dice: Dice) -> Verdict:
     drawn = torch.where(total > 0, residual / total, wanted)
     newest = dice.pick(drawn[:, None], asked.drafts[:, None])[:, 0]
     said = torch.cat((drafts, newest[:, None]), dim=1).scatter(1, row, newest[:, None])
-    return Verdict(kept.accepted, kept.path, said.gather(1, kept.path), asked.drafts + 1)
+    return Verification(kept.accepted, kept.path, said.gather(1, kept.path), asked.drafts + 1)

@@ -59,7 +59,7 @@ def witness(model: PreTrainedModel) -> Witness:
 
 def check_untouched(before: Witness, core: DraftingModel) -> Untouched:
     """Compare with the base as it is now, the adapter on it and the gate closed."""
-    core.equip(True)
+    core.attach_hooks()
     return Untouched(before, witness(core.model))
 
 

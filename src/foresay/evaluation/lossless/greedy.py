@@ -144,7 +144,7 @@ def judged(
 
 @torch.no_grad()
 def _top_two(model: MultiTokenModel, ids: Sequence[int]) -> TopTwo:
-    """The base's two best tokens behind `ids`, their margin, and the rounding bound of its dtype there."""
+    """The base's two best tokens after `ids`, their margin, and the rounding bound of its dtype there."""
     logits = model.core.model(torch.tensor([ids], device=model.core.base.device), use_cache=False).logits[0, -1]
     best = logits.float().topk(2)
     bound = ROUNDING * torch.finfo(logits.dtype).eps * logits.abs().max().item()

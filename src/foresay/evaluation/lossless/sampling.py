@@ -1,7 +1,7 @@
 """A trial of sampling: are tokens drawn several a step distributed as transformers' own?
 
 One prompt is answered again and again, by transformers and by every layout, all from seeds of their own. The first
-token of an answer never passes the verifier; the joint distribution of those behind it is compared by a permutation
+token of an answer never passes the verifier; the joint distribution of those after it is compared by a permutation
 test (`statistics.py`). A verifier broken on purpose goes through the same test: where that is not caught, the prompt,
 the settings or the sample leave the test no power, and it says so.
 """
@@ -17,7 +17,7 @@ from foresay.decoding.generate import generate
 from foresay.decoding.planning.planner import Planner
 from foresay.decoding.sampling.chooser import Chooser, Sampled, chooser_of
 from foresay.decoding.sampling.randomness import LoadedDice
-from foresay.decoding.session import How
+from foresay.decoding.session import GenerationHooks
 from foresay.evaluation.baseline import sampled_answers
 from foresay.evaluation.config import CheckConfig
 from foresay.evaluation.statistics import PERMUTATIONS, Power, Tokens, holm, p_value
@@ -38,7 +38,7 @@ CAUGHT = 1e-4
 SCORES = 2**25
 """Most numbers that the distributions of one call may hold: bounds the batch."""
 ENDED = -1
-"""Stands for the tokens behind a stop."""
+"""Stands for the tokens after a stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +137,16 @@ class Trial:
 
     def answers(self, layout: LayoutName, planner: Planner | None = None) -> Tokens:
         """What a layout draws: (samples, TOKENS - 1)."""
-        return self._draw(layout, lambda start: How(chooser_of(self._seeded(layout, start)), planner=planner))
+        return self._draw(
+            layout, lambda start: GenerationHooks(chooser_of(self._seeded(layout, start)), planner=planner)
+        )
 
     def control(self) -> Tokens:
         """What comes out where every draft is kept: (samples, TOKENS - 1)."""
         # In a chain every draft is drawn by chance, and the dice alone decide what stays.
-        return self._draw("linear", lambda start: How(broken_chooser_of(self._seeded("control", start))))
+        return self._draw("linear", lambda start: GenerationHooks(broken_chooser_of(self._seeded("control", start))))
 
-    def _draw(self, layout: LayoutName, how: Callable[[int], How]) -> Tokens:
+    def _draw(self, layout: LayoutName, how: Callable[[int], GenerationHooks]) -> Tokens:
         """With what `how` gives for a batch, by its first answer."""
         decode = DecodeConfig(layout=layout, masks=self.masks, max_new_tokens=TOKENS)
         answers = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from foresay.evaluation.plots import cost_figure, require_matplotlib, speedup_figure
-from foresay.evaluation.report.result_files import Run
+from foresay.evaluation.report.result_files import ResultFiles
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Distinct to all eyes, on white and on black (Okabe, Ito 2008)."""
@@ -38,7 +38,7 @@ class Line:
     dashed: bool = False
 
 
-def charts(run: Run) -> list[Chart]:
+def charts(run: ResultFiles) -> list[Chart]:
     """Every chart that the run has figures for."""
     pyplot = require_matplotlib()
     made = []
@@ -57,7 +57,7 @@ Drawn = tuple[str, str, list[Line], tuple[str, str]]
 """Title, note, lines, labels of the axes."""
 
 
-def _tokens_per_step(run: Run) -> Drawn:
+def _tokens_per_step(run: ResultFiles) -> Drawn:
     lines, layouts = [], set[str]()
     for content in run.of("evaluation"):
         layouts.add(content.get("provenance", {}).get("settings", {}).get("layout", "quadratic"))
@@ -77,7 +77,7 @@ def _tokens_per_step(run: Run) -> Drawn:
     return "Tokens per step by domain", note, lines, ("masks a block", "tokens per step")
 
 
-def _acceptance(run: Run) -> Drawn:
+def _acceptance(run: ResultFiles) -> Drawn:
     lines = []
     for content in run.of("evaluation"):
         for domain, rows in _by(content["domains"], "domain"):
@@ -95,7 +95,7 @@ def _acceptance(run: Run) -> Drawn:
     return "Acceptance by position", note, lines, ("position of the draft", "kept")
 
 
-def _losses(run: Run) -> Drawn:
+def _losses(run: ResultFiles) -> Drawn:
     lines = []
     for content in run.of("training"):
         curve = content.get("losses", [])
@@ -104,7 +104,7 @@ def _losses(run: Run) -> Drawn:
     return "Training", "Loss by step.", lines, ("step", "loss")
 
 
-def _studies(run: Run) -> Iterator[Drawn]:
+def _studies(run: ResultFiles) -> Iterator[Drawn]:
     """Every figure of every study."""
     for content in run.of("study"):
         for figure, lines in content["figures"]:

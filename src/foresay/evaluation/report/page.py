@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedErro
 from markupsafe import Markup
 
 from foresay.evaluation.report.charts import charts
-from foresay.evaluation.report.result_files import Run, read_run
+from foresay.evaluation.report.result_files import ResultFiles, read_run
 from foresay.evaluation.speed.bench import Bench
 from foresay.evaluation.speed.timed_runs import LOOKUP, TRANSFORMERS
 from foresay.foundation.errors import DataError
@@ -40,7 +40,7 @@ def report(places: list[Path], title: str) -> str:
         ) from error
 
 
-def _drawn(run: Run, title: str) -> str:
+def _drawn(run: ResultFiles, title: str) -> str:
     files = {file.name: file.content for file in run.files}
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -67,7 +67,7 @@ def for_script(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False).replace("<", "\\u003c").replace("&", "\\u0026")
 
 
-def verdict(run: Run) -> str:
+def verdict(run: ResultFiles) -> str:
     """What the run shows, in a sentence."""
     parts = [content["sentence"].rstrip(".") for content in run.of("certificate")]
     parts += [content["sentence"].rstrip(".") for content in run.of("evaluation") if _differs(content)]

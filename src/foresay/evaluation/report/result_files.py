@@ -35,7 +35,7 @@ MEASURED = {entry.name for entry in fields(Result)} - SINCE.keys()
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class ResultFile:
     """One file of the run."""
 
     name: str
@@ -52,10 +52,10 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ResultFiles:
     """All files, in order of name."""
 
-    files: tuple[File, ...] = field(default_factory=tuple)
+    files: tuple[ResultFile, ...] = field(default_factory=tuple)
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """Contents of the files of a kind."""
@@ -81,7 +81,7 @@ class Run:
         ]
 
 
-def read_run(places: Sequence[Path]) -> Run:
+def read_run(places: Sequence[Path]) -> ResultFiles:
     """The files named, and those in the folders named. Raises DataError where there is nothing to report."""
     files = [file for place in places for file in _files(place)]
     if not files:
@@ -89,17 +89,17 @@ def read_run(places: Sequence[Path]) -> Run:
             f"{', '.join(map(str, places))} holds no results; give the JSON of foresay check, bench, eval, calibrate, "
             "advise, study or train (`--json > FILE`, `--out FILE`), or a folder of them"
         )
-    return Run(tuple(files))
+    return ResultFiles(tuple(files))
 
 
-def _files(place: Path) -> Iterator[File]:
+def _files(place: Path) -> Iterator[ResultFile]:
     """A folder may hold other JSON too; a file that is named must be one of ours."""
     paths = sorted(place.rglob("*.json")) if place.is_dir() else [place]
     for path in paths:
         content = _content(path, named=path == place)
         kind = _kind(content)
         if kind is not None:
-            yield File(path.name if path == place else str(path.relative_to(place)), kind, content)
+            yield ResultFile(path.name if path == place else str(path.relative_to(place)), kind, content)
         elif path == place:
             raise DataError(
                 f"{path} is no result of foresay; give JSON of check, bench, eval, calibrate, advise, study or train"

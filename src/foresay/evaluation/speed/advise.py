@@ -182,5 +182,5 @@ def training_cost(model: MultiTokenModel, train: TrainConfig, losses: LossConfig
         return False
 
     tried = replace(train, steps=TRIED_STEPS, save_every=0, eval_every=0, curriculum_steps=0)
-    Trainer(MaskObjective(model.masks, examples, tried, losses), tried, mark).run()
+    Trainer(MaskObjective(model.mask_model, examples, tried, losses), tried, mark).run()
     return TrainingCost(train.steps, statistics.median(b - a for a, b in pairwise(marks)))

@@ -17,7 +17,7 @@ from foresay.evaluation.speed.timed_runs import (
     TRANSFORMERS,
     Case,
     Decoder,
-    Stand,
+    TimedRuns,
     Turn,
     Turns,
     Watching,
@@ -104,7 +104,7 @@ def bench(
     cases = cases_of(prompts, config)
     for case in cases:
         check_prompts(model.core, case.prompts, DecodeConfig(masks=max(config.masks, default=0)))
-    turns = Stand(model, config, watching or Watching()).run(cases)
+    turns = TimedRuns(model, config, watching or Watching()).run(cases)
     results = [
         _result(case, decoder, turns[case], model.dtype)
         for case in cases

@@ -15,7 +15,7 @@ from foresay.data.prompts import Prompt, by_domain, lengthened
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import generate
 from foresay.decoding.metrics import Tally, tally
-from foresay.decoding.session import How
+from foresay.decoding.session import GenerationHooks
 from foresay.decoding.step_costs import Watch, planner_for, unwatched
 from foresay.decoding.steps import Generation, Step
 from foresay.evaluation.baseline import plain_answers
@@ -55,7 +55,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TimedBatch:
     """One batch through one decoder."""
 
     seconds: float
@@ -71,7 +71,7 @@ class Run:
 class Turn:
     """One case through one decoder, once."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[TimedBatch, ...]
     peak_bytes: int | None
 
     @property
@@ -121,7 +121,7 @@ Turns = dict[Decoder, list[Turn]]
 
 
 @dataclass(slots=True)
-class Listener:
+class TokenTimes:
     """Hears of steps as they are made."""
 
     device: torch.device
@@ -137,7 +137,7 @@ class Listener:
 
 
 @dataclass(frozen=True, slots=True)
-class Stand:
+class TimedRuns:
     """Where decoders are measured."""
 
     model: MultiTokenModel
@@ -168,7 +168,7 @@ class Stand:
         runs = tuple(self.decode(batch, decoder, self.config.max_new_tokens) for batch in case.batches)
         return Turn(runs, peak_bytes(device) if measurable else None)
 
-    def decode(self, batch: Sequence[Sequence[int]], decoder: Decoder, max_new_tokens: int) -> Run:
+    def decode(self, batch: Sequence[Sequence[int]], decoder: Decoder, max_new_tokens: int) -> TimedBatch:
         """Decode one batch; the planner is ready before the clock starts, as it is in all requests but the first."""
         core, device, longest = self.model.core, self.model.core.base.device, max(map(len, batch))
         planned = decoder.name == PLANNED
@@ -180,7 +180,7 @@ class Stand:
             core.packing.unpack()  # they run on the base as it was found
         else:
             core.packing.pack()
-        listener = Listener(device, now(device))
+        listener = TokenTimes(device, now(device))
         generations: list[Generation] = []
         if decoder.name in (TRANSFORMERS, LOOKUP):
             lookup = self.config.lookup_tokens if decoder.name == LOOKUP else 0
@@ -192,6 +192,6 @@ class Stand:
                 max_new_tokens=max_new_tokens,
                 compile=self.config.compile,
             )
-            generations = generate(core, batch, config, How(watch=listener.hear, planner=planner))
+            generations = generate(core, batch, config, GenerationHooks(watch=listener.hear, planner=planner))
             answers = [generation.tokens for generation in generations]
-        return Run(now(device) - listener.started, listener.first_seconds, listener.steps, answers, generations)
+        return TimedBatch(now(device) - listener.started, listener.first_seconds, listener.steps, answers, generations)

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from foresay.evaluation.studies.grid import Grid, Result, Run
+from foresay.evaluation.studies.grid import Grid, GridRun, Result
 from foresay.evaluation.studies.study import Figure, Lines, Spread, Verdict
 
 
@@ -44,7 +44,7 @@ def findings(grid: Grid) -> Findings:
     )
 
 
-def _named(runs: Sequence[Run]) -> tuple[str, ...]:
+def _named(runs: Sequence[GridRun]) -> tuple[str, ...]:
     """Each cell with its seeds."""
     seeds: dict[str, list[str]] = defaultdict(list)
     for run in runs:

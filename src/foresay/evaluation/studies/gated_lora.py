@@ -31,7 +31,7 @@ def cells(start: Cell) -> list[Cell]:
 @torch.no_grad()
 def measure(subject: Subject) -> Iterator[Point]:
     """Next-token loss, rows changed, scores of tasks, loss of the step."""
-    core, cell = subject.model.masks, subject.cell
+    core, cell = subject.model.mask_model, subject.cell
     rows, changed, loss = 0, 0, 0.0
     for batch in subject.material.heldout_batches(cell.train, core.base.device):
         for pack in packs(batch, core.config.num_masks):
@@ -51,10 +51,10 @@ def measure(subject: Subject) -> Iterator[Point]:
 
 def _scores(subject: Subject) -> dict[str, float]:
     """Accuracy on each task, from text rows as the cell leaves them: gated LoRA hangs there with its gate closed."""
-    core, harness = subject.model.masks, subject.material.harness
+    core, harness = subject.model.mask_model, subject.material.harness
     if not harness.tasks:
         return {}
-    core.equip(True)
+    core.attach_hooks()
     with standard_lora(core) if subject.cell.variant == "standard" else nullcontext():
         return accuracies(subject.model, harness)
 

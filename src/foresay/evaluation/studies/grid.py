@@ -18,16 +18,16 @@ from foresay.evaluation.studies.study import Cell, Point, Study
 from foresay.foundation.errors import ArtefactError, require
 from foresay.foundation.files import check_writable, put
 from foresay.foundation.provenance import provenance
-from foresay.training.adapt import settled
 from foresay.training.loop.progress import Progress
 from foresay.training.recipe import Recipe
+from foresay.training.train import settled
 
 MARKER = "study.json"
 """Says which study a folder holds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class GridRun:
     """A cell with its seed."""
 
     cell: Cell
@@ -71,14 +71,14 @@ class Grid:
     study: Study
     folder: Path
     material: Material
-    runs: tuple[Run, ...]
+    runs: tuple[GridRun, ...]
 
     @property
-    def missing(self) -> list[Run]:
+    def missing(self) -> list[GridRun]:
         """Cells without a result."""
         return [run for run in self.runs if self._read(run) is None]
 
-    def wanted(self, labels: Sequence[str]) -> list[Run]:
+    def wanted(self, labels: Sequence[str]) -> list[GridRun]:
         """Those of the missing cells that have one of these labels; no label: all."""
         return [run for run in self.missing if not labels or run.cell.label in labels]
 
@@ -87,7 +87,7 @@ class Grid:
         """Of the cells that are done, in order."""
         return [result for run in self.runs if (result := self._read(run)) is not None]
 
-    def run(self, watch: Callable[[Run, Progress], None], labels: Sequence[str] = ()) -> Iterator[Result]:
+    def run(self, watch: Callable[[GridRun, Progress], None], labels: Sequence[str] = ()) -> Iterator[Result]:
         """Run what is missing of the cells with these labels (none: of all), and give each result once it is kept.
 
         `watch` is told of every step.
@@ -98,7 +98,7 @@ class Grid:
             self._write(MARKER, {"study": self.study.name})
             started, last = time.perf_counter(), Progress()
 
-            def tell(progress: Progress, run: Run = run) -> None:
+            def tell(progress: Progress, run: GridRun = run) -> None:
                 nonlocal last
                 last = progress
                 watch(run, progress)
@@ -116,7 +116,7 @@ class Grid:
             self._write(run.file, asdict(found))
             yield found
 
-    def _read(self, run: Run) -> Result | None:
+    def _read(self, run: GridRun) -> Result | None:
         """The result of a cell; None where it is missing, torn, or another one's."""
         try:
             said = json.loads((self.folder / run.file).read_text(encoding="utf-8"))
@@ -148,11 +148,11 @@ def grid_of(study: Study, start: Cell, seeds: Sequence[int], recipe: Recipe, mat
     )
 
 
-def _run(study: Study, cell: Cell, seed: int, recipe: Recipe, material: Material) -> Run:
+def _run(study: Study, cell: Cell, seed: int, recipe: Recipe, material: Material) -> GridRun:
     own = settled(replace(recipe, mtp=cell.mtp, losses=cell.losses, train=replace(cell.train, seed=seed)))
     named = {"study": study.name, "cell": cell.label, "variant": cell.variant}
     # As JSON reads it again, so that what was kept can be compared.
-    return Run(cell, own, json.loads(json.dumps({**named, **material.identity(own)})))
+    return GridRun(cell, own, json.loads(json.dumps({**named, **material.identity(own)})))
 
 
 def check_folder(folder: Path, study: str) -> None:

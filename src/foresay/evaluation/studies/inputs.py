@@ -16,11 +16,11 @@ from foresay.evaluation.config import HarnessConfig
 from foresay.foundation.errors import require
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.fingerprint import Fingerprints
-from foresay.training.adapt import identity, read_parts
 from foresay.training.config import TrainConfig
 from foresay.training.label_check import PROBED, check_labels
 from foresay.training.objectives.batches import Batch, collate
 from foresay.training.recipe import Recipe
+from foresay.training.train import identity, read_parts
 
 SPLIT_SEED = 0
 """Held out are the same examples for every seed of a study."""
@@ -46,7 +46,7 @@ class Material:
         require(recipe.train.heldout >= 1, "heldout is 0; a study measures on held-out examples, so give 1 or more")
         examples, heldout = split(read_parts(recipe, model), recipe.train.heldout, SPLIT_SEED)
         check_prompts(model.core, [prompt.ids for prompt in prompts], DecodeConfig())
-        check_labels(model.masks, examples[:PROBED])
+        check_labels(model.mask_model, examples[:PROBED])
         return cls(examples, heldout, tuple(prompts), max_new_tokens, model.fingerprints(), examples.content)
 
     def identity(self, recipe: Recipe) -> dict[str, Any]:

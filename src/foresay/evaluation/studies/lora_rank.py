@@ -22,10 +22,14 @@ def cells(start: Cell) -> list[Cell]:
 
 def measure(subject: Subject) -> Iterator[Point]:
     """Tokens per step, quadratic, and what the adapter weighs."""
-    label, core = subject.cell.label, subject.model.masks
+    label, core = subject.cell.label, subject.model.mask_model
     yield from by_masks(subject, label, "quadratic")
     adapter, base = core.adapter, _weights(core.model)
-    parts = {"LoRA": _weights(adapter.loras), "sampler": _weights(adapter.sampler), "masks": adapter.masks.numel()}
+    parts = {
+        "LoRA": _weights(adapter.loras),
+        "sampler": _weights(adapter.sampler),
+        "masks": adapter.mask_embeddings.numel(),
+    }
     for part, weights in {**parts, "all": sum(parts.values())}.items():
         yield Point(BYTES.name, label, part, 4 * weights)
         yield Point(SHARE.name, label, part, 100 * weights / base)

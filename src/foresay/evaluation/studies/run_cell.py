@@ -9,7 +9,6 @@ from foresay.evaluation.studies.study import Cell, Point, Study, Subject
 from foresay.foundation.errors import ConfigError
 from foresay.model import MultiTokenModel
 from foresay.models.masks.model import MaskModel
-from foresay.training.adapt import open_fresh
 from foresay.training.config import LossConfig
 from foresay.training.loop.progress import Losses, Progress
 from foresay.training.loop.trainer import Trainer
@@ -17,6 +16,7 @@ from foresay.training.objectives.batches import Batch
 from foresay.training.objectives.masks import MaskObjective
 from foresay.training.objectives.one_pass import one_pass
 from foresay.training.recipe import Recipe
+from foresay.training.train import open_fresh
 
 DUMMY = "-"
 """What an untouched model sees in place of masks (paper A, Fig. 1)."""
@@ -41,7 +41,7 @@ def run_cell(study: Study, cell: Cell, recipe: Recipe, material: Material, watch
     if 0 in moments:
         measure(Progress())
     passes = everywhere if cell.variant == "standard" else None
-    objective = MaskObjective(model.masks, material.examples, recipe.train, recipe.losses, passes)
+    objective = MaskObjective(model.mask_model, material.examples, recipe.train, recipe.losses, passes)
     Trainer(objective, recipe.train, measure).run()
     return points
 
@@ -58,4 +58,4 @@ def see_dummies(model: MultiTokenModel) -> None:
         raise ConfigError(f"the tokenizer of {model.base_name} has no token for {DUMMY!r}, which stands for masks")
     with torch.no_grad():
         dummy = model.core.base.embedding(torch.tensor(ids[-1:], device=model.core.base.device))
-        model.masks.adapter.masks.copy_(dummy.expand_as(model.masks.adapter.masks))
+        model.mask_model.adapter.mask_embeddings.copy_(dummy.expand_as(model.mask_model.adapter.mask_embeddings))

@@ -36,7 +36,7 @@ def cells(start: Cell) -> list[Cell]:
 @torch.no_grad()
 def measure(subject: Subject) -> Iterator[Point]:
     """Ranks, 1 the best, of every held-out label."""
-    core, cell = subject.model.masks, subject.cell
+    core, cell = subject.model.mask_model, subject.cell
     ranks: dict[int, list[Tensor]] = defaultdict(list)
     for batch in subject.material.heldout_batches(cell.train, core.base.device):
         found, masks = true_ranks(core, batch, cell)
@@ -52,7 +52,7 @@ def measure(subject: Subject) -> Iterator[Point]:
 
 
 def true_ranks(core: MaskModel, batch: Batch, cell: Cell) -> tuple[Tensor, Tensor]:
-    """(N,) int64 rank of the label behind each mask row, and (N,) int64 which mask of its block it is, from 0."""
+    """(N,) int64 rank of the label after each mask row, and (N,) int64 which mask of its block it is, from 0."""
     cache, _ = core.keep(batch.ids)
     rows = mask_rows(batch, batch.anchors, core.config.num_masks, cell.losses)
     sequence, row = rows.live.nonzero().unbind(1)
@@ -63,7 +63,7 @@ def true_ranks(core: MaskModel, batch: Batch, cell: Cell) -> tuple[Tensor, Tenso
     for some in chunks(len(labels), core.base.vocabulary):
         logits = core.base.unembed(core.sample(previous[some], states[some]))
         found.append((logits > logits.gather(1, labels[some, None])).sum(-1) + 1)
-    return torch.cat(found), rows.call.offsets()[row]
+    return torch.cat(found), rows.call.mask_indices()[row]
 
 
 def verdict(figures: Mapping[str, Lines]) -> Verdict:

@@ -17,7 +17,7 @@ tags: [multi-token-prediction, speculative-decoding]
 ---
 # A multi-token adapter for {base}
 
-Made with foresay. It lets the frozen base draft up to {mtp.num_masks} tokens behind every token and verify them in the
+Made with foresay. It lets the frozen base draft up to {mtp.num_masks} tokens after every token and verify them in the
 same forward, with the same greedy output. Gated LoRA of rank {mtp.rank}, sampler head `{mtp.sampler}`, mask embeddings
 {"trained" if mtp.train_masks else "random and frozen"}.
 
@@ -54,7 +54,7 @@ tags: [multi-token-prediction, speculative-decoding]
 
 Made with foresay. {where} is an ordinary causal language model: a trunk and head 1, which any tool loads and serves.
 `{WEIGHTS}` holds what the other heads have ({config.variant}{own}): they draft up to {config.drafts}
-tokens behind every token, and head 1 verifies them in the same forward, with the same greedy output.
+tokens after every token, and head 1 verifies them in the same forward, with the same greedy output.
 
     foresay generate FOLDER "your prompt" --stats
     foresay check FOLDER

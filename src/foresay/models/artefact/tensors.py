@@ -45,7 +45,7 @@ def _lora_tensors(model: MaskModel) -> dict[str, Tensor]:
 def _own_tensors(model: MaskModel) -> dict[str, Tensor]:
     """The half that PEFT has no place for."""
     sampler = {f"sampler.{name}": value for name, value in model.adapter.sampler.state_dict().items()}
-    return {"masks": model.adapter.masks, **sampler}
+    return {"masks": model.adapter.mask_embeddings, **sampler}
 
 
 def _peft_settings(model: MaskModel, base: str) -> dict[str, Any]:

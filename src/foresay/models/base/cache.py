@@ -19,7 +19,7 @@ class Placement:
     slots: Tensor | None = None
     """(B, T) int64."""
     used: int = 0
-    """Slots that the call may see: those behind it are never handed to attention."""
+    """Slots that the call may see: those after it are never handed to attention."""
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
@@ -74,7 +74,7 @@ class SlotLayer(_Layer):
 
 
 class SlotCache(Cache):  # type: ignore[misc]
-    """Preallocated slots for every layer, full length in sliding-window layers too (sight does the rest)."""
+    """Preallocated slots for every layer, full length in sliding-window layers too (masked there)."""
 
     def __init__(self, layers: int, slots: int, sequences: int = 0) -> None:
         """`slots` for each of `sequences`, or of those in the first call where they are more."""
@@ -101,13 +101,13 @@ class SlotCache(Cache):  # type: ignore[misc]
     def move(self, start: Tensor, slots: Tensor) -> None:
         """Copy what lies in `slots` (B, N) int64 to the N slots from `start` (B,) int64 on; all are read first."""
         sequence = torch.arange(len(slots), device=slots.device)[:, None]
-        behind = start[:, None] + torch.arange(slots.shape[1], device=slots.device)
+        after = start[:, None] + torch.arange(slots.shape[1], device=slots.device)
         for layer in self.layers:
             for stored in (layer.keys, layer.values):
-                stored[sequence, :, behind] = stored[sequence, :, slots]
+                stored[sequence, :, after] = stored[sequence, :, slots]
 
     def select(self, sequences: Sequence[int]) -> None:
-        """Keep these sequences, in this order; none may move behind another one that is yet to be moved.
+        """Keep these sequences, in this order; none may move after another one that is yet to be moved.
 
         What moves is copied, not the whole cache: the places of those that left stay allocated.
         """
@@ -131,7 +131,7 @@ class SlotCache(Cache):  # type: ignore[misc]
 
 
 @dataclass(slots=True)
-class Reading:
+class CacheReading:
     """What the running call does with a `KeptCache`; shared by its layers."""
 
     sequences: slice
@@ -144,7 +144,7 @@ class Reading:
 class KeptLayer(_Layer):
     """K/V of one layer from the base pass, (B, H, R, D), which the mask pass reads and never changes."""
 
-    def __init__(self, shape: torch.Size, reading: Reading) -> None:
+    def __init__(self, shape: torch.Size, reading: CacheReading) -> None:
         super().__init__()
         self.shape, self.reading = shape, reading
 
@@ -157,7 +157,7 @@ class KeptLayer(_Layer):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Keep real rows and return all so far; mask rows come back behind the kept ones, or alone (`in_place`)."""
+        """Keep real rows and return all so far; mask rows come back after the kept ones, or alone (`in_place`)."""
         sequences, rows = self.reading.sequences, self.reading.rows
         if rows is None and self.reading.in_place:
             return key_states, value_states
@@ -175,11 +175,11 @@ class KeptCache(Cache):  # type: ignore[misc]
     """What the mask pass of training attends to: K/V of the real rows of all sequences, `shape` (B, R)."""
 
     def __init__(self, layers: int, shape: torch.Size) -> None:
-        self.reading, self.shape = Reading(slice(0), slice(0), in_place=False), shape
+        self.reading, self.shape = CacheReading(slice(0), slice(0), in_place=False), shape
         super().__init__(layers=[KeptLayer(shape, self.reading) for _ in range(layers)])
 
     def keep(self, sequences: slice, rows: slice) -> None:
-        """The next call brings these real rows of these sequences, behind all rows before them."""
+        """The next call brings these real rows of these sequences, after all rows before them."""
         self.reading.sequences, self.reading.rows = sequences, rows
 
     def read(self, in_place: bool) -> None:

@@ -54,12 +54,12 @@ def check_compiler(device: torch.device) -> None:
         )
 
 
-def let_grow(sight: Tensor | dict[str, Tensor], cache: SlotCache) -> None:
+def let_grow(visible: Tensor | dict[str, Tensor], cache: SlotCache) -> None:
     """Let the slots, those seen and those there are, differ from call to call: one compiled step serves all lengths.
 
     CUDA graphs know no such freedom: there every slot is seen, and their number is part of the shape.
     """
-    masks = list(sight.values()) if isinstance(sight, dict) else [sight]
+    masks = list(visible.values()) if isinstance(visible, dict) else [visible]
     if masks[0].device.type == "cpu":
         for mask in masks:
             torch._dynamo.mark_dynamic(mask, 3)

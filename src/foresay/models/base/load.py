@@ -36,7 +36,7 @@ ARTEFACT = "foresay.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Guest:
+class BaseName:
     """A base by its name, and the LoRA that belongs to it."""
 
     base: str
@@ -44,7 +44,7 @@ class Guest:
     """Folder or hub id; empty: none."""
 
     @classmethod
-    def find(cls, name: str, adapter: str = "", gguf_file: str = "") -> "Guest":
+    def find(cls, name: str, adapter: str = "", gguf_file: str = "") -> "BaseName":
         """What `name` means, a base or a PEFT LoRA that names its base, with the LoRA `adapter` where one is given.
 
         `gguf_file` is the one that is meant of a repository's, or of a folder's. Raises ConfigError when both are
@@ -233,17 +233,17 @@ def _not_found(name: str, folder: str, error: Exception) -> str:
 
 def open_base(
     base: "str | PreTrainedModel | PeftModel", dtype: LoadDType, loading: LoadConfig, trained_on: str = ""
-) -> tuple[Guest, PreTrainedModel]:
+) -> tuple[BaseName, PreTrainedModel]:
     """The base and what it is called; `trained_on` is the user's LoRA that it gets when no other is asked for."""
     if not isinstance(base, str):
         model = bare(base)
-        return Guest(_place(model.name_or_path)), model
-    guest = Guest.find(base, loading.base_adapter, loading.gguf_file)
-    guest = Guest(_place(guest.base), _place(guest.adapter or trained_on))
+        return BaseName(_place(model.name_or_path)), model
+    guest = BaseName.find(base, loading.base_adapter, loading.gguf_file)
+    guest = BaseName(_place(guest.base), _place(guest.adapter or trained_on))
     return guest, load_base(guest.base, dtype, replace(loading, base_adapter=guest.adapter))
 
 
-def own_tokenizer(base: "str | PreTrainedModel | PeftModel", guest: Guest) -> PreTrainedTokenizerBase | None:
+def own_tokenizer(base: "str | PreTrainedModel | PeftModel", guest: BaseName) -> PreTrainedTokenizerBase | None:
     """The tokenizer of a base that was named; a model came without one."""
     return load_tokenizer(guest.base, guest.adapter) if isinstance(base, str) else None
 

@@ -115,7 +115,7 @@ def _spans(query: Tensor, keys: Tensor, reach: Tensor) -> list[tuple[slice, slic
     size = max(SCORES_AT_ONCE // (batch * heads * groups * keys.shape[2]), 1)
     turns = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
     first, last = reach[..., 0].amin(0).tolist(), reach[..., 1].amax(0).tolist()
-    # Behind a window nothing may be in sight; one row stands in, hidden.
+    # After a window nothing may be visible; one row stands in, hidden.
     return [(turn, slice(min(*first[turn], max(last[turn])), max(last[turn]) + 1)) for turn in turns]
 
 

@@ -159,7 +159,7 @@ class Base:
         """Mask rows may go through `mask_attention.py`: the base looks its attention up, and it is a plain softmax."""
         return self.attention == "sdpa" and bool(self.model._supports_attention_backend)
 
-    def masks(self, draw: Callable[[int | None], Tensor]) -> Tensor | dict[str, Tensor]:
+    def attention_masks(self, draw: Callable[[int | None], Tensor]) -> Tensor | dict[str, Tensor]:
         """The masks that the base's attention takes, from `draw(window) -> (B, 1, T, S) bool`.
 
         Boolean for sdpa, additive for eager (which would add a boolean one as 0 and 1); by layer type where the
@@ -248,11 +248,11 @@ class Base:
     def _read_states(self, module: nn.Module, args: Any, output: Any) -> None:
         self._states = output[0]
 
-    def _for_attention(self, sight: Tensor) -> Tensor:
+    def _for_attention(self, visible: Tensor) -> Tensor:
         if self.config._attn_implementation == "sdpa":
-            return sight
+            return visible
         hidden = torch.finfo(self.dtype).min
-        return torch.zeros(sight.shape, dtype=self.dtype, device=sight.device).masked_fill(~sight, hidden)
+        return torch.zeros(visible.shape, dtype=self.dtype, device=visible.device).masked_fill(~visible, hidden)
 
 
 def _decoder_layers(model: PreTrainedModel) -> nn.ModuleList:

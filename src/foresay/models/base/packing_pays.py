@@ -58,7 +58,7 @@ def pays(seconds: dict[str, list[float]]) -> bool:
 def measure(groups: Sequence[Group]) -> dict[str, list[float]]:
     """Seconds of all products of a call at each of `STEP_ROWS` and `PREFILL_ROWS` rows, plain and packed.
 
-    Of linears of one shape a few are measured and stand for all.
+    Of linears of one shape and dtype a few are measured and stand for all.
     """
     alike: dict[Any, list[Group]] = {}
     for group in groups:
@@ -107,14 +107,13 @@ def _measure_and_keep(path: Path, groups: Sequence[Group]) -> dict[str, list[flo
 
 
 def _shape(group: Group) -> tuple[Any, ...]:
-    return tuple((type(linear).__name__, tuple(plain_weight(linear).shape)) for linear in group)
+    weights = [(type(linear).__name__, plain_weight(linear)) for linear in group]
+    return tuple((kind, tuple(weight.shape), str(weight.dtype)) for kind, weight in weights)
 
 
 def _place(groups: Sequence[Group]) -> Path:
     """File of the measurement; its name holds all that it depends on."""
-    dtype = str(plain_weight(groups[0][0]).dtype)
-    shapes = sorted(map(_shape, groups))
-    facts = (METHOD, platform.node(), machine(), torch.__version__, dtype, shapes)
+    facts = (METHOD, platform.node(), machine(), torch.__version__, sorted(map(_shape, groups)))
     return cache_folder() / f"packing-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.json"
 
 

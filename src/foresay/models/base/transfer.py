@@ -11,7 +11,7 @@ def to_device(numbers: Sequence[Any] | Tensor, device: torch.device, dtype: torc
     """`numbers` as a tensor on `device`.
 
     A plain `torch.tensor(numbers, device=...)` makes the host wait until a CUDA device has done all that it was asked
-    to; a copy from pinned memory is queued behind that work instead.
+    to; a copy from pinned memory is queued after that work instead.
     """
     pinned = device.type == "cuda"
     host = numbers if isinstance(numbers, Tensor) else torch.tensor(numbers, dtype=dtype)

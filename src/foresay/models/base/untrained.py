@@ -32,7 +32,7 @@ TEMPLATE = (
 
 
 def byte_tokenizer() -> PreTrainedTokenizerBase:
-    """Every byte is the token of its own number; behind the 256 stand end of text, user and assistant."""
+    """Every byte is the token of its own number; after the 256 stand end of text, user and assistant."""
     letters = bytes_to_unicode()
     tokenizer = Tokenizer(models.BPE(vocab={letters[byte]: byte for byte in range(256)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -1,5 +1,5 @@
 """Decoder layers beside the base's own: how they are built, called with what the base's own were called with, and
-what the base does to states behind its last layer. Foreign names, beside those of `base/model.py`."""
+what the base does to states after its last layer. Foreign names, beside those of `base/model.py`."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -67,7 +67,7 @@ class Tap:
 def new_layers(base: Base, count: int) -> nn.ModuleList:
     """`count` decoder layers of the class of the base's last one, built from its config, their weights NaN.
 
-    Each believes to be the last layer: there may be no settings for one behind it. Raises UnsupportedBase.
+    Each believes to be the last layer: there may be no settings for one after it. Raises UnsupportedBase.
     """
     last = base.decoder_layers()[-1]
     kind, shapes = type(last), {name: tensor.shape for name, tensor in last.state_dict().items()}
@@ -100,7 +100,7 @@ def draw_weights(base: Base, modules: nn.Module, seed: int) -> None:
 
 @torch.no_grad()
 def tail_of(base: Base) -> tuple[nn.Module, ...]:
-    """The modules that the base's trunk sends states through behind its last layer: the final norm, and the like.
+    """The modules that the base's trunk sends states through after its last layer: the final norm, and the like.
 
     Raises UnsupportedBase where there are none to be seen.
     """
@@ -115,11 +115,11 @@ def tail_of(base: Base) -> tuple[nn.Module, ...]:
     finally:
         for hook in hooks:
             hook.remove()
-    behind = tuple(called[called.index(last) + 1 :])
-    if not behind or len(set(map(id, base.decoder_layers()))) < base.layers:
-        found = "no final norm behind its layers" if not behind else "one decoder layer in several places"
+    after = tuple(called[called.index(last) + 1 :])
+    if not after or len(set(map(id, base.decoder_layers()))) < base.layers:
+        found = "no final norm after its layers" if not after else "one decoder layer in several places"
         raise UnsupportedBase(
             f"{type(base.model).__name__} has {found}, so heads cannot take a layer's place; give a decoder-only "
             "attention model"
         )
-    return behind
+    return after

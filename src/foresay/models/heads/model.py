@@ -2,7 +2,7 @@
 
 Trunk and head 1 are an ordinary causal LM, the base; the other heads stand beside it (`anticausal`: inside it). Head i
 says the token i places on. In a decoding call a head's states at an anchor stand where the states of the i-1st mask
-behind it would: whoever drafts knows no difference between the families.
+after it would: whoever drafts knows no difference between the families.
 """
 
 from collections.abc import Iterator
@@ -105,13 +105,13 @@ class HeadsModel(DraftingModel):
             unembedding.load_state_dict({"weight": self.base.head.weight})
 
     def tail(self, states: Tensor) -> Tensor:
-        """What a head's states (..., D) are unembedded from: behind the base's own final norm."""
+        """What a head's states (..., D) are unembedded from: after the base's own final norm."""
         for module in self._tail:
             states = module(states)
         return states
 
     def logits(self, head: int, states: Tensor) -> Tensor:
-        """Logits (..., V) of head 1..n from states behind the tail (..., D)."""
+        """Logits (..., V) of head 1..n from states after the tail (..., D)."""
         return self.base.scaled(self._unembedding(head)(states))
 
     def points(self, ids: Tensor, cut: bool = True) -> tuple[list[Point], Passed]:
@@ -153,19 +153,19 @@ class HeadsModel(DraftingModel):
         own, drawing = seen.states[:, :, 0], layout.draw(ids.device)
         if not layout.masks:
             return Rows(seen.logits, own)
-        drafts = seen.states[:, drawing.anchors, 1 + drawing.offsets]
+        drafts = seen.states[:, drawing.anchors, 1 + drawing.mask_indices]
         return Rows(seen.logits, torch.cat((own, drafts), dim=1))
 
     def _step(self, placed: Placed, cache: SlotCache) -> tuple[Tensor, Tensor]:
-        """Logits, and states (B, R, 1 + heads, D), all behind the tail: those of head 1, then of heads 2.."""
+        """Logits, and states (B, R, 1 + heads, D), all after the tail: those of head 1, then of heads 2.."""
         self._let_see(placed, cache)
         with self._tap.reading() as passed:
             embeds = self.base.embedding(placed.ids)
-            seen = self.base.run(embeds, placed.positions, placed.sight, cache, placed.kept)
-        behind = map(self.tail, self._behind(passed, cache))
-        return seen.logits, torch.stack((seen.states, *behind), dim=2)
+            seen = self.base.run(embeds, placed.positions, placed.visible, cache, placed.kept)
+        after = map(self.tail, self._after(passed, cache))
+        return seen.logits, torch.stack((seen.states, *after), dim=2)
 
-    def _behind(self, passed: list[Passed], cache: SlotCache) -> Iterator[Tensor]:
+    def _after(self, passed: list[Passed], cache: SlotCache) -> Iterator[Tensor]:
         """States of heads 2.. at all rows, before the tail; each layer writes its own K/V."""
         trunk, states = passed[0].leaf, passed[-1].leaf
         match self.config.variant:

@@ -1,4 +1,4 @@
-"""A layout placed behind what is cached: positions, slots and sight of the rows of one call."""
+"""A layout placed after what is cached: positions, slots and attention mask of the rows of one call."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from foresay.models.layout.layout import Layout
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A layout placed behind what each sequence has already cached.
+    """A layout placed after what each sequence has already cached.
 
     Real rows are aligned to the right: sequence b has `pads[b]` dead rows first, so that the last real row is row
     R - 1 for all (a ragged prompt and a sequence without drafts are the same case; a tree whose drafts branch has no
     dead rows, for a part of it at its end is no tree). Its live real rows and then its masks take the slots from
-    `past[b]` on; dead rows go behind them, where nobody looks.
+    `past[b]` on; dead rows go after them, where nobody looks.
     """
 
     layout: Layout
@@ -45,10 +45,10 @@ class Call:
 
     def positions(self) -> Tensor:
         """(B, T) int64: position of every row; dead rows stand at 0 or later and never past a live one."""
-        steps = self.layout.draw(self.past.device).steps
+        offsets = self.layout.draw(self.past.device).offsets
         if self.pads is None:
-            return self.past[:, None] + steps
-        return ((self.past - self.pads)[:, None] + steps).clamp(min=0)
+            return self.past[:, None] + offsets
+        return ((self.past - self.pads)[:, None] + offsets).clamp(min=0)
 
     def slots(self) -> Tensor:
         """(B, T) int64: slot that each row's K/V go to, distinct within a sequence."""
@@ -57,17 +57,17 @@ class Call:
             return self.past[:, None] + rows
         return self.past[:, None] + (rows - self.pads[:, None]) % self.layout.rows
 
-    def sight(self, slots: int, window: int | None = None) -> Tensor:
+    def visible(self, slots: int, window: int | None = None) -> Tensor:
         """(B, 1, T, S) bool: what each row sees of the first `slots` slots.
 
         `window`, in positions, is the reach of a sliding-window layer: a key is seen while query - key < window.
-        Stale slots (behind the last row of the call) are seen by nobody.
+        Stale slots (after the last row of the call) are seen by nobody.
         """
         drawing, rows = self.layout.draw(self.past.device), self.layout.rows
         relative = torch.arange(slots, device=self.past.device) - self.past[:, None]
         row = (relative if self.pads is None else relative + self.pads[:, None]) % rows
         own = (relative >= 0) & (relative < rows)
-        seen = drawing.sight[:, row].transpose(0, 1)
+        seen = drawing.visible[:, row].transpose(0, 1)
         if self.pads is not None:
             alive = (row >= self.pads[:, None])[:, None]
             itself = torch.arange(rows, device=row.device)[:, None] == row[:, None]
@@ -78,7 +78,7 @@ class Call:
         return seen[:, None]
 
     def _near(self, row: Tensor, own: Tensor, window: int) -> Tensor:
-        """(B, T, S) bool: keys less than `window` positions behind the query."""
+        """(B, T, S) bool: keys less than `window` positions before the query."""
         positions = self.positions()
         slot = torch.arange(row.shape[1], device=row.device).expand_as(row)
         key = torch.where(own, positions.gather(1, row), slot)

@@ -1,8 +1,8 @@
 """Where the rows of a training step stand and what they see. Pure: no model, no weights.
 
 A sequence of a batch holds one document, or several side by side that do not see one another; positions begin anew in
-each, and rows are counted from the first of the sequence. Real rows go through the base alone, mask rows behind what
-it kept of them. The rule of sight is that of `layout.py`.
+each, and rows are counted from the first of the sequence. Real rows go through the base alone, mask rows after what
+it kept of them. The rule of what is visible is that of `layout.py`.
 
 Letters: B batch, R real rows, A anchors, K masks of a block, T = A * K mask rows, S rows seen.
 """
@@ -22,7 +22,7 @@ class Documents:
 
     @property
     def longest(self) -> int:
-        """Most rows of a document, padding behind it too."""
+        """Most rows of a document, padding after it too."""
         return int(self.positions(slice(0, self.starts.shape[1])).max()) + 1
 
     def of(self, sequences: slice) -> "Documents":
@@ -33,7 +33,7 @@ class Documents:
         """(B, T) int64: position in its document of each of these rows."""
         return torch.arange(rows.start, rows.stop, device=self.starts.device) - self.starts[:, rows]
 
-    def sight(self, rows: slice, window: int | None = None) -> Tensor:
+    def visible(self, rows: slice, window: int | None = None) -> Tensor:
         """(B, 1, T, S) bool: what these rows see of the first S = `rows.stop` rows.
 
         `window`, in positions, is the reach of a sliding-window layer: a key is seen while query - key < window.
@@ -46,7 +46,7 @@ class Documents:
 
 @dataclass(frozen=True, slots=True)
 class MaskCall:
-    """The mask rows of a training layout alone, behind kept K/V of the real rows; anchors differ by sequence.
+    """The mask rows of a training layout alone, after kept K/V of the real rows; anchors differ by sequence.
 
     The rows are A blocks of `size` masks; row a * size + j - 1 is mask j of block a.
     """
@@ -64,7 +64,7 @@ class MaskCall:
         """Mask rows of a sequence, T."""
         return self.anchors.shape[1] * self.size
 
-    def offsets(self) -> Tensor:
+    def mask_indices(self) -> Tensor:
         """(T,) int64: j - 1 of each row."""
         return torch.arange(self.size, device=self.anchors.device).repeat(self.anchors.shape[1])
 
@@ -79,7 +79,7 @@ class MaskCall:
     def reach(self, window: int | None = None) -> Tensor:
         """(B, A, K, 2) int64: first and last kept row that a mask sees.
 
-        Counting anchor + j, masks of the own block that stand before the first are out of sight too.
+        Counting anchor + j, masks of the own block that stand before the first are not visible too.
         """
         last = self.anchors[:, :, None].expand(-1, -1, self.size)
         first = self._starts()[:, :, None].expand_as(last)
@@ -87,7 +87,7 @@ class MaskCall:
             first = torch.maximum(first, self._places() - window + 1)
         return torch.stack((first, last), dim=-1)
 
-    def sight(self, kept: int, window: int | None = None) -> Tensor:
+    def visible(self, kept: int, window: int | None = None) -> Tensor:
         """(B, 1, T, kept + T) bool: real rows up to the anchor, then the own block up to oneself."""
         first, last = (edge.flatten(1)[:, :, None] for edge in self.reach(window).unbind(-1))
         row = torch.arange(kept, device=self.anchors.device)

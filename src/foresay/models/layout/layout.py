@@ -1,10 +1,10 @@
 """Where the rows of a call stand and what each may see. Pure: no model, no weights.
 
 Real rows come first, mask rows after them. A mask row hangs on an anchor (a real row) at an offset j = 1..k and
-stands at the anchor's position + j. Rule of sight: a real row sees real rows up to itself; a mask row sees real rows
+stands at the anchor's position + j. What is visible: a real row sees real rows up to itself; a mask row sees real rows
 up to its anchor, itself and the earlier masks of its own block; nobody else sees a mask. Where drafts branch, "up to"
 means "on the way to the root".
-(Paper A, sections 3 and 5, in another order of rows: order is free because sight and position are explicit.)
+(Paper A, sections 3 and 5, in another order of rows: order is free because attention masks and positions are explicit.)
 
 Letters: B batch, T rows of a call, R real rows, S slots, K masks of the largest block.
 """
@@ -23,7 +23,7 @@ NO_DRAFTS = Tree()
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """`size` masks behind the real row `anchor`."""
+    """`size` masks after the real row `anchor`."""
 
     anchor: int
     size: int
@@ -33,23 +33,23 @@ class Block:
 class Drawing:
     """A layout as tensors on one device."""
 
-    steps: Tensor
-    """(T,) int64: position of a row, counted from the first real row's."""
     offsets: Tensor
+    """(T,) int64: position of a row, counted from the first real row's."""
+    mask_indices: Tensor
     """(T - R,) int64: j - 1 of each mask row, the index of its embedding."""
     anchors: Tensor
     """(T - R,) int64: the real row that each mask row hangs on."""
-    sight: Tensor
+    visible: Tensor
     """(T, T) bool: row t sees row u of the same call."""
     block_rows: Tensor
-    """(R, K) int64: rows of the block behind each real row; past its size, row T - 1 stands in and is not read."""
+    """(R, K) int64: rows of the block after each real row; past its size, row T - 1 stands in and is not read."""
     block_sizes: Tensor
-    """(R,) int64: masks behind each real row."""
+    """(R,) int64: masks after each real row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The rows of one call: real rows, then blocks of masks behind some of them.
+    """The rows of one call: real rows, then blocks of masks after some of them.
 
     Real rows are a chain whose last row is the root of `tree`, then its drafts.
     """
@@ -72,17 +72,17 @@ class Layout:
 
     @classmethod
     def linear(cls, real: int, masks: int, tree: Tree = NO_DRAFTS) -> "Layout":
-        """Masks behind the last real row (paper A, linear decoding; also prefill)."""
+        """Masks after the last real row (paper A, linear decoding; also prefill)."""
         return cls(real, _blocks({real - 1: masks}), tree)
 
     @classmethod
     def quadratic(cls, real: int, masks: int, tree: Tree = NO_DRAFTS) -> "Layout":
-        """Masks behind every real row, the newest verified token included: (k+1)^2 rows for k drafts in a chain."""
+        """Masks after every real row, the newest verified token included: (k+1)^2 rows for k drafts in a chain."""
         return cls(real, _blocks(dict.fromkeys(range(real), masks)), tree)
 
     @classmethod
     def training(cls, real: int, anchors: tuple[int, ...], masks: int) -> "Layout":
-        """Masks behind chosen real rows (the paper's packed training pass)."""
+        """Masks after chosen real rows (the paper's packed training pass)."""
         return cls(real, _blocks(dict.fromkeys(anchors, masks)))
 
     @property
@@ -91,7 +91,7 @@ class Layout:
         return self.real - self.tree.drafts
 
     @property
-    def steps(self) -> tuple[int, ...]:
+    def offsets(self) -> tuple[int, ...]:
         """Position of every real row, counted from the first one's; they never fall."""
         return (*range(self.trunk - 1), *(self.trunk - 1 + depth for depth in self.tree.depths))
 
@@ -105,17 +105,17 @@ class Layout:
         """All rows, T."""
         return self.real + self.masks
 
-    def size_behind(self, anchor: int) -> int:
-        """Masks behind the real row `anchor`."""
+    def size_after(self, anchor: int) -> int:
+        """Masks after the real row `anchor`."""
         return next((block.size for block in self.blocks if block.anchor == anchor), 0)
 
     def within(self, room: int) -> "Layout":
         """The layout with no row more than `room` positions past the first: drafts and blocks end there."""
         if room >= self.rows:
             return self
-        steps = self.steps
-        real = sum(step <= room for step in steps)
-        sizes = {b.anchor: min(b.size, room - steps[b.anchor]) for b in self.blocks if b.anchor < real}
+        offsets = self.offsets
+        real = sum(offset <= room for offset in offsets)
+        sizes = {b.anchor: min(b.size, room - offsets[b.anchor]) for b in self.blocks if b.anchor < real}
         return Layout(real, _blocks(sizes), self.tree.first(max(real - self.trunk, 0)))
 
     def draw(self, device: torch.device) -> Drawing:
@@ -140,24 +140,24 @@ def _blocks(sizes: dict[int, int]) -> tuple[Block, ...]:
 def _draw(layout: Layout, device: torch.device) -> Drawing:
     real, rows = layout.real, layout.rows
     largest, root = max((block.size for block in layout.blocks), default=0), layout.trunk - 1
-    steps = torch.tensor([*layout.steps, *[0] * layout.masks])
-    sight = torch.zeros(rows, rows, dtype=torch.bool)
-    sight[:real, : root + 1] = torch.ones(real, root + 1, dtype=torch.bool).tril()
-    sight[root:real, root:real] = layout.tree.draw(torch.device("cpu")).ways
+    offsets = torch.tensor([*layout.offsets, *[0] * layout.masks])
+    visible = torch.zeros(rows, rows, dtype=torch.bool)
+    visible[:real, : root + 1] = torch.ones(real, root + 1, dtype=torch.bool).tril()
+    visible[root:real, root:real] = layout.tree.draw(torch.device("cpu")).ways
     block_rows = torch.full((real, largest), rows - 1)
     block_sizes = torch.zeros(real, dtype=torch.int64)
-    offsets, anchors, start = [], [], real
+    indices, anchors, start = [], [], real
     for block in layout.blocks:
         end = start + block.size
         inside = torch.arange(block.size)
-        steps[start:end] = steps[block.anchor] + 1 + inside
-        sight[start:end, :real] = sight[block.anchor, :real]
-        sight[start:end, start:end] = torch.ones(block.size, block.size, dtype=torch.bool).tril()
+        offsets[start:end] = offsets[block.anchor] + 1 + inside
+        visible[start:end, :real] = visible[block.anchor, :real]
+        visible[start:end, start:end] = torch.ones(block.size, block.size, dtype=torch.bool).tril()
         block_rows[block.anchor, : block.size] = start + inside
         block_sizes[block.anchor] = block.size
-        offsets.append(inside)
+        indices.append(inside)
         anchors += [block.anchor] * block.size
         start = end
-    stacked = torch.cat(offsets) if offsets else torch.zeros(0, dtype=torch.int64)
-    tensors = (steps, stacked, torch.tensor(anchors, dtype=torch.int64), sight, block_rows, block_sizes)
+    stacked = torch.cat(indices) if indices else torch.zeros(0, dtype=torch.int64)
+    tensors = (offsets, stacked, torch.tensor(anchors, dtype=torch.int64), visible, block_rows, block_sizes)
     return Drawing(*(tensor.to(device) for tensor in tensors))

@@ -1,6 +1,6 @@
 """How drafts hang together: in a chain, or branching. Pure: no rows, no model.
 
-Letters: N drafts, P nodes with drafts behind them.
+Letters: N drafts, P nodes with drafts after them.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class Level:
     """The drafts at one depth of a tree."""
 
     parents: Tensor | None
-    """(P,) int64: nodes of the level above that they stand behind; None: all of it, in order."""
+    """(P,) int64: nodes of the level above that they stand after; None: all of it, in order."""
     width: int
-    """Most drafts behind one of them."""
+    """Most drafts after one of them."""
     places: Tensor | None
     """(n,) int64: each draft's place among (P, width) candidates, best first; None: there is one for each parent."""
 
@@ -27,25 +27,25 @@ class Branches:
     """A tree as tensors on one device."""
 
     parents: Tensor
-    """(N + 1,) int64: node behind which each node stands; the root's own for itself."""
+    """(N + 1,) int64: node after which each node stands; the root's own for itself."""
     ways: Tensor
     """(N + 1, N + 1) bool: node u stands on the way from the root to node n, n itself included."""
     depths: Tensor
     """(N + 1,) int64: distance of every node from the root."""
     levels: tuple[Level, ...]
-    """Drafts 1, 2, ... behind the root."""
+    """Drafts 1, 2, ... after the root."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
     """How drafts hang together: node 0 is the root, a verified token, the others are drafts, in breadth-first order.
 
-    So a prefix of a tree is a tree, and cutting drafts off its end is always allowed. The best candidate behind a node
+    So a prefix of a tree is a tree, and cutting drafts off its end is always allowed. The best candidate after a node
     comes first among its siblings.
     """
 
     parents: tuple[int, ...] = ()
-    """The node behind which each draft (node 1, 2, ...) stands."""
+    """The node after which each draft (node 1, 2, ...) stands."""
 
     def __post_init__(self) -> None:
         before = (0, *self.parents)
@@ -55,7 +55,7 @@ class Tree:
 
     @classmethod
     def chain(cls, drafts: int) -> "Tree":
-        """Each draft behind the one before."""
+        """Each draft after the one before."""
         return cls(tuple(range(drafts)))
 
     @property
@@ -65,7 +65,7 @@ class Tree:
 
     @property
     def is_chain(self) -> bool:
-        """No node has two drafts behind it."""
+        """No node has two drafts after it."""
         return self.parents == tuple(range(self.drafts))
 
     @property
@@ -81,7 +81,7 @@ class Tree:
         return Tree(self.parents[:drafts])
 
     def within(self, depth: int) -> "Tree":
-        """The drafts at most so far behind the root."""
+        """The drafts at most so far after the root."""
         return self.first(sum(there <= depth for there in self.depths) - 1)
 
     def draw(self, device: torch.device) -> Branches:
@@ -99,13 +99,13 @@ def _branches(tree: Tree, device: torch.device) -> Branches:
     levels = []
     for depth in range(1, depths[-1] + 1):
         above = [node for node, there in enumerate(depths) if there == depth - 1]
-        behind = [above.index(parent) for parent in tree.parents if parent in above]
-        levels.append(_level(behind, len(above), device))
+        after = [above.index(parent) for parent in tree.parents if parent in above]
+        levels.append(_level(after, len(above), device))
     return Branches(parents.to(device), ways.to(device), torch.tensor(depths, device=device), tuple(levels))
 
 
 def _level(parents: list[int], above: int, device: torch.device) -> Level:
-    """The level whose drafts stand behind these of the `above` nodes over it, siblings side by side."""
+    """The level whose drafts stand after these of the `above` nodes over it, siblings side by side."""
     distinct = sorted(set(parents))
     width = max(parents.count(parent) for parent in distinct)
     ranks = [place - parents.index(parent) for place, parent in enumerate(parents)]

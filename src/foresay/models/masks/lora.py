@@ -52,7 +52,7 @@ class GatedLora(nn.Module):
     def widen(self, narrow: Tensor, outputs: Tensor) -> Tensor:
         """`outputs` (B, T, outputs) plus the second product, of `narrow` (B, T, rank): a new tensor, for autograd."""
         if outputs.dtype != self.up.dtype:
-            return outputs + functional.linear(narrow, self.up).mul(self.scale).to(outputs.dtype)
+            return outputs + functional.linear(narrow * self.scale, self.up).to(outputs.dtype)
         flat = torch.addmm(outputs.flatten(0, 1), narrow.flatten(0, 1), self.up.t(), alpha=self.scale)
         return flat.view_as(outputs)
 

@@ -29,14 +29,14 @@ class Adapter(nn.Module):
     def __init__(self, base: Base, config: MTPConfig) -> None:
         super().__init__()
         embedding, width = base.embedding.weight.shape[1], base.head.weight.shape[1]
-        self.masks = nn.Parameter(torch.full((config.num_masks, embedding), torch.nan))
+        self.mask_embeddings = nn.Parameter(torch.full((config.num_masks, embedding), torch.nan))
         linears = base.linears().adapted
         self.loras = nn.ModuleList(
             GatedLora(name, *_shape(linears[name]), config.rank, config.scale)
             for name in targeted(linears, config.lora_targets)
         )
         self.sampler = build_sampler(config.sampler, embedding, width)
-        self.masks.requires_grad_(config.train_masks)
+        self.mask_embeddings.requires_grad_(config.train_masks)
 
     @property
     def pairs(self) -> list[GatedLora]:
@@ -86,33 +86,37 @@ class MaskModel(DraftingModel):
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             sample = self.base.embedding(torch.arange(min(self.base.vocabulary, 4096), device=self.base.device))
-            noise = torch.randn(self.adapter.masks.shape, generator=generator)
-            self.adapter.masks.copy_(noise * sample.float().std().cpu())
+            noise = torch.randn(self.adapter.mask_embeddings.shape, generator=generator)
+            self.adapter.mask_embeddings.copy_(noise * sample.float().std().cpu())
         for lora in self.adapter.pairs:
             lora.reset(generator)
         self.adapter.sampler.reset(generator)
 
     def _step(self, placed: Placed, cache: SlotCache) -> tuple[Tensor, Tensor]:
         self._let_see(placed, cache)
-        ids, offsets, positions, sight, kept = placed
+        ids, mask_indices, positions, visible, kept = placed
         embeds = self.base.embedding(ids)
-        if not len(offsets):
-            seen = self.base.run(embeds, positions, sight, cache, kept)
+        if not len(mask_indices):
+            seen = self.base.run(embeds, positions, visible, cache, kept)
         else:
-            masks = self.adapter.masks[offsets].to(embeds.dtype)
+            masks = self.adapter.mask_embeddings[mask_indices].to(embeds.dtype)
             embeds = torch.cat((embeds, masks.expand(len(ids), -1, -1)), dim=1)
             with self.gate.open(len(ids), embeds.shape[1], ids.shape[1]):
-                seen = self.base.run(embeds, positions, sight, cache, kept)
+                seen = self.base.run(embeds, positions, visible, cache, kept)
         return seen.logits, seen.states
 
-    def equip(self, wanted: bool) -> None:
-        """Hang LoRA on the base's linears, or take it off: a hook costs time even where the gate stays closed."""
-        if self._hooks and not (wanted and all(group.fits for group in self._loras)):
-            while self._hooks:
-                self._hooks.pop().remove()
-        if wanted and not self._hooks:
+    def attach_hooks(self) -> None:
+        """Attach LoRA to the base's linears, where it is not attached as it should be."""
+        if self._hooks and not all(group.fits for group in self._loras):
+            self.detach_hooks()
+        if not self._hooks:
             self._loras = self._lora_groups()
             self._hooks = [hook for group in self._loras for hook in group.attach(self._linears)]
+
+    def detach_hooks(self) -> None:
+        """Remove LoRA from the base's linears: a hook costs time even where the gate stays closed."""
+        while self._hooks:
+            self._hooks.pop().remove()
 
     def _lora_groups(self) -> list[LoraGroup]:
         """The pairs by what their linears read; each alone where `probe` has not seen it yet."""
@@ -123,37 +127,37 @@ class MaskModel(DraftingModel):
 
     @torch.no_grad()
     def keep(self, ids: Tensor, documents: Documents | None = None) -> tuple[KeptCache, Tensor]:
-        """The base pass of training, without gradient: `ids` (B, R) int64, padded behind, through the closed gate.
+        """The base pass of training, without gradient: `ids` (B, R) int64, padded right, through the closed gate.
 
         Returns the K/V for `see_masks` and the states (B, R, D).
         """
-        self.equip(False)
+        self.detach_hooks()
         base, documents = self.base, documents or Documents(torch.zeros_like(ids))
         cache, none = KeptCache(base.layers, ids.shape), ids.new_zeros(1)
         states = torch.empty(*ids.shape, base.head.weight.shape[1], dtype=base.dtype, device=ids.device)
         for sequences, rows in tiles(*ids.shape):
             own = documents.of(sequences)
-            sight = base.masks(lambda window: own.sight(rows, window))  # noqa: B023
+            visible = base.attention_masks(lambda window: own.visible(rows, window))  # noqa: B023
             cache.keep(sequences, rows)
             embeds = base.embedding(ids[sequences, rows])
-            states[sequences, rows] = base.run(embeds, own.positions(rows), sight, cache, none).states
+            states[sequences, rows] = base.run(embeds, own.positions(rows), visible, cache, none).states
         return cache, states
 
     def see_masks(self, call: MaskCall, cache: KeptCache) -> Tensor:
-        """The mask pass of training, with gradient: states (B, A * k, D) of the call's masks behind the kept rows."""
+        """The mask pass of training, with gradient: states (B, A * k, D) of the call's masks after the kept rows."""
         base = self.base
-        embeds = self.adapter.masks[call.offsets()].to(base.dtype).expand(len(call.anchors), -1, -1)
+        embeds = self.adapter.mask_embeddings[call.mask_indices()].to(base.dtype).expand(len(call.anchors), -1, -1)
         cache.read(base.attends_in_place)
-        self.equip(True)
+        self.attach_hooks()
         with self.gate.open(len(call.anchors), call.rows, 0):
             if base.attends_in_place:
                 return base.run_masks(embeds, call, cache)
-            sight = base.masks(lambda window: call.sight(cache.shape[1], window))
-            return base.run(embeds, call.positions(), sight, cache, call.anchors.new_zeros(1)).states
+            visible = base.attention_masks(lambda window: call.visible(cache.shape[1], window))
+            return base.run(embeds, call.positions(), visible, cache, call.anchors.new_zeros(1)).states
 
     def sample(self, previous: Tensor, states: Tensor) -> Tensor:
         """States to unembed (..., D) by the sampler head: `previous` (...) int64 tokens before, `states` (..., D)."""
-        dtype = self.adapter.masks.dtype
+        dtype = self.adapter.mask_embeddings.dtype
         embedded = self.base.embedding(previous).to(dtype)
         sampled: Tensor = self.adapter.sampler(embedded, states.to(dtype))
         return sampled.to(states.dtype)

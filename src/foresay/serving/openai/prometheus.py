@@ -63,7 +63,7 @@ class Metrics:
             "request_inference_time_seconds", "From the start of the first step to the end of the last."
         )
         self._per_token = self._times(
-            "request_time_per_output_token_seconds", "Time behind the first step, by the tokens behind the first."
+            "request_time_per_output_token_seconds", "Time after the first step, by the tokens after the first."
         )
         self._limits = self._histogram("request_params_max_tokens", "Most tokens that an answer may have.", TOKENS)
         self._counts = self._histogram("request_params_n", "Answers to each prompt of a request.", COUNTS)

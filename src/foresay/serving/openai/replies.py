@@ -87,14 +87,14 @@ class Reply(ABC):
         return {**self._head, "object": self.whole_object, "choices": said, "usage": usage.json()}
 
     def chunk(self, event: Event, usage: Usage | None, shown: int) -> JSON:
-        """A step of one answer, behind `shown` characters; `shown` is -1 for its first."""
+        """A step of one answer, after `shown` characters; `shown` is -1 for its first."""
         choice = {"index": event.choice, **self.says(event.text, shown < 0)}
         choice |= {"logprobs": self._chances(event.likely, shown), "finish_reason": event.ended}
         choice |= self._tokens(event.step.tokens)
         return self._chunk([choice], usage)
 
     def last(self, usage: Usage) -> JSON:
-        """The chunk behind all answers."""
+        """The chunk after all answers."""
         return self._chunk([], usage)
 
     @abstractmethod
@@ -107,7 +107,7 @@ class Reply(ABC):
 
     @abstractmethod
     def chances_of(self, likely: Sequence[Likely], shown: int) -> JSON:
-        """Log probabilities of tokens behind `shown` characters; `shown` is -1 where the answer begins with them."""
+        """Log probabilities of tokens after `shown` characters; `shown` is -1 where the answer begins with them."""
 
     def text_of(self, token: int, first: bool) -> str:
         """What a token adds to an answer, at its start (`first`) or within: some tokenizers drop a space there."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from foresay.decoding.engine import Engine, Progress, Request
+from foresay.decoding.engine import Engine, Request, RequestProgress
 from foresay.decoding.steps import Step
 from foresay.serving.openai.prometheus import Course, Metrics
 from foresay.serving.openai.stop_strings import Answer
@@ -171,7 +171,7 @@ class Worker(Thread):
         listener.put(Event(choice, ended="error"))
         self._count_end(listener, choice, "error")
 
-    def _tell(self, listener: Listener, choice: int, told: Progress, begun: float) -> None:
+    def _tell(self, listener: Listener, choice: int, told: RequestProgress, begun: float) -> None:
         tokens = told.step.tokens
         self._metrics.step(listener.courses[choice], told.step, begun)
         text = listener.answers[choice].tell(tokens, told.ended is not None)

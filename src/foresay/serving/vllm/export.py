@@ -19,12 +19,12 @@ from foresay.models.base.model import Base
 from foresay.models.base.user_lora import adapter_weights
 from foresay.serving.config import PluginConfig
 from foresay.serving.vllm import manifest as served
-from foresay.serving.vllm.manifest import Served
+from foresay.serving.vllm.manifest import Manifest
 
 ENGINE = "vLLM"
 
 
-def export_vllm(model: MultiTokenModel, adapter: Path, out: Path, config: PluginConfig, overwrite: bool) -> Served:
+def export_vllm(model: MultiTokenModel, adapter: Path, out: Path, config: PluginConfig, overwrite: bool) -> Manifest:
     """Write a served copy of the base to `out`, in the dtype it is open in: with a vocabulary row for each mask.
 
     The adapter's folder `adapter` goes into it as it is. Rows are always added, never taken from spare ones, so that
@@ -33,19 +33,19 @@ def export_vllm(model: MultiTokenModel, adapter: Path, out: Path, config: Plugin
     """
     base = model.core.base
     _refuse_unserved(base)
-    served.lora_rank(model.masks.config.rank)
+    served.lora_rank(model.mask_model.config.rank)
     said = _served(model, adapter, base.vocabulary, config)
     served.plugin_config(said, {})
     with replacing(out, overwrite) as fresh:
-        _write_base(fresh, base, model.masks.adapter.masks.detach())
+        _write_base(fresh, base, model.mask_model.adapter.mask_embeddings.detach())
         _write_beside(fresh, model, adapter, said)
     return said
 
 
-def export_vllm_draft_model(model: MultiTokenModel, adapter: Path, out: Path, masks: int, overwrite: bool) -> Served:
+def export_vllm_draft_model(model: MultiTokenModel, adapter: Path, out: Path, masks: int, overwrite: bool) -> Manifest:
     """Write to `out` a folder that vLLM takes twice: as the base, and with the adapter as its parallel draft model.
 
-    `masks`: most masks behind a token, 0 for the trained k. Raises ArtefactError, ConfigError, UnsupportedBase; then
+    `masks`: most masks after a token, 0 for the trained k. Raises ArtefactError, ConfigError, UnsupportedBase; then
     nothing is written.
     """
     base = model.core.base
@@ -71,7 +71,7 @@ def export_vllm_draft_model(model: MultiTokenModel, adapter: Path, out: Path, ma
 def _seldom_said(model: MultiTokenModel) -> int:
     """The id that vLLM writes at every mask of a draft model: of no token, else of one that hardly stands in a text.
 
-    Where it does stand in one, drafts behind it are worse, and nothing else.
+    Where it does stand in one, drafts after it are worse, and nothing else.
     """
     last, tokenizer = model.core.base.vocabulary - 1, model.tokenizer
     if tokenizer is None or len(tokenizer) <= last:
@@ -81,21 +81,21 @@ def _seldom_said(model: MultiTokenModel) -> int:
     return next(spare, last)
 
 
-def _served(model: MultiTokenModel, adapter: Path, first_mask: int, config: PluginConfig) -> Served:
-    mtp = model.masks.config
-    return Served(
+def _served(model: MultiTokenModel, adapter: Path, first_mask: int, config: PluginConfig) -> Manifest:
+    mtp = model.mask_model.config
+    return Manifest(
         base=model.base_name,
         fingerprints=asdict(artefact.read_settings(adapter).fingerprints),
         first_mask=first_mask,
         num_masks=mtp.num_masks,
         rank=mtp.rank,
-        linears=tuple(sorted({pair.name.rsplit(".", 1)[-1] for pair in model.masks.adapter.pairs})),
+        linears=tuple(sorted({pair.name.rsplit(".", 1)[-1] for pair in model.mask_model.adapter.pairs})),
         plugin=config,
         provenance=provenance(dtype=str(model.core.base.dtype), plugin=asdict(config)),
     )
 
 
-def _write_beside(folder: Path, model: MultiTokenModel, adapter: Path, said: Served) -> None:
+def _write_beside(folder: Path, model: MultiTokenModel, adapter: Path, said: Manifest) -> None:
     """What lies beside the base's weights: tokenizer, adapter and what the folder says of itself."""
     if model.tokenizer is not None:
         model.tokenizer.save_pretrained(folder)
@@ -104,7 +104,7 @@ def _write_beside(folder: Path, model: MultiTokenModel, adapter: Path, said: Ser
 
 
 def _write_base(folder: Path, base: Base, masks: Tensor) -> None:
-    """The checkpoint with the masks' rows behind the vocabulary; the model in memory stays as it is."""
+    """The checkpoint with the masks' rows after the vocabulary; the model in memory stays as it is."""
     model = base.model
     weights = model.state_dict(keep_vars=True)
     rows = _embedding_rows(base, masks)

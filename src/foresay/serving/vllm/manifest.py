@@ -24,7 +24,7 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class Manifest:
     """What `vllm.json` says."""
 
     base: str
@@ -52,7 +52,7 @@ def is_served(folder: Path) -> bool:
     return (folder / SETTINGS).is_file()
 
 
-def read(folder: Path) -> Served:
+def read(folder: Path) -> Manifest:
     """What a served copy says of itself. Raises ArtefactError when `folder` is none, or of an unknown format."""
     path = folder / SETTINGS
     if not path.is_file():
@@ -62,17 +62,17 @@ def read(folder: Path) -> Served:
         if said["format"] != FORMAT:
             raise ArtefactError(f"{path} has format {said['format']}, this foresay reads {FORMAT}; export it again")
         plugin, linears = PluginConfig(**said.pop("plugin")), tuple(said.pop("linears"))
-        return Served(plugin=plugin, linears=linears, **said)
+        return Manifest(plugin=plugin, linears=linears, **said)
     except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
         raise ArtefactError(f"{path} is damaged ({error}); export it again") from error
 
 
-def write(folder: Path, served: Served) -> None:
+def write(folder: Path, served: Manifest) -> None:
     """Write `vllm.json`."""
     (folder / SETTINGS).write_text(json.dumps(asdict(served), indent=2) + "\n", encoding="utf-8")
 
 
-def plugin_config(served: Served, changes: dict[str, Any]) -> PluginConfig:
+def plugin_config(served: Manifest, changes: dict[str, Any]) -> PluginConfig:
     """The exported settings with some fields changed for a run; `masks` is never 0. Raises ConfigError."""
     known = [entry.name for entry in fields(PluginConfig)]
     unknown = sorted(changes.keys() - set(known))
@@ -113,7 +113,7 @@ def engine_arguments(folder: str | Path, **changes: Any) -> dict[str, Any]:
     }
 
 
-def _draft_arguments(folder: Path, served: Served, masks: int) -> dict[str, Any]:
+def _draft_arguments(folder: Path, served: Manifest, masks: int) -> dict[str, Any]:
     """The folder twice: as its base alone, and with the adapter as vLLM's parallel draft model."""
     drafts = masks + 1
     return {

@@ -13,13 +13,13 @@ from foresay.model import MultiTokenModel
 from foresay.models.artefact.fingerprint import Fingerprints, tokenizer_fingerprints
 from foresay.models.artefact.folder import HERE, read_settings
 from foresay.models.base.device import device_for
-from foresay.models.base.load import Guest, adapter_folder, base_folder, chosen_dtype, is_adapter, load_tokenizer
+from foresay.models.base.load import BaseName, adapter_folder, base_folder, chosen_dtype, is_adapter, load_tokenizer
 from foresay.models.config import DTYPE, LoadConfig, LoadDType, MTPConfig
 from foresay.training.config import EngineConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PromptRow:
     """A prompt."""
 
     number: int
@@ -28,7 +28,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Answer:
     """An answer."""
 
     tokens: list[int]
@@ -55,13 +55,13 @@ class Task:
         return is_adapter(self.model)
 
     @cached_property
-    def guest(self) -> Guest:
+    def guest(self) -> BaseName:
         """The base that answers, and the user's LoRA on it."""
         if not self.adapted:
-            return Guest.find(self.model, self.loading.base_adapter, self.loading.gguf_file)
+            return BaseName.find(self.model, self.loading.base_adapter, self.loading.gguf_file)
         settings = read_settings(adapter_folder(self.model))
         base = self.model if settings.base == HERE else settings.base
-        return Guest(base, self.loading.base_adapter or settings.base_adapter)
+        return BaseName(base, self.loading.base_adapter or settings.base_adapter)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -104,7 +104,7 @@ class Task:
         }
 
 
-class Engine(ABC):
+class AnswerBackend(ABC):
     """Answers prompts."""
 
     tokenizer: PreTrainedTokenizerBase
@@ -116,11 +116,11 @@ class Engine(ABC):
         """Who answers, and how, ready for JSON: a folder of answers is gone on with by the same alone."""
 
     @abstractmethod
-    def answer(self, prompts: Sequence[Asked]) -> Iterator[dict[int, Said]]:
+    def answer(self, prompts: Sequence[PromptRow]) -> Iterator[dict[int, Answer]]:
         """The answers by their rows, some at a time as they are ready; prompts are shorter than the context."""
 
 
-def groups(prompts: Sequence[Asked], size: int) -> Iterator[list[Asked]]:
+def groups(prompts: Sequence[PromptRow], size: int) -> Iterator[list[PromptRow]]:
     """Prompts of like length together: little padding, and the same batches at every start."""
     order = sorted(prompts, key=lambda asked: (len(asked.ids), asked.number))
     for start in range(0, len(order), size):

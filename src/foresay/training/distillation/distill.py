@@ -20,7 +20,7 @@ from foresay.data.source import Source
 from foresay.foundation.errors import DataError
 from foresay.foundation.files import put
 from foresay.training.config import DistilConfig
-from foresay.training.distillation.backend import Asked, Engine, Said
+from foresay.training.distillation.backend import Answer, AnswerBackend, PromptRow
 
 SETTINGS = "_settings.json"
 """Read back by a later start; files that begin with _ are no data."""
@@ -49,7 +49,7 @@ class Distilled:
 class Distiller:
     """Everything that a run needs."""
 
-    engine: Engine
+    engine: AnswerBackend
     sources: tuple[Source, ...]
     out: Path
     config: DistilConfig = field(default_factory=DistilConfig)
@@ -117,7 +117,7 @@ class Distiller:
         unfinished = path.with_name(UNFINISHED + path.name)
         rows = {row["row"]: row for row in _read(unfinished)}
         done.rows += len(rows)
-        missing = [Asked(number, prompt.ids) for number, prompt in prompts.items() if number not in rows]
+        missing = [PromptRow(number, prompt.ids) for number, prompt in prompts.items() if number not in rows]
         for answers in self.engine.answer(missing):
             rows |= {number: self._row(number, prompts[number], said) for number, said in answers.items()}
             _write(unfinished, _lines(rows.values()))
@@ -149,7 +149,7 @@ class Distiller:
         prompt = prompt_of(record, self.engine.tokenizer, str(record.row.get("domain") or ""))
         return replace(prompt, ids=prompt.ids[: TEXT_PROMPT_TOKENS if prompt.from_text else None])
 
-    def _row(self, number: int, prompt: Prompt, said: Said) -> Row:
+    def _row(self, number: int, prompt: Prompt, said: Answer) -> Row:
         """Token ids, which training takes as they are, and text for a reader."""
         return {
             "row": number,

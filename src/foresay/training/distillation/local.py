@@ -5,12 +5,12 @@ from typing import Any
 
 from foresay.decoding.generate import generate
 from foresay.decoding.sampling.chooser import chooser_of
-from foresay.decoding.session import How
+from foresay.decoding.session import GenerationHooks
 from foresay.model import MultiTokenModel
-from foresay.training.distillation.backend import Asked, Engine, Said, Task, groups
+from foresay.training.distillation.backend import Answer, AnswerBackend, PromptRow, Task, groups
 
 
-class LocalEngine(Engine):
+class LocalEngine(AnswerBackend):
     """Answers by `model`, as `task` says."""
 
     def __init__(self, model: MultiTokenModel, task: Task) -> None:
@@ -27,14 +27,14 @@ class LocalEngine(Engine):
         """See `Engine.identity`."""
         return {"engine": "local"} | self.task.identity(self.model.fingerprints())
 
-    def answer(self, prompts: Sequence[Asked]) -> Iterator[dict[int, Said]]:
+    def answer(self, prompts: Sequence[PromptRow]) -> Iterator[dict[int, Answer]]:
         """See `Engine.answer`; a batch at a time."""
         return (self.together(group) for group in groups(prompts, self.task.batch_size))
 
-    def together(self, group: Sequence[Asked]) -> dict[int, Said]:
+    def together(self, group: Sequence[PromptRow]) -> dict[int, Answer]:
         """The answers, by their rows, of prompts that share their steps."""
         chooser = chooser_of(self.task.sample)
         # A row's draws hang on its number, not on its place in a batch.
-        how = How(chooser=lambda indices: chooser([group[index].number for index in indices]))
+        how = GenerationHooks(chooser=lambda indices: chooser([group[index].number for index in indices]))
         said = generate(self.model.core, [asked.ids for asked in group], self.task.drafting, how)
-        return {asked.number: Said(one.tokens, one.ended) for asked, one in zip(group, said)}
+        return {asked.number: Answer(one.tokens, one.ended) for asked, one in zip(group, said)}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from foresay.foundation.errors import ConfigError, MissingPackage
-from foresay.training.distillation.backend import Asked, Engine, Said, Task, groups
+from foresay.training.distillation.backend import Answer, AnswerBackend, PromptRow, Task, groups
 from foresay.training.distillation.local import LocalEngine
 
 RESTARTS = 2
@@ -22,11 +22,11 @@ class _Worker:
     def __init__(self, task: Task) -> None:
         self.engine = LocalEngine.open(task)
 
-    def together(self, group: Sequence[Asked]) -> dict[int, Said]:
+    def together(self, group: Sequence[PromptRow]) -> dict[int, Answer]:
         return self.engine.together(group)
 
 
-class RayEngine(Engine):
+class RayEngine(AnswerBackend):
     """Answers by `workers` copies of the model that `task` names, on the cluster that Ray finds or starts.
 
     Raises MissingPackage, and ConfigError where there is no cluster to be had.
@@ -56,10 +56,10 @@ class RayEngine(Engine):
         """See `Engine.identity`."""
         return {"engine": "ray"} | self.task.identity()
 
-    def answer(self, prompts: Sequence[Asked]) -> Iterator[dict[int, Said]]:
+    def answer(self, prompts: Sequence[PromptRow]) -> Iterator[dict[int, Answer]]:
         """See `Engine.answer`; a batch at a time, in the order in which they are done."""
         batches = groups(prompts, self.task.batch_size)
-        answers: Iterator[dict[int, Said]] = self.workers.map_unordered(
+        answers: Iterator[dict[int, Answer]] = self.workers.map_unordered(
             lambda worker, group: worker.together.remote(group), batches
         )
         return answers

@@ -7,10 +7,10 @@ from typing import Any
 
 from foresay.foundation.errors import ConfigError, MissingPackage
 from foresay.models.base.load import base_folder, load_stop_tokens
-from foresay.training.distillation.backend import Asked, Engine, Said, Task
+from foresay.training.distillation.backend import Answer, AnswerBackend, PromptRow, Task
 
 
-class VllmEngine(Engine):
+class VllmEngine(AnswerBackend):
     """Answers by the base that `task` names, in vLLM's own batches and with its own draws.
 
     Raises MissingPackage, and ConfigError for a base with a LoRA or one to be quantised on loading.
@@ -36,12 +36,12 @@ class VllmEngine(Engine):
         """See `Engine.identity`."""
         return {"engine": "vllm"} | self.task.identity()
 
-    def answer(self, prompts: Sequence[Asked]) -> Iterator[dict[int, Said]]:
+    def answer(self, prompts: Sequence[PromptRow]) -> Iterator[dict[int, Answer]]:
         """See `Engine.answer`; all at once: vLLM makes batches of its own."""
         asked = [{"prompt_token_ids": list(prompt.ids)} for prompt in prompts]
         said = self.engine.generate(asked, [self._settings(prompt.number) for prompt in prompts], use_tqdm=False)
         first = [answer.outputs[0] for answer in said]
-        yield {prompt.number: Said(list(one.token_ids), one.finish_reason) for prompt, one in zip(prompts, first)}
+        yield {prompt.number: Answer(list(one.token_ids), one.finish_reason) for prompt, one in zip(prompts, first)}
 
     def _settings(self, row: int) -> Any:
         sample, decode = self.task.sample, self.task.decode

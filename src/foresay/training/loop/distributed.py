@@ -1,7 +1,7 @@
 """Several processes as one trainer: the same global batch, losses and steps at any number of them.
 
 Every process draws the same global batch, counts its denominators, and runs its own sequences of it. A step has many
-backward passes, so gradients of what is whole in every process are summed once behind them all; `fsdp` sums those
+backward passes, so gradients of what is whole in every process are summed once after them all; `fsdp` sums those
 of the layers that it shards.
 """
 

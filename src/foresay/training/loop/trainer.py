@@ -103,7 +103,7 @@ class Trainer:
             return Progress()
         progress = self.checkpoints.load(path, self.objective.trained, optimizers)
         if self.ranks.leads:
-            log.warning("going on behind step %d of %d, from %s", progress.step, self.config.steps, path)
+            log.warning("going on after step %d of %d, from %s", progress.step, self.config.steps, path)
         return progress
 
     def _save(self, progress: Progress, optimizers: Sequence[Optimizer]) -> None:

@@ -20,7 +20,7 @@ class Batch:
     """Sequences of a step and the anchors whose blocks it processes."""
 
     ids: Tensor
-    """(B, R) int64, padded behind."""
+    """(B, R) int64, padded on the right."""
     carries: Tensor
     """(B, R) bool: row t predicts a token that carries loss (the last prompt token does, the last token never)."""
     anchors: Tensor
@@ -110,7 +110,7 @@ def _chunks(items: list[T], size: int) -> Iterator[list[T]]:
 
 
 def collate(examples: Sequence[Example], anchors: int, generator: torch.Generator, device: torch.device) -> Batch:
-    """An example a sequence, padded behind, and `anchors` drawn of each (0: take every row that carries loss)."""
+    """An example a sequence, padded on the right, and `anchors` drawn of each (0: take every row that carries loss)."""
     return collate_packed([[example] for example in examples], anchors, generator, device)
 
 
@@ -148,7 +148,7 @@ def _draw(example: Example, anchors: int, generator: torch.Generator) -> Tensor:
 def share(batch: Batch, ranks: Ranks) -> Batch:
     """The global batch with the sequences that are this process's own, as many as everyone's.
 
-    Where they do not divide, empty ones are put behind: a sharded base needs every process in every call.
+    Where they do not divide, empty ones are appended: a sharded base needs every process in every call.
     """
     if ranks.world == 1:
         return batch

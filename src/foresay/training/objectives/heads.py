@@ -24,7 +24,7 @@ from foresay.training.objectives.losses import backward_in_chunks, cross_entropy
 from foresay.training.objectives.token_rows import read_rows, row_batches
 
 Pay = Callable[[int, Tensor], None]
-"""(head, its states (B, T, D) behind the tail): add the gradient of its loss to whatever they were made from."""
+"""(head, its states (B, T, D) after the tail): add the gradient of its loss to whatever they were made from."""
 
 
 def head_by_head(model: HeadsModel, ids: Tensor, pay: Pay) -> None:

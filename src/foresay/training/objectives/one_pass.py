@@ -1,9 +1,10 @@
 """The paper's training pass, plainly: x0 m1..mk x1 m1..mk ... in one call (paper A, sections 3 and 4).
 
-It is what two passes are compared with, so it shares neither layout, gate nor counting with them: sight is a rule for a
-pair of rows, LoRA is applied by hooks of its own with a 0/1 number for each row, losses are averages over lists of
-rows. And it is the only way to train LoRA that acts on every row (*standard* LoRA, paper A's Fig. 6), which reaches
-the real rows and so leaves nothing that a pass without gradient could keep. It takes the memory that two passes spare.
+It is what two passes are compared with, so it shares neither layout, gate nor counting with them: what is visible is a
+rule for a pair of rows, LoRA is applied by hooks of its own with a 0/1 number for each row, losses are averages over
+lists of rows. And it is the only way to train LoRA that acts on every row (*standard* LoRA, paper A's Fig. 6), which
+reaches the real rows and so leaves nothing that a pass without gradient could keep. It takes the memory that two passes
+spare.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,11 +35,11 @@ class Pack:
     anchor: Tensor
     """(T,) int64: the row's token, or the one that its block hangs on."""
     mask: Tensor
-    """(T,) int64: 0 for a token, 1..k for the masks behind it."""
+    """(T,) int64: 0 for a token, 1..k for the masks after it."""
 
     @property
     def position(self) -> Tensor:
-        """(T,) int64; the token behind this position is the row's label."""
+        """(T,) int64; the token after this position is the row's label."""
         return self.anchor + self.mask
 
     @property
@@ -51,7 +52,7 @@ class Pack:
         """(N,) int64: rows whose label exists and carries loss."""
         return self.carries[self.position].nonzero()[:, 0]
 
-    def sight(self, window: int | None) -> Tensor:
+    def visible(self, window: int | None) -> Tensor:
         """(1, 1, T, T) bool: whether a row (query, down) sees another (key, across)."""
         query, key = (slice(None), None), (None, slice(None))
         text = (self.mask[key] == 0) & (self.anchor[key] <= self.anchor[query])
@@ -63,7 +64,7 @@ class Pack:
 
 
 def packs(batch: Batch, masks: int) -> list[Pack]:
-    """The sequences of a batch without their padding, `masks` behind each anchor; those without loss are left out."""
+    """The sequences of a batch without their padding, `masks` after each anchor; those without loss are left out."""
     packed = []
     for ids, carries, anchors in zip(batch.ids, batch.carries, batch.anchors):
         if carries.any():
@@ -85,13 +86,13 @@ def _pack(ids: Tensor, carries: Tensor, anchors: set[int], masks: int) -> Pack:
 def see_packed(model: MaskModel, pack: Pack, acts: Tensor) -> Rows:
     """One call for all rows: logits (1, T, V) and states (1, T, D); LoRA acts on a row as `acts` (T,) says, 0 or 1."""
     base, rows = model.base, torch.arange(len(pack.mask), device=pack.ids.device)
-    masks = model.adapter.masks.to(base.dtype)[(pack.mask - 1).clamp(min=0)]
+    masks = model.adapter.mask_embeddings.to(base.dtype)[(pack.mask - 1).clamp(min=0)]
     embeds = torch.where((pack.mask > 0)[:, None], masks, base.embedding(pack.ids)[pack.anchor])
     cache = SlotCache(base.layers, len(rows))
     cache.place(rows[None], len(rows))
-    model.equip(False)
+    model.detach_hooks()
     with _low_rank(model, acts):
-        return base.run(embeds[None], pack.position[None], base.masks(pack.sight), cache, rows)
+        return base.run(embeds[None], pack.position[None], base.attention_masks(pack.visible), cache, rows)
 
 
 def acting(pack: Pack, everywhere: bool) -> Tensor:
@@ -102,7 +103,7 @@ def acting(pack: Pack, everywhere: bool) -> Tensor:
 @contextmanager
 def standard_lora(model: MaskModel) -> Iterator[None]:
     """LoRA acts on every row of whatever the base is called with while the block runs."""
-    model.equip(False)
+    model.detach_hooks()
     with _low_rank(model, torch.ones(1, device=model.base.device)):
         yield
 
@@ -164,7 +165,7 @@ def _heads(model: MaskModel, pack: Pack, seen: Rows, config: LossConfig) -> tupl
     labels, teacher = pack.ids[at + 1], seen.logits[0, pack.own[at]].detach()
     targets = labels if config.target == "label" else teacher.argmax(-1)
     distilled = teacher if config.distils else None
-    dtype = model.adapter.masks.dtype
+    dtype = model.adapter.mask_embeddings.dtype
     sampled = model.adapter.sampler(base.embedding(pack.ids[at]).to(dtype), states.to(dtype)).to(states.dtype)
     own = head_loss(logits, targets, distilled, config)
     # The base's own rows are held against the data: a frozen base has nothing to learn from itself.

@@ -1,4 +1,4 @@
-"""Rows of one length for pretraining: all tokens of all examples, one behind the other."""
+"""Rows of one length for pretraining: all tokens of all examples, one after the other."""
 
 from collections.abc import Iterator, Sequence
 

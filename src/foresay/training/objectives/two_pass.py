@@ -37,7 +37,7 @@ class MaskRows:
     live: Tensor
     """(B, T) bool: rows whose label exists and carries loss."""
     places: Tensor
-    """(B, T) int64: the real row that stands where it does; the label is the token behind that."""
+    """(B, T) int64: the real row that stands where it does; the label is the token after that."""
     weights: Tensor
     """(B, T) float: weight of the row in the losses of the heads, 0 where it is not live."""
 
@@ -75,7 +75,7 @@ def two_pass(model: MaskModel, batch: Batch, config: LossConfig, chunk_anchors: 
     counts = count(batch, size, config).of(batch.own)
     batch = batch.mine()
     kept = base_pass(model, batch, batch.carries if config.real_rows else counts.shares > 0)
-    step = Step(model, batch, config, kept, counts)
+    step = TwoPassStep(model, batch, config, kept, counts)
     losses = Losses(base=kept.teacher.cross_entropy / counts.rows if config.real_rows else 0.0)
     losses.total = config.base_weight * losses.base
     if config.real_rows:
@@ -101,7 +101,7 @@ def mask_rows(batch: Batch, anchors: Tensor, size: int, config: LossConfig) -> M
     asked = (anchors >= 0).repeat_interleave(size, dim=1)
     own = starts.gather(1, places) == starts.gather(1, first).repeat_interleave(size, dim=1)
     live = asked & own & batch.carries.gather(1, places)
-    return MaskRows(call, live, places, live * mask_weights(size, config, anchors.device)[call.offsets()])
+    return MaskRows(call, live, places, live * mask_weights(size, config, anchors.device)[call.mask_indices()])
 
 
 def mask_weights(size: int, config: LossConfig, device: torch.device) -> Tensor:
@@ -136,7 +136,7 @@ class _Places:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class TwoPassStep:
     """What the losses of a step are made of."""
 
     model: MaskModel

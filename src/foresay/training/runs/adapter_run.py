@@ -19,7 +19,7 @@ from foresay.training.runs.validation import HeldOut, Measured, shares_of
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class TrainUpdate:
     """What a watcher of a run is told after a step."""
 
     progress: Progress
@@ -30,23 +30,23 @@ class News:
 
 
 @dataclass(frozen=True, slots=True)
-class Audience:
-    """Who is told what; see `adapt`."""
+class Callbacks:
+    """Who is told what; see `train`."""
 
-    watch: Callable[[News], None]
+    watch: Callable[[TrainUpdate], None]
     stop: Callable[[Progress], bool]
     told: Callable[[str], None]
 
 
 @dataclass(slots=True)
-class Run:
+class AdapterRun:
     """What happens beside the steps: decodes, the saved adapter, news."""
 
     recipe: Recipe
     model: MultiTokenModel
     heldout: HeldOut
     data: list[dict[str, Any]]
-    audience: Audience
+    callbacks: Callbacks
     ranks: Ranks
     checkpoints: Checkpoints
     may_replace: bool
@@ -89,7 +89,7 @@ class Run:
         if self.ranks.leads:
             self.tracker.log(progress.step, self._figures(progress))
         self.tell(progress)
-        return self.audience.stop(progress)
+        return self.callbacks.stop(progress)
 
     def finish(self, last: Progress) -> None:
         """Decode and save what was trained; the model is then what lies in the folder."""
@@ -106,7 +106,7 @@ class Run:
     def tell(self, progress: Progress) -> None:
         """Tell the watcher, once for all processes."""
         if self.ranks.leads:
-            self.audience.watch(News(progress, self.measured, self.best))
+            self.callbacks.watch(TrainUpdate(progress, self.measured, self.best))
 
     def decode(self, progress: Progress) -> None:
         """Measure on the held-out prompts; the adapter is saved if it is the best, where that is what is kept."""
@@ -166,7 +166,7 @@ class Run:
         settings = {"base": recipe.base, **asdict(recipe.mtp), **asdict(recipe.losses), **asdict(recipe.train)}
         self.tracker = track(recipe.train.tracker, recipe.out, own, progress, settings)
         if self.tracker.sentence:
-            self.audience.told(self.tracker.sentence)
+            self.callbacks.told(self.tracker.sentence)
 
     def _figures(self, progress: Progress) -> dict[str, float]:
         """What a step is logged with: of its training, and of its decode where there was one."""

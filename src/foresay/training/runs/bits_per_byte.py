@@ -36,7 +36,7 @@ def bits_per_byte(base: Base, tokenizer: PreTrainedTokenizerBase, examples: Sequ
 
 
 def _nats(base: Base, sequences: Sequence[Sequence[int]]) -> list[float]:
-    """What each sequence costs, its first token free; padding stands behind, where nobody looks."""
+    """What each sequence costs, its first token free; padding stands after them, where nobody looks."""
     ids = pad_sequence([torch.tensor(sequence) for sequence in sequences], batch_first=True).to(base.device)
     states = base.read(ids)[:, :-1].flatten(0, 1)
     targets = ids[:, 1:].flatten()

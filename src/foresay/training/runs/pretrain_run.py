@@ -30,7 +30,7 @@ DECODED, DECODED_TOKENS = 4, 64
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PretrainUpdate:
     """What a watcher of a run is told after a step."""
 
     progress: Progress
@@ -48,14 +48,14 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Pretrained:
+class PretrainResult:
     """What a run leaves."""
 
     folder: Path
     parameters: int
     tokens: int
     """In the data; a run may go over them several times."""
-    last: Reading
+    last: PretrainUpdate
     tokens_per_step: dict[str, float]
     """By domain, decoded for real with all heads; empty for one head."""
     dtype: str
@@ -64,10 +64,10 @@ class Pretrained:
 
 
 @dataclass(frozen=True, slots=True)
-class PretrainAudience:
+class PretrainCallbacks:
     """Who is told what; see `pretrain`."""
 
-    watch: Callable[[Reading], None]
+    watch: Callable[[PretrainUpdate], None]
     stop: Callable[[Progress], bool]
     told: Callable[[str], None]
 
@@ -82,7 +82,7 @@ class PretrainRun:
     tokenizer: PreTrainedTokenizerBase
     heldout: Sequence[Example]
     data: list[dict[str, Any]]
-    audience: PretrainAudience
+    callbacks: PretrainCallbacks
     ranks: Ranks
     checkpoints: Checkpoints
     may_replace: bool
@@ -100,7 +100,7 @@ class PretrainRun:
             own = self.checkpoints.claim()
             self.tracker = track(recipe.train.tracker, recipe.out, own, progress, settings)
             if self.tracker.sentence:
-                self.audience.told(self.tracker.sentence)
+                self.callbacks.told(self.tracker.sentence)
         if progress.step:
             self.follow(progress)
 
@@ -108,7 +108,7 @@ class PretrainRun:
         """Measure where it is time to, log and tell; true ends the run."""
         self.follow(progress)
         self.tell(progress)
-        return self.audience.stop(progress)
+        return self.callbacks.stop(progress)
 
     def follow(self, progress: Progress) -> None:
         """Measure where it is time to, and log."""
@@ -133,17 +133,17 @@ class PretrainRun:
         """The last measurement by name, for a tracker."""
         return {f"bits_per_byte/{domain}": value for domain, value in self.bits.items()}
 
-    def reading(self, progress: Progress) -> Reading:
+    def reading(self, progress: Progress) -> PretrainUpdate:
         """What there is to tell of a step."""
         trained = progress.step * self.recipe.train.rows * self.recipe.train.length
-        return Reading(progress, trained / max(progress.seconds, 1e-9), self.bits)
+        return PretrainUpdate(progress, trained / max(progress.seconds, 1e-9), self.bits)
 
     def tell(self, progress: Progress) -> None:
         """Tell the watcher, once for all processes."""
         if self.ranks.leads:
-            self.audience.watch(self.reading(progress))
+            self.callbacks.watch(self.reading(progress))
 
-    def finish(self, last: Progress, tokens: int) -> Pretrained:
+    def finish(self, last: Progress, tokens: int) -> PretrainResult:
         """Measure, decode and save what was trained."""
         self.model.requires_grad_(False)
         dtype = getattr(torch, self.recipe.train.save_dtype)
@@ -161,7 +161,7 @@ class PretrainRun:
         if self.ranks.leads:
             self._save(whole, last, rates)
         dtype = self.recipe.train.dtype
-        return Pretrained(self.recipe.out, parameters, tokens, self.reading(last), rates, dtype, self.ranks.leads)
+        return PretrainResult(self.recipe.out, parameters, tokens, self.reading(last), rates, dtype, self.ranks.leads)
 
     def _decode(self, whole: MultiTokenModel) -> dict[str, float]:
         """Tokens per step by domain, on the first held-out examples of each."""

@@ -45,7 +45,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def close(self, failed: bool = False) -> None:
-        """Write what is left; nothing is logged behind it."""
+        """Write what is left; nothing is logged after it."""
 
 
 class TensorBoardTracker(Tracker):
@@ -72,7 +72,7 @@ class TensorBoardTracker(Tracker):
 
 
 def _outwait(folder: Path) -> None:
-    """Wait until a new event file sorts behind those of this second in `folder`: readers go by their names.
+    """Wait until a new event file sorts after those of this second in `folder`: readers go by their names.
 
     The names begin with the second of their making, then comes what does not rise (process, count as text).
     """

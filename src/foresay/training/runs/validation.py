@@ -12,7 +12,7 @@ import torch
 from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import check_prompts, in_batches
-from foresay.decoding.metrics import Acceptance, rates_of_domains, tally
+from foresay.decoding.metrics import PositionAcceptance, rates_of_domains, tally
 from foresay.model import MultiTokenModel
 
 
@@ -21,13 +21,13 @@ class Measured:
     """What a decode of held-out prompts found."""
 
     step: int
-    """Optimizer steps behind the adapter."""
+    """Optimizer steps that made the adapter."""
     fingerprint: str
     """Hash of prompts and settings: only figures of the same decode may be compared."""
     prompts: int
     tokens_per_step: dict[str, float]
     """By domain."""
-    acceptance: tuple[Acceptance, ...]
+    acceptance: tuple[PositionAcceptance, ...]
     """Of each draft position, over all prompts."""
 
     @property
@@ -47,7 +47,7 @@ class Measured:
     @classmethod
     def read(cls, said: dict[str, Any]) -> "Measured":
         """From `asdict` through JSON, which keeps every digit."""
-        return cls(**said | {"acceptance": tuple(Acceptance(**entry) for entry in said["acceptance"])})
+        return cls(**said | {"acceptance": tuple(PositionAcceptance(**entry) for entry in said["acceptance"])})
 
 
 @dataclass(frozen=True, slots=True)

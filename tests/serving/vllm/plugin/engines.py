@@ -60,6 +60,6 @@ def reference(model: MultiTokenModel, prompts: Sequence[Sequence[int]], tokens: 
 def behind_first(
     model: MultiTokenModel, prompts: Sequence[Sequence[int]], said: Sequence[Sequence[int]], tokens: int = TOKENS
 ) -> Tally:
-    """Our linear layout from the first token on: vLLM's prompt step has no masks, the one behind it is our first."""
+    """Our linear layout from the first token on: vLLM's prompt step has no masks, the one after it is our first."""
     going = [[*prompt, answer[0]] for prompt, answer in zip(prompts, said) if len(answer) > 1]
     return tally(generate(model.core, going, DecodeConfig(layout="linear", max_new_tokens=tokens - 1)))

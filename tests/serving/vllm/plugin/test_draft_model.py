@@ -35,7 +35,7 @@ def llm(nano: MultiTokenModel, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def test_greedy_is_transformers_own_and_drafts_are_our_quadratic_layouts(
     llm: Any, nano: MultiTokenModel, prompts: list[list[int]]
 ) -> None:
-    """A draft pass behind every verification: what `quadratic` has in one pass, this has in two, and one token more."""
+    """A draft pass after every verification: what `quadratic` has in one pass, this has in two, and one token more."""
     said, found = counted(llm, prompts)
     assert said == reference(nano, prompts)
     going = [[*prompt, answer[0]] for prompt, answer in zip(prompts, said) if len(answer) > 1]

@@ -39,7 +39,7 @@ def test_greedy_is_transformers_own_and_steps_are_our_linear_layouts(
     assert ours.accepted > len(prompts), "drafts that are never kept would show nothing"
     # Batches round differently, so that now and then a draft may be another one.
     assert found["drafts"] == pytest.approx(ours.steps, rel=0.02)
-    # vLLM counts drafts that were right behind the end of an answer too.
+    # vLLM counts drafts that were right after the end of an answer too.
     assert found["accepted_tokens"] >= 0.98 * ours.accepted
     masks = nano.core.config.num_masks
     assert found["draft_tokens"] <= masks * found["drafts"], "masks are no drafts"
@@ -52,7 +52,7 @@ def test_each_alone_is_the_same(llm: Any, nano: MultiTokenModel, prompts: list[l
 
 def test_penalties_see_drafts(llm: Any, nano: MultiTokenModel, prompts: list[list[int]]) -> None:
     said = answers(llm, prompts[:6], repetition_penalty=1.3)
-    nano.core.equip(False)
+    nano.core.detach_hooks()
     for prompt, answer in zip(prompts, said):
         ids = torch.tensor([prompt])
         own = nano.core.model.generate(
@@ -122,7 +122,7 @@ def test_logprobs_are_the_bases(llm: Any, nano: MultiTokenModel, prompts: list[l
     settings = SamplingParams(temperature=0.0, max_tokens=24, logprobs=1)
     [said] = llm.generate([{"prompt_token_ids": prompts[0]}], settings, use_tqdm=False)
     tokens = list(said.outputs[0].token_ids)
-    nano.core.equip(False)
+    nano.core.detach_hooks()
     with torch.no_grad():
         logits = nano.core.model(torch.tensor([[*prompts[0], *tokens]])).logits[0]
     own = logits.log_softmax(dim=-1)[len(prompts[0]) - 1 : -1].gather(1, torch.tensor(tokens)[:, None])[:, 0]

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from foresay.serving.vllm.plugin.step_rows import Step, best_length
+from foresay.serving.vllm.plugin.step_rows import StepRows, best_length
 
 # A prompt of 5 rows; a request with 2 drafts and 3 masks; one whose masks were cut to 1; one without any.
-STEP = Step(scheduled=(5, 6, 4, 1), judged=(1, 6, 4, 1), masks=(0, 3, 1, 0))
+STEP = StepRows(scheduled=(5, 6, 4, 1), judged=(1, 6, 4, 1), masks=(0, 3, 1, 0))
 
 
 def test_the_gate_opens_on_masks_alone() -> None:

@@ -1,4 +1,4 @@
-"""foresay inside vLLM: masks ride behind each request's drafts, vLLM's own multi-LoRA is the gate.
+"""foresay inside vLLM: masks ride after each request's drafts, vLLM's own multi-LoRA is the gate.
 
 `draft_model` is the fallback, two passes a step. The only place that imports vLLM. Of its files only `step_rows` runs
 without it.

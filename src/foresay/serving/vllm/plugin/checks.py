@@ -11,7 +11,7 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from foresay.foundation.errors import ArtefactError, require
 from foresay.serving.config import PluginConfig
-from foresay.serving.vllm.manifest import Served
+from foresay.serving.vllm.manifest import Manifest
 from foresay.serving.vllm.plugin.sampler_chain import Chain
 from foresay.serving.vllm.plugin.versions import check_version
 
@@ -25,7 +25,7 @@ USED = {
 """Private methods of vLLM's V1 runner that the gate stands on, and their parameters."""
 
 
-def check_engine(config: VllmConfig, served: Served, plugin: PluginConfig) -> None:
+def check_engine(config: VllmConfig, served: Manifest, plugin: PluginConfig) -> None:
     """Raise ConfigError where vLLM was started in a way that the plugin cannot work in."""
     check_version()
     require(

@@ -1,4 +1,4 @@
-"""What vLLM counts as a draft: the masks behind the drafts are none, so its own metrics say what they mean."""
+"""What vLLM counts as a draft: the masks after the drafts are none, so its own metrics say what they mean."""
 
 from functools import cache, wraps
 from pathlib import Path
@@ -15,7 +15,7 @@ def count_masks_apart() -> None:
     """Let vLLM's scheduler take masks for drafts that were never valid, where our proposer drafts.
 
     Then `vllm:spec_decode_num_draft_tokens` is drafts that were verified, and 1 + accepted / num_drafts is tokens per
-    step behind the prompt (as long as nothing is left undrafted).
+    step after the prompt (as long as nothing is left undrafted).
     """
     if hasattr(Scheduler, COUNTED):
         return

@@ -1,6 +1,6 @@
 """The fallback: base and adapter as vLLM's parallel draft model, a class of vLLM's registry without private names.
 
-vLLM hands a draft model each request's new tokens and behind them masks, all of one id. Here each mask of a run gets
+vLLM hands a draft model each request's new tokens and after them masks, all of one id. Here each mask of a run gets
 its own embedding, the adapter acts on masks alone, and the sampler head chains their drafts. The draft model only
 proposes: whatever it says, vLLM verifies it with the base in a second pass.
 """
@@ -51,7 +51,7 @@ class Pair(nn.Module):
 
 
 class DraftModel(nn.Module):
-    """What a draft model has beside the base's own class, which stands behind this one in the bases."""
+    """What a draft model has beside the base's own class, which stands after this one in the bases."""
 
     gate: Tensor
     """(rows, 1) 1 at masks: of one place and size for good, so that compiled code and graphs see what is written."""

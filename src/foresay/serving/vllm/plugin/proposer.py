@@ -19,12 +19,12 @@ from vllm.platforms import current_platform
 
 from foresay.serving.config import PluginConfig
 from foresay.serving.vllm import manifest as served
-from foresay.serving.vllm.manifest import ADAPTER, PLUGIN, Served
+from foresay.serving.vllm.manifest import ADAPTER, PLUGIN, Manifest
 from foresay.serving.vllm.plugin.checks import check_engine, check_target
 from foresay.serving.vllm.plugin.cpu_fixes import mend_cpu
 from foresay.serving.vllm.plugin.lora_gate import open_gate
 from foresay.serving.vllm.plugin.sampler_chain import Chain
-from foresay.serving.vllm.plugin.step_rows import Step, best_length
+from foresay.serving.vllm.plugin.step_rows import StepRows, best_length
 
 LORA_ID = 2**30
 """Id of the adapter among vLLM's, which count from 1."""
@@ -36,7 +36,7 @@ class MaskProposer:
 
     def __init__(self, vllm_config: VllmConfig) -> None:
         folder = Path(vllm_config.model_config.model)
-        self.served: Served = served.read(folder)
+        self.served: Manifest = served.read(folder)
         changes = (vllm_config.additional_config or {}).get(PLUGIN, {})
         self.config: PluginConfig = served.plugin_config(self.served, changes)
         check_engine(vllm_config, self.served, self.config)
@@ -47,7 +47,7 @@ class MaskProposer:
         self.lora = LoRARequest("foresay", LORA_ID, str(self.adapter))
         first = self.served.first_mask
         self.masks = list(range(first, first + self.config.masks))
-        self.step: Step | None = None
+        self.step: StepRows | None = None
         self.states: Tensor | None = None
         logger.info("foresay: %d masks a request, drafts before them: %s", self.config.masks, self.config.lengths)
 
@@ -75,7 +75,7 @@ class MaskProposer:
             end = int(batch.num_computed_tokens_cpu[request]) + int(rows)
             drafts = batch.token_ids_cpu[request, end - int(ends) + 1 : end]
             masks.append(int((drafts >= self.served.first_mask).sum()))
-        self.step, self.states = Step(tuple(map(int, scheduled)), tuple(map(int, judged)), tuple(masks)), None
+        self.step, self.states = StepRows(tuple(map(int, scheduled)), tuple(map(int, judged)), tuple(masks)), None
         return self.step.gate()
 
     def propose(
@@ -85,7 +85,7 @@ class MaskProposer:
         token_ids_cpu: Any,
         slot_mappings: Any = None,
     ) -> list[list[int]]:
-        """What vLLM schedules behind each request's newest token in the next step: drafts, then masks.
+        """What vLLM schedules after each request's newest token in the next step: drafts, then masks.
 
         `sampled_token_ids`: the tokens that each request kept; none while its prompt is not through.
         """
@@ -103,7 +103,7 @@ class MaskProposer:
         return proposed
 
     def _draft(self, blocks: dict[int, range], states: Tensor, kept: list[list[int]]) -> list[tuple[int, list[int]]]:
-        """Drafts of the requests whose block stands behind the newest token, `blocks` its rows of `states`."""
+        """Drafts of the requests whose block stands after the newest token, `blocks` its rows of `states`."""
         if not blocks:
             return []
         longest = max(map(len, blocks.values()))

@@ -13,7 +13,7 @@ from foresay.models.artefact.fingerprint import Fingerprints
 from foresay.models.artefact.tensors import WEIGHTS
 from foresay.models.config import MTPConfig
 from foresay.models.masks.sampler_head import Sampler, build_sampler
-from foresay.serving.vllm.manifest import Served
+from foresay.serving.vllm.manifest import Manifest
 
 SAMPLER = "sampler."
 
@@ -21,7 +21,7 @@ SAMPLER = "sampler."
 class Chain:
     """The sampler head beside vLLM's target model, whose embeddings and logits it uses."""
 
-    def __init__(self, target: nn.Module, adapter: Path, served: Served) -> None:
+    def __init__(self, target: nn.Module, adapter: Path, served: Manifest) -> None:
         """Raises ArtefactError for an adapter that is not the one `served` was exported with."""
         self.first, self._target, self._compute_logits = served.first_mask, target, target.compute_logits
         self.device = next(target.parameters()).device
@@ -42,7 +42,7 @@ class Chain:
 
     @torch.inference_mode()
     def guess(self, states: Tensor, newest: Tensor) -> tuple[list[list[int]], list[list[float]]]:
-        """Best tokens behind `newest` (B,) int64 from mask states (B, K, D), and the sampler head's chance of each."""
+        """Best tokens after `newest` (B,) int64 from mask states (B, K, D), and the sampler head's chance of each."""
         tokens, chances, previous = [], [], newest
         for state in states.unbind(dim=1):
             # In float32, as our own engine does: the adapter is small.
@@ -56,7 +56,7 @@ class Chain:
         return torch.stack(tokens, dim=1).tolist(), torch.stack(chances, dim=1).tolist()
 
 
-def read_mtp(adapter: Path, served: Served) -> MTPConfig:
+def read_mtp(adapter: Path, served: Manifest) -> MTPConfig:
     """How the adapter beside `served` was made. Raises ArtefactError where it is another than the exported one."""
     settings = artefact.read_settings(adapter)
     if settings.fingerprints.differing(Fingerprints(**served.fingerprints)):

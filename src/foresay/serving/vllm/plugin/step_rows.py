@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StepRows:
     """The rows of one forward, request by request. A request's rows end with its drafts, and those with its masks."""
 
     scheduled: tuple[int, ...]
@@ -30,7 +30,7 @@ class Step:
         return self.judged[request] - 1 - self.masks[request]
 
     def block(self, request: int, kept: int) -> range:
-        """Judged rows of the masks behind a request's last kept token; empty where a draft before them was wrong.
+        """Judged rows of the masks after a request's last kept token; empty where a draft before them was wrong.
 
         `kept` tokens came out of the step: the accepted drafts and one more.
         """
@@ -42,7 +42,7 @@ def best_length(chances: Sequence[float]) -> int:
     """How many drafts to put before the masks, from the chance of each to be right given those before it.
 
     A step with m drafts keeps 1 + S_m tokens, S_m the sum of the chances P_j that all up to j are right. Where not all
-    m are, the masks stood behind a wrong token, and a step that keeps 1 token must ask them again. Two such steps
+    m are, the masks stood after a wrong token, and a step that keeps 1 token must ask them again. Two such steps
     together make 1 + S_m / (2 - P_m) tokens a step in the long run, and that is made greatest.
     """
     reached = np.cumprod(chances)

@@ -16,7 +16,7 @@ from foresay.foundation.files import check_apart, check_writable
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.fingerprint import Fingerprints
 from foresay.models.base.device import device_for
-from foresay.models.base.load import Guest, chosen_dtype
+from foresay.models.base.load import BaseName, chosen_dtype
 from foresay.models.base.quantization import quantization_of
 from foresay.models.config import HeadsConfig
 from foresay.models.families import dtype_of_family
@@ -34,11 +34,11 @@ from foresay.training.objectives.batches import Batch
 from foresay.training.objectives.heads_on_frozen_base import RetrofitObjective
 from foresay.training.objectives.masks import MaskObjective
 from foresay.training.recipe import Recipe
-from foresay.training.runs.adapter_run import Audience, News, Run
+from foresay.training.runs.adapter_run import AdapterRun, Callbacks, TrainUpdate
 from foresay.training.runs.trackers import check_tracker, closing
 from foresay.training.runs.validation import HeldOut, Measured, heldout_prompts
 
-__all__ = ["Adapted", "News", "Recipe", "adapt"]
+__all__ = ["Recipe", "TrainResult", "TrainUpdate", "train"]
 MAY_CHANGE = {
     *("chunk_anchors", "eval_every", "eval_tokens", "eval_batch", "keep", "save_every", "keep_checkpoints"),
     *("save_dtype", "parallel", "tracker"),
@@ -50,7 +50,7 @@ LOSSES_OF_MASKS = ("base_weight", "sampler_weight", "consistency_weight", "consi
 
 
 @dataclass(frozen=True, slots=True)
-class Adapted:
+class TrainResult:
     """What a run leaves."""
 
     model: MultiTokenModel
@@ -72,13 +72,13 @@ class Adapted:
         return self.measured.tokens_per_step if self.measured else {}
 
 
-def adapt(
+def train(
     recipe: Recipe,
-    watch: Callable[[News], None],
+    watch: Callable[[TrainUpdate], None],
     prompts: Sequence[Prompt] = (),
     stop: Callable[[Progress], bool] = lambda progress: False,
     told: Callable[[str], None] = lambda sentence: None,
-) -> Adapted:
+) -> TrainResult:
     """Train an adapter and save it.
 
     `watch` is told of every step, `prompts` replace the examples held out of the data, `stop` may end the run early,
@@ -88,10 +88,10 @@ def adapt(
     """
     check_tracker(recipe.train.tracker)
     with joined(recipe.train.parallel) as ranks:
-        return _adapt(recipe, prompts, Audience(watch, stop, told), ranks)
+        return _train(recipe, prompts, Callbacks(watch, stop, told), ranks)
 
 
-def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks: Ranks) -> Adapted:
+def _train(recipe: Recipe, prompts: Sequence[Prompt], callbacks: Callbacks, ranks: Ranks) -> TrainResult:
     going_on = recipe.run_folder.exists() and not recipe.restart
     check_writable(recipe.out, recipe.overwrite or going_on)
     check_apart(recipe.out, (recipe.base, recipe.loading.base_adapter or recipe.base, *recipe.places))
@@ -108,23 +108,23 @@ def _adapt(recipe: Recipe, prompts: Sequence[Prompt], audience: Audience, ranks:
     heldout.check(model)
     if isinstance(model.core, MaskModel):
         check_labels(model.core, examples[:PROBED])
-    for part in parts if ranks.leads else ():
-        audience.told(part.report.sentence)
-    if ranks.leads:
-        audience.told(f"base: {model.loaded}")
+    for sentence in (*(part.report.sentence for part in parts), f"base: {model.loaded}") if ranks.leads else ():
+        callbacks.told(sentence)
     what = identity(recipe, model.fingerprints(), examples.content)
     checkpoints = Checkpoints(recipe.run_folder, what, config.keep_checkpoints)
     if recipe.restart and ranks.leads:
         checkpoints.remove()
     described = [part.described for part in parts]
-    run = Run(recipe, model, heldout, described, audience, ranks, checkpoints, may_replace=recipe.overwrite or going_on)
+    run = AdapterRun(
+        recipe, model, heldout, described, callbacks, ranks, checkpoints, may_replace=recipe.overwrite or going_on
+    )
     trainer = Trainer(_objective(recipe, model, examples), config, run.after_step, ranks, checkpoints, run.begin)
     with closing(lambda: run.tracker):
         last = trainer.run()
         run.finish(last)
     if ranks.leads:
         checkpoints.remove()
-    return Adapted(
+    return TrainResult(
         model=model,
         folder=recipe.out,
         examples=len(examples),
@@ -150,7 +150,7 @@ def settled(recipe: Recipe) -> Recipe:
 
     Raises BaseNotFound, UnsupportedBase, ConfigError.
     """
-    guest = Guest.find(recipe.base, recipe.loading.base_adapter, recipe.loading.gguf_file)
+    guest = BaseName.find(recipe.base, recipe.loading.base_adapter, recipe.loading.gguf_file)
     asked = dtype_of_family(recipe.train.dtype, recipe.mtp)
     dtype = chosen_dtype(guest.base, asked, device_for(recipe.loading.device))
     return replace(recipe, train=replace(recipe.train, dtype=dtype))
@@ -173,7 +173,7 @@ def _objective(recipe: Recipe, model: MultiTokenModel, examples: Sequence[Exampl
     """What the recipe's family trains."""
     if isinstance(model.core, HeadsModel):
         return RetrofitObjective(model.core, examples, recipe.train, recipe.losses)
-    return MaskObjective(model.masks, examples, recipe.train, recipe.losses)
+    return MaskObjective(model.mask_model, examples, recipe.train, recipe.losses)
 
 
 def read_parts(recipe: Recipe, model: MultiTokenModel) -> list[Part]:
