@@ -15,7 +15,7 @@ from transformers.generation.streamers import BaseStreamer
 from foresay.data.chat import encode
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import generate
-from foresay.decoding.session import GenerationHooks
+from foresay.decoding.live import GenerationHooks
 from foresay.decoding.steps import Generation, Step
 from foresay.decoding.transformers_bridge import Bridge, refuse_withheld
 from foresay.foundation.errors import ConfigError, PromptError
@@ -33,7 +33,7 @@ from foresay.models.masks.model import MaskModel
 if TYPE_CHECKING:
     from peft import PeftModel
 
-DRAFTING = ("layout", "masks", "branches", "nodes", "shortlist", "compile", "graphs", "ignore_stop")
+DRAFTING = ("layout", "masks", "branches", "nodes", "shortlist", "prompt_lookup", "compile", "graphs", "ignore_stop")
 """Fields of `DecodeConfig` that `generate` takes beside transformers' own arguments."""
 
 

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from foresay.decoding.config import DecodeConfig, PenaltyConfig, QueueConfig, SampleConfig
 from foresay.decoding.generate import check_prompts, prepare
+from foresay.decoding.live import GenerationHooks
 from foresay.decoding.planning.planner import Planner
 from foresay.decoding.sampling.per_request import Mixed, Rule
 from foresay.decoding.sampling.randomness import SeededDice
 from foresay.decoding.sampling.recorded import Recorded, TokenScores
-from foresay.decoding.session import GenerationHooks, Session
+from foresay.decoding.session import Session
 from foresay.decoding.step_costs import Watch, planners_for, unwatched
 from foresay.decoding.steps import Step
 from foresay.foundation.errors import BusyError, ConfigError, PromptError

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.session import GenerationHooks, Session
+from foresay.decoding.live import GenerationHooks
+from foresay.decoding.session import Session
 from foresay.decoding.step_costs import planner_for
 from foresay.decoding.steps import Generation
 from foresay.foundation.errors import PromptError

@@ -14,21 +14,13 @@ import torch
 import transformers
 
 from foresay.decoding.config import DecodeConfig
+from foresay.decoding.live import LiveSequence
+from foresay.decoding.planning.acceptance import AcceptanceEstimate, prior
 from foresay.decoding.planning.plan import PendingRows
-from foresay.decoding.planning.planner import (
-    HEADS_MENU,
-    MENU,
-    PLAIN,
-    AcceptanceEstimate,
-    Cost,
-    Costs,
-    Entry,
-    Planner,
-    expected_rate,
-    prior,
-)
+from foresay.decoding.planning.planner import HEADS_MENU, MENU, PLAIN, Cost, Costs, Entry, Planner, expected_rate
+from foresay.decoding.planning.prompt_lookup import TOKENS
 from foresay.decoding.sampling.chooser import Drafts
-from foresay.decoding.session import LiveSequence, Session
+from foresay.decoding.session import Session
 from foresay.foundation.files import cache_folder, put
 from foresay.foundation.machine import machine, now
 from foresay.models.config import HeadsConfig
@@ -42,7 +34,7 @@ CONTEXTS = (128, 512, 2048, 8192)
 """Context lengths that are measured; a request takes the next larger one."""
 TYPICAL = 512
 """Context length that stands for all where sequences of any length share steps."""
-METHOD = 2
+METHOD = 3
 """Counts the ways in which steps have been measured: files made in another way are not read."""
 
 UNKEPT: dict[Path, Costs] = {}
@@ -159,7 +151,7 @@ def calibrate(
 def rounded(model: DraftingModel, batch_size: int, length: int) -> tuple[int, int]:
     """Batch size and context length to be measured: the next power of two, the next of `CONTEXTS`."""
     # Masks stand up to k positions after the last draft.
-    longest = model.base.limits[0] - _room(model) - model.config.drafts
+    longest = model.base.limits[0] - _room(model) - max(model.config.drafts, TOKENS)
     context = min(next((c for c in CONTEXTS if c >= length), CONTEXTS[-1]), max(longest, 1))
     return 1 << max(batch_size - 1, 0).bit_length(), context
 
@@ -207,7 +199,10 @@ def lap(session: Session, batch_size: int, context: int) -> Cost:
         LiveSequence(index, PendingRows(context, 1, 0), _room(session.model), []) for index in range(batch_size)
     ]
     session.pending = Drafts(session.pending.tokens.new_zeros(batch_size, 1))
-    undrafted, drafted = _step(session), _step(session)
+    undrafted = _step(session)
+    if session.fixed is not None and session.fixed.lookup:
+        session.draft_instead([[0] * session.fixed.lookup] * batch_size)
+    drafted = _step(session)
     slots = session.cache.placement.slots
     assert slots is not None, "a step was made"
     return Cost(drafted, undrafted, slots.shape[1])
@@ -232,7 +227,7 @@ def _undisturbed(laps: list[Cost]) -> Cost:
 
 def _room(model: DraftingModel) -> int:
     """Tokens that a lap may say, one left over so that no sequence ends."""
-    return model.config.drafts + 3
+    return max(model.config.drafts, TOKENS) + 3
 
 
 def _place(model: DraftingModel, batch_size: int, context: int) -> Path:

@@ -15,8 +15,8 @@ from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.detokenizer import StepText, transcript
 from foresay.decoding.generate import check_prompts, generate
+from foresay.decoding.live import GenerationHooks
 from foresay.decoding.metrics import PositionAcceptance, repeated_4grams, tally, within
-from foresay.decoding.session import GenerationHooks
 from foresay.decoding.steps import Generation, Step
 from foresay.evaluation.config import EvalConfig
 from foresay.evaluation.statistics import ratio_interval

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from foresay.data.chat import template_ids
 from foresay.decoding.config import DecodeConfig, SampleConfig
 from foresay.decoding.generate import check_prompts, generate
+from foresay.decoding.live import GenerationHooks
 from foresay.decoding.metrics import Tally, tally
 from foresay.decoding.planning.planner import Planner
 from foresay.decoding.sampling.chooser import chooser_of
-from foresay.decoding.session import GenerationHooks
 from foresay.decoding.step_costs import Watch, planner_for, unwatched
 from foresay.decoding.steps import Generation, Step
 from foresay.foundation.errors import PromptError

@@ -13,10 +13,10 @@ from foresay.cli.views.text import coloured, tally_line
 from foresay.data.chat import encode
 from foresay.decoding.config import DecodeConfig, SampleConfig
 from foresay.decoding.generate import check_prompts, generate
+from foresay.decoding.live import GenerationHooks
 from foresay.decoding.metrics import tally
 from foresay.decoding.planning.planner import Planner
 from foresay.decoding.sampling.chooser import chooser_of
-from foresay.decoding.session import GenerationHooks
 from foresay.decoding.step_costs import planner_for
 from foresay.model import MultiTokenModel
 

@@ -14,10 +14,10 @@ import numpy as np
 from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig, LayoutName, SampleConfig
 from foresay.decoding.generate import generate
+from foresay.decoding.live import GenerationHooks
 from foresay.decoding.planning.planner import Planner
 from foresay.decoding.sampling.chooser import Chooser, Sampled, chooser_of
 from foresay.decoding.sampling.randomness import LoadedDice
-from foresay.decoding.session import GenerationHooks
 from foresay.evaluation.baseline import sampled_answers
 from foresay.evaluation.config import CheckConfig
 from foresay.evaluation.statistics import PERMUTATIONS, Power, Tokens, holm, p_value
