@@ -10,8 +10,6 @@ import pytest
 import torch
 
 from foresay.decoding import step_costs as calibrate
-from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import generate
 from foresay.decoding.planning.planner import MENU, PLAIN, Cost, Costs, Entry, expected_rate
 from foresay.decoding.session import Session
 from foresay.decoding.step_costs import (
@@ -24,7 +22,7 @@ from foresay.decoding.step_costs import (
     planner_for,
     rounded,
 )
-from tests.support.toys import LLAMA, adapted, own_output, random_prompts, with_adapter
+from tests.support.toys import LLAMA, adapted, with_adapter
 
 ROWS = {"plain": lambda k: 1 + k, "linear": lambda k: 2 * k + 1, "quadratic": lambda k: (k + 1) ** 2}
 COSTS: Costs = {entry: Cost(1.0 + entry.masks, 1.0, 1 + entry.masks) for entry in MENU}
@@ -113,16 +111,6 @@ def test_a_torn_file_is_measured_anew(name: str, folder: Path, measured: list[tu
     assert curve_for(model, 1, 9).costs == COSTS
     assert len(measured) == 2
     assert path.read_bytes() == whole
-
-
-def test_decoding_survives_a_torn_file(folder: Path) -> None:
-    model, [prompt] = adapted(LLAMA), random_prompts((5,))
-    curve_for(model, 1, 5)
-    [path] = folder.iterdir()
-    path.write_text("[")
-    [said] = generate(model, [prompt], DecodeConfig(layout="planned", max_new_tokens=12))
-    assert said.tokens == own_output(LLAMA, prompt, 17)
-    assert json.loads(path.read_text())
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning(

@@ -14,6 +14,7 @@ from foresay.decoding.config import DecodeConfig, QueueConfig, SampleConfig
 from foresay.decoding.engine import Engine, Request
 from foresay.decoding.generate import generate
 from foresay.decoding.live import GenerationHooks
+from foresay.decoding.planners import Planners
 from foresay.decoding.planning.acceptance import AcceptanceEstimate
 from foresay.decoding.planning.planner import LOOKUP, PLAIN, Cost, Entry, Planner
 from foresay.decoding.sampling import chooser as choose_module
@@ -190,8 +191,7 @@ def test_served_answers_are_what_they_are_alone(toy: Toy, layout: Entry) -> None
         )[0].tokens
         for one in requests
     ]
-    shared = planner(layout)
-    engine = Engine(model, DecodeConfig(), QueueConfig(sequences=4), {size: shared for size in (1, 2, 4)})
+    engine = Engine(model, DecodeConfig(), QueueConfig(sequences=4), planner(layout))
     answers: dict[int, list[int]] = {}
     kept, waiting = set(), list(requests)
     while waiting or engine.busy:
@@ -215,7 +215,8 @@ def test_inside_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
         return made
 
     monkeypatch.setattr(Session, "step", watched)
-    monkeypatch.setattr("foresay.decoding.generate.planner_for", lambda *_: planner(PLAIN))
+    looks_up = planner(PLAIN)
+    monkeypatch.setattr(Planners, "at", lambda *_: looks_up)
     model = MultiTokenModel(repeating_model(LLAMA), None, "toy")
     [prompt] = prompts_of((12,))
     said = model.generate(torch.tensor([prompt]), max_new_tokens=NEW, do_sample=False)

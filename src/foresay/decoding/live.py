@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from foresay.decoding.planning.plan import PendingRows
 from foresay.decoding.planning.planner import Outlook, Planner
@@ -10,6 +11,13 @@ from foresay.decoding.steps import Step
 
 Stop = Callable[[int, list[int]], bool]
 """Whether a text ends here: called with its index, and prompt and answer up to each kept token."""
+
+
+class PlannerSource(Protocol):
+    """Has a planner for each step: a `Planner`, or `Planners`."""
+
+    def at(self, sequences: int, length: int) -> Planner | None:
+        """For a step of so many sequences, of which the longest has `length` tokens cached; None: a plain step."""
 
 
 @dataclass(slots=True)
@@ -57,5 +65,5 @@ class GenerationHooks:
     """Ends a text besides the stop tokens."""
     stop_tokens: frozenset[int] | None = None
     """Replace the base's own stop tokens."""
-    planner: Planner | None = None
+    planner: PlannerSource | None = None
     """Chooses the layout of each step where the settings say `planned`."""

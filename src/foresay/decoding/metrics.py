@@ -6,8 +6,8 @@ sequence (prefill is one), and tokens after a stop or past the maximum are not k
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from foresay.decoding.steps import Generation, Step
 
@@ -42,6 +42,8 @@ class Tally:
     """Drafts verified that a prompt lookup found."""
     looked_up_accepted: int = 0
     """Those that were accepted."""
+    layouts: Mapping[str, int] = field(default_factory=dict)
+    """Steps in each layout, the most frequent first; those that read prompts apart."""
 
     @property
     def tokens_per_step(self) -> float:
@@ -69,6 +71,7 @@ def tally(generations: Iterable[Generation]) -> Tally:
         acceptance=tuple(_acceptance(position, own) for position in range(1, deepest + 1)),
         looked_up=sum(step.looked_up for step in steps),
         looked_up_accepted=sum(step.accepted for step in steps if step.looked_up),
+        layouts=dict(Counter(step.layout for step in steps if step.layout).most_common()),
     )
 
 

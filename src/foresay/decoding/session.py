@@ -9,7 +9,7 @@ from foresay.decoding.config import DecodeConfig
 from foresay.decoding.live import GenerationHooks, LiveSequence
 from foresay.decoding.planning.draft_tree import tree_for
 from foresay.decoding.planning.plan import Aligned, PendingRows, Plan, plan
-from foresay.decoding.planning.planner import LOOKUP, PROBE_MASKS, Entry
+from foresay.decoding.planning.planner import LOOKUP, PLAIN, PROBE_MASKS, Entry, Planner
 from foresay.decoding.sampling.chooser import Blocks, Chooser, Drafts, Greedy
 from foresay.decoding.sampling.verify import DraftsToVerify, Verification
 from foresay.decoding.step_graphs import StepGraphs
@@ -36,7 +36,9 @@ class Session:
         """`indices`: what `how` and the results call the prompts; None: by their place."""
         how = how or GenerationHooks()
         self.model, self.config, self.chooser, self.stop = model, config, chooser or Greedy(), how.stop
-        self.planner = how.planner
+        self.planners = how.planner
+        self.planner: Planner | None = None
+        self.entry = PLAIN
         own = frozenset() if config.ignore_stop else frozenset(model.base.stop_tokens)
         self.stops = own if how.stop_tokens is None else how.stop_tokens
         self.done: dict[int, Generation] = {}
@@ -146,7 +148,7 @@ class Session:
             self.cache, self._lasting = self.graphs.cache, lasting
 
     def _plan(self) -> Plan:
-        entry = self._entry()
+        entry = self.entry = self._entry()
         tree = self.tree if entry.layout == "tree" else self.tree.first(entry.drafts)
         tree = Tree.chain(entry.lookup) if entry.lookup else tree
         return plan([live.row for live in self.live], entry, tree, self.model.base.limits)
@@ -155,10 +157,19 @@ class Session:
         """The layout of the next step."""
         if self.fixed is not None:
             return self.fixed
-        assert self.planner is not None, "planned decoding needs a planner"
+        assert self.planners is not None, "planned decoding needs a planner"
+        self.planner = self.planners.at(len(self.live), max(live.row.past for live in self.live))
+        if self.planner is None:
+            return PLAIN
         entry = self.planner.choose([live.look(self.planner, self.config.prompt_lookup) for live in self.live])
         self.draft_instead([live.looked_up for live in self.live])
         return entry
+
+    def hold(self) -> None:
+        """Keep what is pending, though another session replays recorded steps before the next one."""
+        if self.graphs is not None:
+            kept = self.pending
+            self.pending = Drafts(kept.tokens.clone(), None if kept.q is None else kept.q.clone())
 
     def draft_instead(self, found: Sequence[Sequence[int]]) -> None:
         """Let the next step verify these tokens in place of a sequence's own drafts, for each that has any."""
@@ -182,7 +193,8 @@ class Session:
         for live, row, (accepted, last, used, _, *tokens) in zip(self.live, plan.rows, report):
             said = self._cut(live, tokens[: accepted + 1])
             looked_up = row.drafted if live.looked_up else 0
-            step = Step(tuple(said), row.drafted, min(accepted, len(said)), depths[row.drafted], looked_up)
+            layout = "" if row.past == 0 else self.entry.label
+            step = Step(tuple(said), row.drafted, min(accepted, len(said)), depths[row.drafted], looked_up, layout)
             live.steps.append(step)
             live.room -= len(said)
             live.row = PendingRows(row.past + row.fresh - row.drafted + accepted, 1, 0)

@@ -5,18 +5,14 @@ from dataclasses import dataclass, field, replace
 
 from foresay.data.chat import template_ids
 from foresay.decoding.config import DecodeConfig, SampleConfig
-from foresay.decoding.generate import check_prompts, generate
+from foresay.decoding.generate import check_prompts, generate, prepare
 from foresay.decoding.live import GenerationHooks
 from foresay.decoding.metrics import Tally, tally
-from foresay.decoding.planning.planner import Planner
+from foresay.decoding.planners import Planners
 from foresay.decoding.sampling.chooser import chooser_of
-from foresay.decoding.step_costs import Watch, planner_for, unwatched
 from foresay.decoding.steps import Generation, Step
 from foresay.foundation.errors import PromptError
 from foresay.model import MultiTokenModel
-
-TYPICAL_TOKENS = 512
-"""Length that steps are measured for: a chat grows."""
 
 
 @dataclass(slots=True)
@@ -28,14 +24,16 @@ class Conversation:
     sample: SampleConfig
     messages: list[dict[str, str]] = field(default_factory=list)
     said: list[Generation] = field(default_factory=list)
-    _planner: Planner | None = None
+    planners: Planners | None = None
+    """What chooses layouts, once the chat is prepared, where they are planned."""
 
-    def prepare(self, watch: Watch = unwatched) -> None:
-        """Measure what steps cost, where that is not known. Raises PromptError for a model that cannot chat."""
+    def prepare(self) -> None:
+        """See that there can be a chat. Raises PromptError for a model that cannot, ConfigError."""
         if self.model.require_tokenizer().chat_template is None:
             raise PromptError(f"{self.model.base_name} has no chat template; use foresay generate")
+        prepare(self.model.core, self.decode)
         if self.decode.layout == "planned":
-            self._planner = planner_for(self.model.core, 1, TYPICAL_TOKENS, self.decode.masks, watch)
+            self.planners = Planners(self.model.core, self.decode.masks)
 
     def ask(self, text: str, watch: Callable[[Step], None]) -> Generation:
         """The answer to `text`, told step by step; an interrupted one stays as far as it came.
@@ -52,7 +50,7 @@ class Conversation:
             watch(step)
 
         sample = replace(self.sample, seed=self.sample.seed + len(self.said))
-        how = GenerationHooks(chooser=chooser_of(sample), watch=tell, planner=self._planner)
+        how = GenerationHooks(chooser=chooser_of(sample), watch=tell, planner=self.planners)
         try:
             [generation] = generate(self.model.core, [ids], self.decode, how)
         finally:

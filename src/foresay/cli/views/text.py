@@ -36,6 +36,12 @@ def tally_line(counted: Tally) -> str:
     )
 
 
+def planned_line(counted: Tally, reason: str) -> str:
+    """Which layouts `planned` took, and why, in a line."""
+    taken = ", ".join(f"{steps} {layout}" for layout, steps in counted.layouts.items())
+    return f"planned: {taken or 'no'} steps; {reason}"
+
+
 def loss_text(tokenizer: PreTrainedTokenizerBase, shown: Shown) -> Text:
     """A training example: what carries loss green in ⟦ ⟧, ▾ after the tokens that a block hangs on."""
     text, anchors = Text(), set(shown.anchors)

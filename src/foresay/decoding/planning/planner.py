@@ -163,6 +163,12 @@ class Planner:
     acceptance: AcceptanceEstimate
     lookup: LookupEstimate = field(default_factory=LookupEstimate)
     exploration: Exploration = field(default_factory=Exploration)
+    source: Costs | None = None
+    """What `costs` were taken from."""
+
+    def at(self, sequences: int, length: int) -> "Planner":
+        """Itself, for steps of any batch size and context length."""
+        return self
 
     def outlook(self, ids: Sequence[int], lookup: bool) -> Outlook:
         """For a new text, `ids` up to now and as they grow; `lookup`: with prompt lookup, where its cost is known."""
@@ -188,6 +194,18 @@ class Planner:
         self.exploration.spent += self._cost(chosen.entry).drafted
         return chosen.entry
 
+    def reason(self) -> str:
+        """Which layout with masks pays most, or would, and why, in words."""
+        known, plain = self.acceptance.estimate(), self.costs[PLAIN].drafted
+        with_masks = [entry for entry in self.costs if 0 < entry.masks <= len(known)]
+        if not with_masks:
+            return "there are no masks to choose from"
+        shown = max(with_masks, key=lambda entry: self._rate(entry, known))
+        gain = self._rate(shown, known) * plain
+        verdict = "pays" if gain > 1 else "does not pay"
+        times = self.costs[shown].drafted / plain
+        return f"{shown.label} {verdict}: a step costs {times:.2f} plain steps, and {gain:.2f} times plain is expected"
+
     def observe(self, outlook: Outlook, drafted: int, accepted: int, said: Sequence[int]) -> None:
         """Learn from a step of a text: drafts it verified, those that stayed, and all tokens it said."""
         for acceptance in () if outlook.taken else (self.acceptance, outlook.acceptance):
@@ -204,13 +222,16 @@ class Planner:
 
     def _best(self, known: Sequence[float]) -> Entry:
         possible = [entry for entry in self.costs if entry.masks <= len(known) and not entry.lookup]
-        return max(possible, key=lambda entry: expected_rate(entry, self.costs[entry], known))
+        return max(possible, key=lambda entry: self._rate(entry, known))
+
+    def _rate(self, entry: Entry, known: Sequence[float]) -> float:
+        return expected_rate(entry, self.costs[entry], known)
 
     def _trial(self, best: Entry, known: Sequence[float], hoped: Sequence[float]) -> tuple[Entry, float]:
         """What would teach most, and the seconds that it loses if none of its drafts stays."""
         tried = self._best(hoped)
         if tried != best:
-            return tried, self.costs[tried].drafted - 1 / expected_rate(best, self.costs[best], known)
+            return tried, self.costs[tried].drafted - 1 / self._rate(best, known)
         probe = Entry("linear", min(PROBE_MASKS, len(known)))
         if best != PLAIN or not any(entry.masks for entry in self.costs):
             return best, 0.0
@@ -226,7 +247,7 @@ class Planner:
 
     def _variants(self, best: Entry, known: Sequence[float], outlooks: Sequence[Outlook]) -> Iterator[_Variant]:
         """The layout as it is, with matches in the place of drafts, and a plain step with rows for matches."""
-        rate = expected_rate(best, self.costs[best], known)
+        rate = self._rate(best, known)
         yield self._variant(best, 0, outlooks, rate)
         if not any(one.match for one in outlooks):
             return
