@@ -103,7 +103,16 @@ def test_the_context_that_is_there_counts_and_the_nearest_stands_for_it(
     assert set(laps) == {short, long}
     assert planners.at(1, 500) is not planners.at(1, 9)
     assert planners.at(1, 500).acceptance is planners.at(1, 9).acceptance  # type: ignore[union-attr]
-    assert planners.at(2, 9) is None, "what other batch sizes cost says nothing"
+
+
+def test_a_larger_batch_stands_for_a_smaller_one_and_not_the_other_way_round(
+    model: MaskModel, laps: list[tuple[int, int]]
+) -> None:
+    planners = Planners(model)
+    planners.at(4, 9)
+    measured(planners)
+    assert planners.at(2, 9) is planners.at(4, 9), "more rows cost more in a larger batch"
+    assert planners.at(8, 9) is None
 
 
 def test_a_cache_that_would_be_too_large_is_not_made(
@@ -111,8 +120,8 @@ def test_a_cache_that_would_be_too_large_is_not_made(
 ) -> None:
     monkeypatch.setattr(planners_module, "MOST_SLOTS", 4 * 128)
     planners = Planners(model)
-    planners.at(4, 9)
     planners.at(8, 9)
+    planners.at(4, 9)
     measured(planners)
     assert {batch for batch, _ in laps} == {4}
     assert planners.at(8, 9) is None

@@ -120,13 +120,14 @@ class Planners:
     def at(self, sequences: int, length: int) -> Planner | None:
         """The planner of a step of so many sequences, the longest of which has `length` tokens cached.
 
-        Where that context length was not measured yet, the nearest one of this batch size stands for it; None: none
-        was.
+        What was not measured yet is stood in for by the nearest context length, of this batch size or the next larger
+        one, in which more rows cost more; None: there is none.
         """
         cell = rounded(self.model, sequences, length)
         self._look(cell)
-        known = [other for other in self._places if other[0] == cell[0] and self._places[other] in self.book.known]
-        self.last = self._planner(min(known, key=lambda other: abs(other[1] - cell[1]))) if known else None
+        known = [other for other in self._places if other[0] >= cell[0] and self._places[other] in self.book.known]
+        nearest = min(known, key=lambda other: (other[0], abs(other[1] - cell[1])), default=None)
+        self.last = None if nearest is None else self._planner(nearest)
         return self.last
 
     def reason(self) -> str:

@@ -106,6 +106,37 @@ def test_it_learns_to_give_up() -> None:
     assert planner.choose() == PLAIN
 
 
+@pytest.mark.parametrize("row", [0.05, 0.1])
+def test_a_text_that_is_never_foretold_goes_plain_within_16_tokens(row: float) -> None:
+    """Though texts before it were; and what it shows counts for it most."""
+    planner = Planner(costs(row), AcceptanceEstimate(GOOD))
+    text = planner.outlook([], lookup=False)
+    assert planner.choose([text]).masks > 1
+    chosen = []
+    for _ in range(16):
+        text.look(0, reads_prompt=False)
+        chosen.append(planner.choose([text]))
+        planner.observe(text, chosen[-1].masks, 0, [1])
+    assert chosen[-1] == PLAIN
+    assert planner.best() != PLAIN
+
+
+def test_a_batch_is_planned_for_the_texts_in_it() -> None:
+    planner = Planner(costs(0.1), AcceptanceEstimate(GOOD))
+    easy, hard = planner.outlook([], lookup=False), planner.outlook([], lookup=False)
+    for _ in range(30):
+        easy.acceptance.observe(4, 4)
+        hard.acceptance.observe(4, 0)
+    assert planner.choose([hard]) == planner.choose([hard, hard]) == PLAIN
+    assert planner.choose([easy]).masks >= planner.choose([easy, hard]).masks > 0
+
+
+def test_it_says_why() -> None:
+    assert Planner(costs(0.05), AcceptanceEstimate(GOOD)).reason().startswith("linear 4 pays: a step costs 1.40 plain ")
+    assert "linear 2 does not pay" in Planner(costs(0.5), AcceptanceEstimate(GOOD)).reason()
+    assert Planner({PLAIN: Cost(1, 1)}, AcceptanceEstimate(())).reason() == "there are no masks to choose from"
+
+
 def test_estimates_start_at_the_prior_and_never_rise_with_the_position() -> None:
     acceptance = AcceptanceEstimate(GOOD)
     assert acceptance.estimate() == pytest.approx(list(GOOD))

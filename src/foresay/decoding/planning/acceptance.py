@@ -7,7 +7,7 @@ from foresay.decoding.planning.prompt_lookup import LONGEST, SHORTEST, Match
 
 PRIOR_STEPS = 10.0
 """Steps that the acceptance from training counts for: texts differ."""
-SEQUENCE_STEPS = 4.0
+SEQUENCE_STEPS = 3.0
 """Steps that the acceptance of all texts counts for in a new one: after a dozen steps its own tells more."""
 UNKNOWN = 0.5
 """Conditional acceptance assumed where training left none: worth a try, and soon corrected."""

@@ -12,7 +12,9 @@ import torch
 
 from foresay.data.prompts import Prompt, by_domain
 from foresay.decoding.config import DecodeConfig, LayoutName
-from foresay.decoding.generate import check_prompts, generate
+from foresay.decoding.generate import check_prompts, generate, prepare
+from foresay.decoding.live import GenerationHooks
+from foresay.decoding.step_costs import measured_first
 from foresay.decoding.steps import Generation
 from foresay.evaluation.baseline import plain_answer
 from foresay.evaluation.config import CheckConfig, Setting
@@ -83,9 +85,14 @@ class Checker:
 
     def _accelerate(self, setting: Setting, prompts: Sequence[Prompt]) -> Iterator[Generation]:
         for group in setting.groups(len(prompts)):
-            yield from generate(self.model.core, [prompts[index].ids for index in group], self._decode(setting.layout))
+            yield from self._generate(self.model, [prompts[index].ids for index in group], setting.layout)
             for _ in group:
                 self.watch(setting.layout)
+
+    def _generate(self, model: MultiTokenModel, ids: Sequence[Sequence[int]], layout: LayoutName) -> list[Generation]:
+        decode = self._decode(layout)
+        prepare(model.core, decode)
+        return generate(model.core, ids, decode, GenerationHooks(planner=measured_first(model.core, ids, decode)))
 
     def _decode(self, layout: LayoutName) -> DecodeConfig:
         return DecodeConfig(layout=layout, masks=self.config.masks, max_new_tokens=self.config.max_new_tokens)
@@ -105,7 +112,7 @@ class Checker:
         if (layout, group) not in self._repeated:
             if self._exact is None:
                 self._exact = self.reopen("float32")
-            said = generate(self._exact.core, [prompts[index].ids for index in group], self._decode(layout))
+            said = self._generate(self._exact, [prompts[index].ids for index in group], layout)
             for index in group:
                 if index not in self._plain_exact:  # the same for every layout and batch size
                     self._plain_exact[index] = plain_answer(self._exact, prompts[index].ids, self.config.max_new_tokens)

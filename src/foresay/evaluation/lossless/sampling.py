@@ -13,11 +13,12 @@ import numpy as np
 
 from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig, LayoutName, SampleConfig
-from foresay.decoding.generate import generate
+from foresay.decoding.generate import generate, prepare
 from foresay.decoding.live import GenerationHooks
 from foresay.decoding.planning.planner import Planner
 from foresay.decoding.sampling.chooser import Chooser, Sampled, chooser_of
 from foresay.decoding.sampling.randomness import LoadedDice
+from foresay.decoding.step_costs import measured_first
 from foresay.evaluation.baseline import sampled_answers
 from foresay.evaluation.config import CheckConfig
 from foresay.evaluation.statistics import PERMUTATIONS, Power, Tokens, holm, p_value
@@ -149,9 +150,13 @@ class Trial:
     def _draw(self, layout: LayoutName, how: Callable[[int], GenerationHooks]) -> Tokens:
         """With what `how` gives for a batch, by its first answer."""
         decode = DecodeConfig(layout=layout, masks=self.masks, max_new_tokens=TOKENS)
+        prepare(self.model.core, decode)
         answers = []
         for start, count in self._batches(self.samples):
-            said = generate(self.model.core, [self.prompt] * count, decode, how(start))
+            prompts, hooks = [self.prompt] * count, how(start)
+            if hooks.planner is None:
+                hooks = replace(hooks, planner=measured_first(self.model.core, prompts, decode))
+            said = generate(self.model.core, prompts, decode, hooks)
             answers += [generation.tokens for generation in said]
         return compared(answers)
 
