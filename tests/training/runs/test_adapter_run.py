@@ -82,7 +82,7 @@ def test_it_is_kept_through_a_stop(
     [
         "foresay.training.runs.validation.in_batches",
         "foresay.models.artefact.folder.save",
-        "foresay.training.runs.adapter_run.AdapterRun.tell",
+        "foresay.training.runs.run.Run.tell",
     ],
 )
 @pytest.mark.parametrize("save_every", [3, 9, 24])

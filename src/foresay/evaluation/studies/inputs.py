@@ -1,6 +1,5 @@
 """What the cells of a study are trained and measured on: the same for all of them."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.metrics import tally
 from foresay.evaluation.config import HarnessConfig
 from foresay.foundation.errors import require
+from foresay.foundation.hashes import short_hash
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.fingerprint import Fingerprints
 from foresay.training.config import TrainConfig
@@ -51,8 +51,8 @@ class Material:
 
     def identity(self, recipe: Recipe) -> dict[str, Any]:
         """What a cell trained by `recipe` is and is measured on, ready for JSON."""
-        prompts = hashlib.sha256(repr([(prompt.domain, prompt.ids) for prompt in self.prompts]).encode()).hexdigest()
-        measured = {"prompts": prompts[:16], "heldout": self.heldout.content, "max_new_tokens": self.max_new_tokens}
+        prompts = short_hash(repr([(prompt.domain, prompt.ids) for prompt in self.prompts]))
+        measured = {"prompts": prompts, "heldout": self.heldout.content, "max_new_tokens": self.max_new_tokens}
         if self.harness.tasks:
             measured["harness"] = asdict(self.harness) | {"include_path": str(self.harness.include_path or "")}
         return {**identity(recipe, self.base, self.content), "measured": measured}

@@ -1,6 +1,5 @@
 """Real decodes of held-out prompts while training, counted as `foresay bench` and `foresay check` count."""
 
-import hashlib
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import check_prompts, in_batches
 from foresay.decoding.metrics import PositionAcceptance, rates_of_domains, tally
+from foresay.foundation.hashes import short_hash
 from foresay.model import MultiTokenModel
 
 
@@ -71,8 +71,7 @@ class HeldOut:
     @property
     def fingerprint(self) -> str:
         """Hash of what decides how much can be accepted."""
-        asked = f"{self.max_new_tokens} {[(prompt.domain, prompt.ids) for prompt in self.prompts]}"
-        return hashlib.sha256(asked.encode()).hexdigest()[:16]
+        return short_hash(f"{self.max_new_tokens} {[(prompt.domain, prompt.ids) for prompt in self.prompts]}")
 
     def check(self, model: MultiTokenModel) -> None:
         """Raise PromptError for prompts that cannot be served."""
