@@ -19,7 +19,6 @@ from foresay.models.base.load import BaseName, chosen_dtype
 from foresay.models.base.quantization import quantization_of
 from foresay.models.config import HeadsConfig
 from foresay.models.families import dtype_of_family
-from foresay.models.heads.model import HeadsModel
 from foresay.training.config import LossConfig, TrainConfig
 from foresay.training.label_check import PROBED, check_labels
 from foresay.training.loop.distributed import Ranks, joined
@@ -153,25 +152,25 @@ def open_fresh(recipe: Recipe) -> MultiTokenModel:
     config, sharded = recipe.train, recipe.train.parallel == "fsdp"
     loading = replace(recipe.loading, device="cpu") if sharded else recipe.loading
     model = MultiTokenModel.from_base(recipe.base, recipe.mtp, None, config.dtype, config.seed, loading)
-    if sharded and quantization_of(model.core.model.config):
+    if sharded and quantization_of(model.base.model.config):
         raise ConfigError("parallel is fsdp, which shards no quantised weights; give --parallel ddp or a plain base")
     model.fingerprints()  # Of whole weights: shards have no fingerprint.
     if sharded:
-        shard(model.core, model.core.base.decoder_layers())
+        shard(model.heads_model if model.family == "heads" else model.mask_model, model.base.decoder_layers())
     return model
 
 
 def _objective(recipe: Recipe, model: MultiTokenModel, examples: Sequence[Example]) -> Objective[Batch]:
     """What the recipe's family trains. Raises LossMaskError where masks would learn other tokens than they draft."""
-    if isinstance(model.core, HeadsModel):
-        return RetrofitObjective(model.core, examples, recipe.train, recipe.losses)
+    if model.family == "heads":
+        return RetrofitObjective(model.heads_model, examples, recipe.train, recipe.losses)
     check_labels(model.mask_model, examples[:PROBED])
     return MaskObjective(model.mask_model, examples, recipe.train, recipe.losses)
 
 
 def read_parts(recipe: Recipe, model: MultiTokenModel) -> list[Part]:
     """Every source of the recipe, read for the model. Raises DataError."""
-    base = model.core.base
+    base = model.base
     length = min(recipe.train.max_length, base.limits[0])
     return read_sources(recipe, Encoder(model.require_tokenizer(), length, frozenset(base.stop_tokens)))
 

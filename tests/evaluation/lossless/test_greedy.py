@@ -191,7 +191,7 @@ def quadratic(model: MultiTokenModel) -> list[Generation]:
     """What `check` decodes, in its batches."""
     ids, [size] = [prompt.ids for prompt in prompts()], CONFIG.batch_sizes
     decode = DecodeConfig(layout="quadratic", max_new_tokens=CONFIG.max_new_tokens)
-    return [said for start in range(0, 6, size) for said in generate(model.core, ids[start : start + size], decode)]
+    return [said for start in range(0, 6, size) for said in model.decode(ids[start : start + size], decode)]
 
 
 def test_the_first_unequal_token_is_named(exact: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def check_best(out: Path, done: TrainResult, at_best: dict[str, torch.Tensor]) -
     assert (said["steps"], said["measured"]["step"], said["measured"]["mean"]) == (BEST, BEST, RATES[BEST])
     assert done.measured is not None
     assert (done.measured.step, done.tokens_per_step, done.steps) == (BEST, {"heldout": RATES[BEST]}, STEPS)
-    pair = done.model.core.adapter.pairs[0]
+    pair = done.model.mask_model.adapter.pairs[0]
     assert torch.equal(pair.up, at_best[f"base_model.model.{pair.name}.lora_B.weight"])
     assert done.model.provenance["settings"]["steps"] == BEST
     assert [path.name for path in out.parent.iterdir()] == [out.name]

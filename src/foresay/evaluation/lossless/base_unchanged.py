@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from foresay.foundation.hashes import sha256
-from foresay.models.drafting import DraftingModel
+from foresay.model import MultiTokenModel
 
 ROWS, LENGTH = 4, 32
 """Sequences that a witness puts to the base, and their tokens."""
@@ -54,10 +54,10 @@ def witness(model: PreTrainedModel) -> Witness:
     return Witness(sha256(_weights(model)), sha256([_bytes(logits)]))
 
 
-def check_untouched(before: Witness, core: DraftingModel) -> Untouched:
+def check_untouched(before: Witness, model: MultiTokenModel) -> Untouched:
     """Compare with the base as it is now, the adapter on it and the gate closed."""
-    core.attach_hooks()
-    return Untouched(before, witness(core.model))
+    model.attach_hooks()
+    return Untouched(before, witness(model.base.model))
 
 
 def _weights(model: PreTrainedModel) -> Iterator[str | memoryview]:

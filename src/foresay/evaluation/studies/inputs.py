@@ -9,7 +9,6 @@ import torch
 from foresay.data.mixture import Mixture, split
 from foresay.data.prompts import Prompt, by_domain
 from foresay.decoding.config import DecodeConfig, FixedLayout
-from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.metrics import tally
 from foresay.evaluation.config import HarnessConfig
 from foresay.foundation.errors import require
@@ -45,7 +44,7 @@ class Material:
         """Read the recipe's data. Raises DataError, and PromptError for prompts that cannot be served."""
         require(recipe.train.heldout >= 1, "heldout is 0; a study measures on held-out examples, so give 1 or more")
         examples, heldout = split(read_parts(recipe, model), recipe.train.heldout, SPLIT_SEED)
-        check_prompts(model.core, [prompt.ids for prompt in prompts], DecodeConfig())
+        model.check_prompts([prompt.ids for prompt in prompts])
         check_labels(model.mask_model, examples[:PROBED])
         return cls(examples, heldout, tuple(prompts), max_new_tokens, model.fingerprints(), examples.content)
 
@@ -69,6 +68,6 @@ def tokens_per_step(model: MultiTokenModel, material: Material, layout: FixedLay
     """Decode the prompts of each domain together, greedily: kept tokens over steps, by domain."""
     config = DecodeConfig(layout=layout, masks=masks, max_new_tokens=material.max_new_tokens)
     return {
-        domain: tally(generate(model.core, [prompt.ids for prompt in prompts], config)).tokens_per_step
+        domain: tally(model.decode([prompt.ids for prompt in prompts], config)).tokens_per_step
         for domain, prompts in by_domain(material.prompts).items()
     }

@@ -24,9 +24,9 @@ from foresay.models.artefact import folder as artefact
 from foresay.models.artefact.fingerprint import fingerprint
 from foresay.models.base.load import load_tokenizer
 from foresay.models.config import HeadsConfig
-from foresay.models.drafting import DraftingModel
 from foresay.models.families import family_of
 from foresay.models.heads.model import HeadsModel
+from foresay.models.loaded import LoadedModel
 
 PARAMS, WEIGHTS = "params.json", ("consolidated.pth", "consolidated.00.pth")
 SHARDS = "consolidated.*.pth"
@@ -94,10 +94,11 @@ def from_meta(folder: Path, tokenizer_name: str, out: Path, context: int, overwr
     return model.config
 
 
-def to_meta(core: DraftingModel, out: Path, overwrite: bool) -> None:
-    """Write `core`, a Llama with parallel heads, to `out` as Meta's files. Raises ConfigError, ArtefactError."""
-    config = core.model.config
-    if not isinstance(core, HeadsModel) or core.config.variant != "parallel" or core.config.replicated:
+def to_meta(model: LoadedModel, out: Path, overwrite: bool) -> None:
+    """Write `model`, a Llama with parallel heads, to `out` as Meta's files. Raises ConfigError, ArtefactError."""
+    core = model.heads_model if model.family == "heads" else None
+    config = model.base.model.config
+    if core is None or core.config.variant != "parallel" or core.config.replicated:
         raise ConfigError(
             "Meta's files hold a model with parallel heads that share one unembedding, and this is another; "
             "convert such a one"

@@ -144,7 +144,7 @@ class AdapterHooks:
     def _take_back(self, best: Measured) -> None:
         """The best adapter's weights from the folder, in every process."""
         if self.ranks.leads:
-            artefact.load_weights(self.recipe.out, self.model.core)
+            self.model.load_weights(self.recipe.out)
             self.model.provenance = artefact.read_settings(self.recipe.out).provenance
-        self.ranks.spread(self.model.core.added.parameters())
-        self.model.core.acceptance = shares_of(best)
+        self.ranks.spread(self.model.added.parameters())
+        self.model.acceptance = shares_of(best)
