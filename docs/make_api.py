@@ -17,8 +17,8 @@ GROUPS = {
 HEAD = """# API
 
 Made by `make docs`; a test keeps it fresh. Everything here is imported from `foresay` itself, with types
-(`from foresay import MultiTokenModel, train`), and loaded when it is first asked for. What is not here may change without
-notice.
+(`from foresay import MultiTokenModel, train`), and loaded when it is first asked for. What is not here may change
+without notice.
 """
 
 

@@ -45,11 +45,11 @@ def planners(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Nothing is measured; each planner that was asked for: (batch size, longest prompt)."""
     asked = []
 
-    def planner_for(core: Any, batch_size: int, length: int, **more: Any) -> Planner:
+    def planner_for(core: Any, batch_size: int, length: int, *more: Any) -> Planner:
         asked.append((batch_size, length))
         return Planner({entry: Cost(1.0, 1.0) for entry in MENU}, AcceptanceEstimate((0.5, 0.4, 0.3)))
 
-    monkeypatch.setattr(stand, "planner_for", planner_for)
+    monkeypatch.setattr("foresay.model.planner_for", planner_for)
     return asked
 
 

@@ -80,7 +80,7 @@ def test_it_is_kept_through_a_stop(
 @pytest.mark.parametrize(
     "where",
     [
-        "foresay.training.runs.validation.in_batches",
+        "foresay.model.MultiTokenModel.decode",
         "foresay.models.artefact.folder.save",
         "foresay.training.runs.run.Run.tell",
     ],
@@ -103,7 +103,7 @@ def test_it_is_kept_through_a_stop_behind_its_checkpoint(
     with pytest.MonkeyPatch.context() as patch:
 
         def measure(self: HeldOut, model: MultiTokenModel, step: int = 0, *more: Any) -> Measured:
-            if step == BEST and where == "foresay.training.runs.validation.in_batches":
+            if step == BEST and where == "foresay.model.MultiTokenModel.decode":
                 patch.setattr(where, stop_here)
             found = real(self, model, step, *more)
             if step == BEST:
