@@ -122,5 +122,6 @@ def served_copy(model: str, plugin: PluginConfig | None = None) -> Path:
 
 
 def _fingerprint(adapter: Path, settings: Sequence[str]) -> str:
-    files = sorted(path for path in adapter.iterdir() if path.is_file())
-    return short_hash("\0".join(settings), *(part for path in files for part in (path.name, path.read_bytes())))
+    files = sorted(path for path in adapter.rglob("*") if path.is_file())
+    parts = (part for path in files for part in (str(path.relative_to(adapter)), path.read_bytes()))
+    return short_hash("\0".join(settings), *parts)
