@@ -76,14 +76,6 @@ def planner_for(
     return Planner(usable, AcceptanceEstimate(prior(model.acceptance, most)))
 
 
-def measured_first(model: DraftingModel, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> Planner | None:
-    """For a run that is to plan from its first step on: a planner for these prompts, after a wait; None: no layout is
-    planned."""
-    if config.layout != "planned":
-        return None
-    return planner_for(model, len(prompts), max(map(len, prompts)), config.masks)
-
-
 def known_acceptance(model: DraftingModel) -> tuple[float, ...]:
     """What training left, or a guess where it left nothing."""
     return prior(model.acceptance, model.config.drafts)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 
 from foresay.data.chat import template_ids
 from foresay.decoding.config import DecodeConfig, SampleConfig
-from foresay.decoding.generate import check_prompts, generate, prepare
 from foresay.decoding.live import GenerationHooks
 from foresay.decoding.metrics import Tally, tally
 from foresay.decoding.planners import Planners
@@ -28,12 +27,11 @@ class Conversation:
     """What chooses layouts, once the chat is prepared, where they are planned."""
 
     def prepare(self) -> None:
-        """See that there can be a chat. Raises PromptError for a model that cannot, ConfigError."""
+        """See that there can be a chat. Raises PromptError for a model that cannot."""
         if self.model.require_tokenizer().chat_template is None:
             raise PromptError(f"{self.model.base_name} has no chat template; use foresay generate")
-        prepare(self.model.core, self.decode)
         if self.decode.layout == "planned":
-            self.planners = Planners(self.model.core, self.decode.masks)
+            self.planners = self.model.planners(self.decode.masks)
 
     def ask(self, text: str, watch: Callable[[Step], None]) -> Generation:
         """The answer to `text`, told step by step; an interrupted one stays as far as it came.
@@ -43,7 +41,7 @@ class Conversation:
         tokenizer, steps = self.model.require_tokenizer(), list[Step]()
         asked = [*self.messages, {"role": "user", "content": text}]
         ids = template_ids(tokenizer, asked, prompt=True)
-        check_prompts(self.model.core, [ids], self.decode)
+        self.model.check_prompts([ids], self.decode)
 
         def tell(index: int, step: Step) -> None:
             steps.append(step)
@@ -52,7 +50,7 @@ class Conversation:
         sample = replace(self.sample, seed=self.sample.seed + len(self.said))
         how = GenerationHooks(chooser=chooser_of(sample), watch=tell, planner=self.planners)
         try:
-            [generation] = generate(self.model.core, [ids], self.decode, how)
+            [generation] = self.model.decode([ids], self.decode, how)
         finally:
             said = Generation(tuple(steps), "stop")
             answer = tokenizer.decode(said.tokens, skip_special_tokens=True)

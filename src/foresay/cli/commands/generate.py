@@ -10,10 +10,8 @@ from foresay.cli.terminal import ERR, OUT, AnswerStream, print_json
 from foresay.cli.views.text import coloured, planned_line, tally_line
 from foresay.data.chat import encode
 from foresay.decoding.config import DecodeConfig, SampleConfig
-from foresay.decoding.generate import generate, prepare
 from foresay.decoding.live import GenerationHooks
 from foresay.decoding.metrics import tally
-from foresay.decoding.planners import Planners
 from foresay.decoding.sampling.chooser import chooser_of
 
 
@@ -51,10 +49,10 @@ class GenerateCommand:
         text = sys.stdin.read().removesuffix("\n") if self.prompt == "-" else self.prompt
         ids = encode(tokenizer, text, self.raw)
         stream = None if self.json or self.colour else AnswerStream(tokenizer)
-        prepare(model.core, self.decode)
-        planners = Planners(model.core, self.decode.masks) if self.decode.layout == "planned" else None
+        model.check_prompts([ids], self.decode)
+        planners = model.planners(self.decode.masks) if self.decode.layout == "planned" else None
         how = GenerationHooks(chooser=chooser_of(self.sample), planner=planners)
-        [said] = generate(model.core, [ids], self.decode, replace(how, watch=stream.tell) if stream else how)
+        [said] = model.decode([ids], self.decode, replace(how, watch=stream.tell) if stream else how)
         counted = tally([said])
         if self.json:
             print_json({

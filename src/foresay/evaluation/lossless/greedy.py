@@ -12,9 +12,8 @@ import torch
 
 from foresay.data.prompts import Prompt, by_domain
 from foresay.decoding.config import DecodeConfig, LayoutName
-from foresay.decoding.generate import check_prompts, generate, prepare
 from foresay.decoding.live import GenerationHooks
-from foresay.decoding.step_costs import measured_first
+from foresay.decoding.planning.planner import Planner
 from foresay.decoding.steps import Generation
 from foresay.evaluation.baseline import plain_answer
 from foresay.evaluation.config import CheckConfig, Setting
@@ -54,7 +53,7 @@ class Checker:
 
     def run(self, prompts: Sequence[Prompt]) -> Certificate:
         """Check every prompt in every setting. Raises PromptError for prompts that cannot be served."""
-        check_prompts(self.model.core, [prompt.ids for prompt in prompts], self._decode("plain"))
+        self.model.check_prompts([prompt.ids for prompt in prompts], self._decode("plain"))
         self._repeated.clear()
         self._plain_exact.clear()
         plain = []
@@ -85,14 +84,13 @@ class Checker:
 
     def _accelerate(self, setting: Setting, prompts: Sequence[Prompt]) -> Iterator[Generation]:
         for group in setting.groups(len(prompts)):
-            yield from self._generate(self.model, [prompts[index].ids for index in group], setting.layout)
+            yield from self._answers(self.model, [prompts[index].ids for index in group], setting.layout)
             for _ in group:
                 self.watch(setting.layout)
 
-    def _generate(self, model: MultiTokenModel, ids: Sequence[Sequence[int]], layout: LayoutName) -> list[Generation]:
+    def _answers(self, model: MultiTokenModel, ids: Sequence[Sequence[int]], layout: LayoutName) -> list[Generation]:
         decode = self._decode(layout)
-        prepare(model.core, decode)
-        return generate(model.core, ids, decode, GenerationHooks(planner=measured_first(model.core, ids, decode)))
+        return model.decode(ids, decode, GenerationHooks(planner=planner_at_once(model, ids, decode)))
 
     def _decode(self, layout: LayoutName) -> DecodeConfig:
         return DecodeConfig(layout=layout, masks=self.config.masks, max_new_tokens=self.config.max_new_tokens)
@@ -112,7 +110,7 @@ class Checker:
         if (layout, group) not in self._repeated:
             if self._exact is None:
                 self._exact = self.reopen("float32")
-            said = self._generate(self._exact, [prompts[index].ids for index in group], layout)
+            said = self._answers(self._exact, [prompts[index].ids for index in group], layout)
             for index in group:
                 if index not in self._plain_exact:  # the same for every layout and batch size
                     self._plain_exact[index] = plain_answer(self._exact, prompts[index].ids, self.config.max_new_tokens)
@@ -149,12 +147,19 @@ def judged(
     }
 
 
-@torch.no_grad()
 def _top_two(model: MultiTokenModel, ids: Sequence[int]) -> TopTwo:
     """The base's two best tokens after `ids`, their margin, and the rounding bound of its dtype there."""
-    logits = model.core.model(torch.tensor([ids], device=model.core.base.device), use_cache=False).logits[0, -1]
+    logits = model.base_logits(ids)[-1]
     best = logits.float().topk(2)
     bound = ROUNDING * torch.finfo(logits.dtype).eps * logits.abs().max().item()
     # Tokens as good as the second best are second best too: which of them `topk` names is chance.
     tokens = (logits >= logits.topk(2).values[-1]).nonzero()[:, 0].tolist()
     return TopTwo(tuple(tokens), (best.values[0] - best.values[1]).item(), bound)
+
+
+def planner_at_once(model: MultiTokenModel, ids: Sequence[Sequence[int]], config: DecodeConfig) -> Planner | None:
+    """For what is checked drafts from the first step on: waits until steps are measured. None: nothing is planned."""
+    if config.layout != "planned":
+        return None
+    model.prepare(config)
+    return model.planner(len(ids), max(map(len, ids)), config.masks)

@@ -13,14 +13,13 @@ import numpy as np
 
 from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig, LayoutName, SampleConfig
-from foresay.decoding.generate import generate, prepare
 from foresay.decoding.live import GenerationHooks
 from foresay.decoding.planning.planner import Planner
 from foresay.decoding.sampling.chooser import Chooser, Sampled, chooser_of
 from foresay.decoding.sampling.randomness import LoadedDice
-from foresay.decoding.step_costs import measured_first
 from foresay.evaluation.baseline import sampled_answers
 from foresay.evaluation.config import CheckConfig
+from foresay.evaluation.lossless.greedy import planner_at_once
 from foresay.evaluation.statistics import PERMUTATIONS, Power, Tokens, holm, p_value
 from foresay.model import MultiTokenModel
 
@@ -150,19 +149,18 @@ class Trial:
     def _draw(self, layout: LayoutName, how: Callable[[int], GenerationHooks]) -> Tokens:
         """With what `how` gives for a batch, by its first answer."""
         decode = DecodeConfig(layout=layout, masks=self.masks, max_new_tokens=TOKENS)
-        prepare(self.model.core, decode)
         answers = []
         for start, count in self._batches(self.samples):
             prompts, hooks = [self.prompt] * count, how(start)
             if hooks.planner is None:
-                hooks = replace(hooks, planner=measured_first(self.model.core, prompts, decode))
-            said = generate(self.model.core, prompts, decode, hooks)
+                hooks = replace(hooks, planner=planner_at_once(self.model, prompts, decode))
+            said = self.model.decode(prompts, decode, hooks)
             answers += [generation.tokens for generation in said]
         return compared(answers)
 
     def _batches(self, answers: int) -> Iterator[tuple[int, int]]:
         """First answer and size of each batch."""
-        vocabulary = self.model.core.base.vocabulary
+        vocabulary = self.model.base.vocabulary
         size = max(SCORES // (vocabulary * (self.masks + 1)), 1)
         for start in range(0, answers, size):
             yield start, min(size, answers - start)
@@ -210,6 +208,6 @@ def check_sampling(
     if not sample.temperature:
         return None
     prompt = min((prompt.ids for prompt in prompts), key=len)
-    masks = config.masks or min(MASKS, model.core.config.drafts)
+    masks = config.masks or min(MASKS, model.drafts)
     samples = power_for(config.layouts).samples(config.shift)
     return Trial(model, prompt, sample, samples, masks).run(config.layouts, watch)
