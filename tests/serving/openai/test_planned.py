@@ -12,6 +12,7 @@ from foresay.decoding import step_costs
 from foresay.decoding.planners import CostBook, Planners
 from foresay.decoding.planning.planner import Cost
 from foresay.model import MultiTokenModel
+from foresay.models.drafting import DraftingModel
 from tests.support.served import DECODE, eventually, served
 
 ASKED = {"model": "nano", "messages": [{"role": "user", "content": "Say hi."}], "max_tokens": 12}
@@ -29,8 +30,8 @@ def test_it_answers_before_it_measures_and_measures_when_nobody_asks(
     held = [True]
     turn = CostBook.turn
 
-    def waits(self: CostBook, core: object) -> bool:
-        return bool(self.wanted) if held else turn(self, model.core)
+    def waits(self: CostBook, core: DraftingModel) -> bool:
+        return bool(self.wanted) if held else turn(self, core)
 
     monkeypatch.setattr(CostBook, "turn", waits)
     monkeypatch.setattr(step_costs, "lap", lambda *_: Cost(1.0, 1.0, 1))
