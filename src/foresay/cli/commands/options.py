@@ -8,6 +8,7 @@ import torch
 import tyro
 from transformers import PreTrainedModel
 
+from foresay.cli.given import Given
 from foresay.cli.terminal import ERR
 from foresay.data.benchmarks import benchmarks_of
 from foresay.data.prompts import Prompt, Split, embedded_prompts, file_prompts, first_of_each_domain
@@ -20,6 +21,8 @@ from foresay.models.config import DTYPE, DType, LoadConfig, LoadDType
 
 C = TypeVar("C", BenchConfig, CheckConfig)
 Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+Options = Annotated[Given, tyro.conf.Suppress]
+"""A field `given` of this type, which `main` fills: which options stood on the command line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +35,19 @@ class Opening:
     """Dtype of base and adapter; `auto`: the checkpoint's own, on a CPU without bfloat16 products float32."""
     threads: int = 0
     """CPU threads; 0 leaves it to torch."""
+    revision: str = ""
+    """Commit, branch or tag of a MODEL that is a hub id; empty: its main branch."""
     loading: LoadConfig = field(default_factory=LoadConfig)
 
     def open(self, folder: str, dtype: DType | None = None) -> MultiTokenModel:
         """The model in `folder`, in `dtype` where another one than this command's is needed; said on stderr."""
         self._set_threads()
         model = MultiTokenModel.from_pretrained(
-            folder, self.base or None, dtype=dtype or self.dtype, loading=self.loading
+            folder,
+            self.base or None,
+            dtype=dtype or self.dtype,
+            loading=self.loading,
+            revision=self.revision or None,
         )
         tell_loaded(model)
         return model
@@ -46,7 +55,7 @@ class Opening:
     def bare(self, folder: str) -> PreTrainedModel:
         """The base of the model in `folder`, by itself, with its user's LoRA if it has one."""
         self._set_threads()
-        settings = read_settings(adapter_folder(folder))
+        settings = read_settings(adapter_folder(folder, self.revision or None))
         base = self.base or (folder if settings.base == HERE else settings.base)
         return open_base(base, self.dtype, as_trained(self.loading, settings), settings.base_adapter)[1]
 
@@ -61,10 +70,9 @@ def tell_loaded(model: MultiTokenModel) -> None:
     ERR.print(f"base: {model.loaded}", style="dim", highlight=False)
 
 
-def filled(config: C, **values: Any) -> C:
-    """`config` with `values` where it still has its defaults: a flag that was given stands."""
-    plain = type(config)()
-    return replace(config, **{name: v for name, v in values.items() if getattr(config, name) == getattr(plain, name)})
+def filled(config: C, given: Given, **values: Any) -> C:
+    """`config` with `values`, but an option that was given stands, though it be the default."""
+    return replace(config, **{name: value for name, value in values.items() if name not in given})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
