@@ -16,9 +16,7 @@ from foresay.cli.views.side_by_side import Answering, SideBySide
 from foresay.data.chat import encode
 from foresay.data.prompts import Prompt, embedded_prompts
 from foresay.decoding.config import DecodeConfig, LayoutName
-from foresay.decoding.generate import generate
 from foresay.decoding.session import GenerationHooks
-from foresay.decoding.step_costs import planner_for
 from foresay.evaluation.config import BenchConfig, CheckConfig
 from foresay.evaluation.lossless.greedy import Checker
 from foresay.evaluation.speed.timed_runs import Case, Decoder, TimedRuns, Turns, cases_of
@@ -99,16 +97,16 @@ def answer_twice(model: MultiTokenModel, max_new_tokens: int, out: Console, err:
     tokenizer = model.require_tokenizer()
     ids = encode(tokenizer, QUESTION)
     with progress_bar(err) as bar:
-        planner = planner_for(model.core, 1, len(ids), watch=calibration_watch(bar))
+        planner = model.planner(1, len(ids), watch=calibration_watch(bar))
     answers = {name: Answering(name, tokenizer) for name in ("plain", "planned")}
     for name in answers:
-        generate(model.core, [ids], _decode(name, 4), GenerationHooks(planner=planner))
+        model.decode([ids], _decode(name, 4), GenerationHooks(planner=planner))
     both = SideBySide(answers["plain"], answers["planned"], out)
     with both.showing():
         for name, answer in answers.items():
             answer.begin()
             hooks = GenerationHooks(watch=answer.hear, planner=planner)
-            generate(model.core, [ids], _decode(name, max_new_tokens), hooks)
+            model.decode([ids], _decode(name, max_new_tokens), hooks)
     plain, planned = both.left, both.right
     same = "The same text" if plain.text.plain == planned.text.plain else "NOT THE SAME TEXT"
     out.print(
