@@ -16,7 +16,7 @@ from foresay.cli.views.side_by_side import Answering, SideBySide
 from foresay.data.chat import encode
 from foresay.data.prompts import Prompt, embedded_prompts
 from foresay.decoding.config import DecodeConfig, LayoutName
-from foresay.decoding.session import GenerationHooks
+from foresay.decoding.live import GenerationHooks
 from foresay.evaluation.config import BenchConfig, CheckConfig
 from foresay.evaluation.lossless.greedy import Checker
 from foresay.evaluation.speed.timed_runs import Case, Decoder, TimedRuns, Turns, cases_of
