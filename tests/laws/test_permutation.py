@@ -21,11 +21,14 @@ from tests.support.layouts import DRAFTING
 LAYOUTS: list[LayoutName] = [*DRAFTING, "planned"]
 SETTINGS = {
     "temperature 0.7": SampleConfig(temperature=0.7),
-    "temperature 1.5": SampleConfig(temperature=1.5),
+    "temperature 1.2": SampleConfig(temperature=1.2),
     "top-p 0.9": SampleConfig(temperature=1.0, top_p=0.9),
 }
-SAMPLES = 512
-"""Finds a total variation of 0.17 between the classes in one of the twelve tests, with 80 % chance."""
+SAMPLES = 256
+"""Finds a total variation of 0.24 between the classes in one of the twelve tests, with 80 % chance: less than any of
+the broken verifiers below has."""
+PERMUTATIONS = 9_999
+"""For p-values that are compared with `LEVEL`: 80 of them lie below it after the correction for twelve tests."""
 COSTS = {Entry("plain"): Cost(1, 1), Entry("linear", 2): Cost(1.4, 1.1), Entry("quadratic", 1): Cost(1.5, 1.5)}
 """So close that what is accepted changes the layout from step to step."""
 
@@ -45,24 +48,16 @@ def reference(setting: str) -> Tokens:
     return trial(setting).reference()
 
 
-@pytest.fixture(scope="module")
-def corrected() -> dict[tuple[str, LayoutName], float]:
-    """p-values of every setting and layout, corrected together."""
-    found = {}
+def test_every_layout_draws_what_transformers_draws() -> None:
+    """One test for all, as their p-values are corrected together: parts of it in several processes cost more."""
+    found: dict[tuple[str, LayoutName], float] = {}
     for setting in SETTINGS:
         for layout in LAYOUTS:
             planner = Planner(COSTS, AcceptanceEstimate((0.5, 0.4))) if layout == "planned" else None
             answers = trial(setting).answers(layout, planner)
-            found[setting, layout] = p_value(answers, reference(setting))
-    return dict(zip(found, holm(list(found.values()))))
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_every_layout_draws_what_transformers_draws(
-    corrected: dict[tuple[str, LayoutName], float], setting: str, layout: LayoutName
-) -> None:
-    assert corrected[setting, layout] >= LEVEL
+            found[setting, layout] = p_value(answers, reference(setting), PERMUTATIONS)
+    corrected = dict(zip(found, holm(list(found.values()))))
+    assert {case: value for case, value in corrected.items() if value < LEVEL} == {}
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
