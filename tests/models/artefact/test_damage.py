@@ -11,13 +11,13 @@ from torch import Tensor
 
 from foresay.foundation.errors import ArtefactError, ForesayError
 from foresay.model import MultiTokenModel
-from tests.models.artefact.test_folder import edit_settings, load, model, saved
+from tests.models.artefact.test_folder import LORA, edit_settings, load, model, saved
 from tests.support.toys import LLAMA
 
 __all__ = ["model", "saved"]
 
 
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "foresay.safetensors"])
+@pytest.mark.parametrize("name", [LORA, "foresay.safetensors"])
 def test_missing_weights_are_refused(saved: Path, name: str) -> None:
     (saved / name).unlink()
     with pytest.raises(ArtefactError, match=rf"{name} is missing or damaged .*; restore the folder or train again"):
@@ -25,7 +25,7 @@ def test_missing_weights_are_refused(saved: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("left", [0, 5, 400, -1])
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "foresay.safetensors"])
+@pytest.mark.parametrize("name", [LORA, "foresay.safetensors"])
 def test_truncated_weights_are_refused(saved: Path, name: str, left: int) -> None:
     whole = (saved / name).read_bytes()
     (saved / name).write_bytes(whole[:left])
@@ -61,7 +61,7 @@ def crop(tensors: dict[str, Tensor], name: str) -> None:
         (crop, r"{name} in .* has shape \(\d+.*\), not \(\d+.*\); restore the folder or train again"),
     ],
 )
-@pytest.mark.parametrize("file", ["adapter_model.safetensors", "foresay.safetensors"])
+@pytest.mark.parametrize("file", [LORA, "foresay.safetensors"])
 def test_damaged_tensors_are_refused(saved: Path, file: str, change: Change, message: str) -> None:
     tensors = load_file(saved / file)
     for name in (min(tensors), max(tensors)):

@@ -14,6 +14,7 @@ from foresay.cli.commands.export import ExportCommand
 from foresay.cli.commands.generate import GenerateCommand
 from foresay.cli.commands.info import InfoCommand
 from foresay.cli.commands.pretrain import PretrainCommand
+from foresay.cli.commands.publish import PublishCommand
 from foresay.cli.commands.report import ReportCommand
 from foresay.cli.commands.serve import ServeCommand
 from foresay.cli.commands.study import StudyCommand
@@ -31,6 +32,7 @@ VERBS: dict[str, type] = {
     "compress": CompressCommand,
     "export": ExportCommand,
     "convert": ConvertCommand,
+    "publish": PublishCommand,
     "check": CheckCommand,
     "eval": EvalCommand,
     "bench": BenchCommand,

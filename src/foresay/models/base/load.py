@@ -22,6 +22,7 @@ from foresay.foundation.errors import ArtefactError, BaseNotFound, ConfigError, 
 from foresay.foundation.names import NAMED, NANO, SMOLLM2
 from foresay.models.base.device import WEIGHT_BYTES, check_fits, device_for, dtype_for, first_line, weight_bytes
 from foresay.models.base.gguf import checkpoint_of, is_gguf
+from foresay.models.base.hub import fetched, holds, is_hub_id
 from foresay.models.base.quantization import check_quantized, quantization_of, quantizer
 from foresay.models.base.user_lora import bare, hang
 from foresay.models.base.wheel import smollm2_folder
@@ -69,9 +70,16 @@ NANO_FOLDER = Path(__file__).with_name(NANO)
 """Base and adapter of the embedded model, and data to train one like it."""
 
 
-def adapter_folder(name: str) -> Path:
-    """Where the adapter called `name` lies: a folder, or one that comes with foresay. Raises ArtefactError."""
+def adapter_folder(name: str, revision: str | None = None) -> Path:
+    """Where the adapter called `name` lies: a folder, one that comes with foresay, or a hub id's, at `revision`.
+
+    Raises ArtefactError.
+    """
     place = _adapter_place(name)
+    if is_hub_id(name):
+        return fetched(name, revision)
+    if revision:
+        raise ArtefactError(f"revision {revision} was asked for and {name} is not on the hub; give a hub id, or none")
     if name in NAMED and not place.is_dir():
         raise ArtefactError(
             f"this foresay comes without an adapter for {name}; make one with foresay train {name} --data YOUR-DATA "
@@ -82,7 +90,7 @@ def adapter_folder(name: str) -> Path:
 
 def is_adapter(name: str) -> bool:
     """`name` stands for a foresay model; a base may have the same name."""
-    return (_adapter_place(name) / ARTEFACT).is_file()
+    return holds(name, ARTEFACT) if is_hub_id(name) else (_adapter_place(name) / ARTEFACT).is_file()
 
 
 def _adapter_place(name: str) -> Path:
@@ -257,10 +265,10 @@ def _place(name: str) -> str:
 def _checked(adapter: str) -> str:
     """`adapter`, unless it is a folder that holds no user's LoRA."""
     folder = Path(adapter)
-    if adapter and folder.exists() and not (folder / ADAPTER_CONFIG_NAME).is_file():
-        raise BaseNotFound(f"{adapter} has no {ADAPTER_CONFIG_NAME}, so it is no PEFT adapter; give a folder with one")
     if adapter and (folder / ARTEFACT).is_file():
         raise BaseNotFound(f"{adapter} is a foresay model, which acts on mask rows alone; give a LoRA of your own")
+    if adapter and folder.exists() and not (folder / ADAPTER_CONFIG_NAME).is_file():
+        raise BaseNotFound(f"{adapter} has no {ADAPTER_CONFIG_NAME}, so it is no PEFT adapter; give a folder with one")
     return adapter
 
 
