@@ -4,14 +4,15 @@ Beside the enumeration on a tiny vocabulary (`test_sampling.py`): here are real 
 """
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import pytest
 
 from foresay.data.chat import encode
-from foresay.decoding.config import LayoutName, SampleConfig
+from foresay.decoding.config import DecodeConfig, LayoutName, SampleConfig
 from foresay.decoding.planning.planner import AcceptanceEstimate, Cost, Entry, Planner
 from foresay.decoding.sampling.chooser import Blocks, Drafts, Sampled
+from foresay.evaluation.lossless import sampling
 from foresay.evaluation.lossless.sampling import CAUGHT, LEVEL, Trial
 from foresay.evaluation.statistics import Tokens, holm, p_value
 from foresay.model import MultiTokenModel
@@ -29,6 +30,8 @@ SAMPLES = 256
 the broken verifiers below has."""
 PERMUTATIONS = 9_999
 """For p-values that are compared with `LEVEL`: 80 of them lie below it after the correction for twelve tests."""
+NODES = 6
+"""Drafts of a tree: it branches as one of 12 does, which is full with two masks, and costs half."""
 COSTS = {Entry("plain"): Cost(1, 1), Entry("linear", 2): Cost(1.4, 1.1), Entry("quadratic", 1): Cost(1.5, 1.5)}
 """So close that what is accepted changes the layout from step to step."""
 
@@ -48,8 +51,9 @@ def reference(setting: str) -> Tokens:
     return trial(setting).reference()
 
 
-def test_every_layout_draws_what_transformers_draws() -> None:
+def test_every_layout_draws_what_transformers_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """One test for all, as their p-values are corrected together: parts of it in several processes cost more."""
+    monkeypatch.setattr(sampling, "DecodeConfig", partial(DecodeConfig, nodes=NODES))
     found: dict[tuple[str, LayoutName], float] = {}
     for setting in SETTINGS:
         for layout in LAYOUTS:
