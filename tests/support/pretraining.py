@@ -104,6 +104,6 @@ def trained(design: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def held_in(folder: Path) -> HeadsModel:
-    model = MultiTokenModel.from_pretrained(folder).core
+    model = MultiTokenModel.from_pretrained(folder).heads_model
     assert isinstance(model, HeadsModel)
     return model

@@ -20,7 +20,6 @@ from foresay.cli.main import main
 from foresay.data.chat import encode
 from foresay.data.prompts import embedded_prompts
 from foresay.decoding.config import SampleConfig
-from foresay.decoding.generate import generate
 from foresay.decoding.sampling.chooser import chooser_of
 from foresay.decoding.session import GenerationHooks
 from foresay.foundation.errors import PromptError
@@ -45,7 +44,7 @@ __all__ = ["model", "server"]
 
 def offline(model: MultiTokenModel, ids: list[int], tokens: int, sample: SampleConfig | None = None) -> str:
     decode = replace(DECODE, max_new_tokens=tokens, layout="plain")
-    [said] = generate(model.core, [ids], decode, GenerationHooks(chooser_of(sample or SampleConfig())))
+    [said] = model.decode([ids], decode, GenerationHooks(chooser_of(sample or SampleConfig())))
     return str(model.require_tokenizer().decode(said.tokens, skip_special_tokens=True))
 
 
@@ -151,7 +150,7 @@ def test_tokens_are_named_where_asked_for(server: Served, model: MultiTokenModel
     said = server.client.completions.create(**asked, extra_body={"return_token_ids": True})
     tokens = [token for part in (said if stream else [said]) for choice in part.choices for token in choice.token_ids]
     ids = model.require_tokenizer()("Once upon")["input_ids"]
-    [own] = generate(model.core, [ids], replace(DECODE, max_new_tokens=12, layout="plain"))
+    [own] = model.decode([ids], replace(DECODE, max_new_tokens=12, layout="plain"))
     assert tokens == own.tokens
     silent = server.client.completions.create(**asked)
     assert not any(hasattr(choice, "token_ids") for part in (silent if stream else [silent]) for choice in part.choices)

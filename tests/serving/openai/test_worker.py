@@ -16,14 +16,14 @@ pytest.importorskip("fastapi")
 pytest.importorskip("openai")
 
 from foresay.decoding.config import LayoutName, QueueConfig
-from foresay.decoding.engine import Engine, Request
+from foresay.decoding.engine import Request
 from foresay.decoding.session import Session
 from foresay.model import MultiTokenModel
 from foresay.models.masks.model import MaskModel
 from foresay.serving.config import ServeConfig
 from foresay.serving.openai import memory_check as room
 from foresay.serving.openai.api_errors import dead, failed, stopping, timed_out
-from foresay.serving.openai.memory_check import free_bytes, kv_bytes
+from foresay.serving.openai.memory_check import free_bytes
 from foresay.serving.openai.stop_strings import Answer
 from tests.support.served import ASKED, DECODE, ENDLESS, Served, endless, eventually, model, refused, served
 
@@ -154,12 +154,12 @@ def test_an_answer_that_cannot_be_told_ends_alone(endless: Served) -> None:
 @pytest.mark.parametrize("layout", ["plain", "quadratic", "planned", "tree"])
 def test_the_room_that_is_asked_for_is_the_room_that_is_taken(model: MultiTokenModel, layout: LayoutName) -> None:
     decode = replace(DECODE, layout=layout)
-    engine = Engine.open(model.core, decode, QueueConfig(sequences=3, max_length=70))
+    engine = model.engine(decode, QueueConfig(sequences=3, max_length=70))
     engine.submit([Request((5, 6, 7), 9)])
     engine.step()
     taken = sum(stored.nbytes for layer in engine.session.cache.layers for stored in (layer.keys, layer.values))
-    assert kv_bytes(model.core, decode, 3, 70) == taken
-    assert (free_bytes(model.core.base.device) or 2**40) > taken
+    assert model.kv_bytes(decode, 3, 70) == taken
+    assert (free_bytes(model.base.device) or 2**40) > taken
 
 
 def test_a_containers_limit_is_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
