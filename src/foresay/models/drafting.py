@@ -44,8 +44,9 @@ class DraftingModel(nn.Module, ABC):
     """A base that can also guess what comes after the next token.
 
     `acceptance` is what training measured: the share of steps that kept the j-th draft (quadratic, held-out prompts);
-    empty when nobody did. `shortlist` is how many tokens a draft is drawn from; 0: all. `groups` are the base's
-    adapted linears by shared inputs, as `probe` saw them.
+    empty when nobody did. `shortlist` is how many tokens a draft is drawn from; 0: all; None: nobody has decoded yet.
+    `groups` are the base's adapted linears by shared inputs, as `probe` saw them. `step_graphs` and `cost_book` are
+    what decoding keeps from one call to the next.
     """
 
     def __init__(self, base: Base, config: Family) -> None:
@@ -53,7 +54,8 @@ class DraftingModel(nn.Module, ABC):
         self.base, self.config = base, config
         self.model = base.model
         self.acceptance: tuple[float, ...] = ()
-        self.shortlist = 0
+        self.shortlist: int | None = None
+        self.cost_book: Any = None
         self.packing = Packing(base)
         self.groups: list[Group] = []
         self._compiled: dict[Any, Any] | None = None
@@ -179,8 +181,8 @@ class DraftingModel(nn.Module, ABC):
         return logits
 
     @abstractmethod
-    def guess(self, previous: Tensor, states: Tensor, place: int, tokens: Tensor | None) -> Tensor:
-        """Bare logits of the draft at `place`, counted from 0: (B, P, V), or (B, P, C) of a shortlist `tokens` (B, C).
+    def guess(self, previous: Tensor, states: Tensor, index: int, tokens: Tensor | None) -> Tensor:
+        """Bare logits of draft `index`, counted from 0: (B, P, V), or (B, P, C) of a shortlist `tokens` (B, C).
 
         `previous` (B, P) int64 are the tokens before, `states` (B, P, D) what the block holds there.
         """

@@ -20,8 +20,8 @@ from foresay.cli.main import main
 from foresay.data.chat import encode
 from foresay.data.prompts import embedded_prompts
 from foresay.decoding.config import SampleConfig
+from foresay.decoding.live import GenerationHooks
 from foresay.decoding.sampling.chooser import chooser_of
-from foresay.decoding.session import GenerationHooks
 from foresay.foundation.errors import PromptError
 from foresay.model import MultiTokenModel
 from foresay.serving.config import PluginConfig, VllmServeConfig

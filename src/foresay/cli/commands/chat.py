@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 
 from foresay.cli.commands.options import Model, Opening
 from foresay.cli.terminal import ERR, OUT
-from foresay.cli.views.bars import calibration_watch, progress_bar
-from foresay.cli.views.text import colour_of, tally_line
+from foresay.cli.views.text import colour_of, planned_line, tally_line
 from foresay.decoding.config import DecodeConfig, SampleConfig
 from foresay.decoding.detokenizer import Detokenizer
 from foresay.decoding.steps import Step
@@ -36,8 +35,7 @@ class ChatCommand:
     def run(self) -> int:
         """Read, answer, until the input ends."""
         chat = Conversation(self.opening.open(self.model), self.decode, self.sample)
-        with progress_bar(ERR) as bar:
-            chat.prepare(calibration_watch(bar))
+        chat.prepare()
         ERR.print(HELP, style="dim", highlight=False)
         while True:
             try:
@@ -54,7 +52,9 @@ class ChatCommand:
         if text == "/reset":
             chat.reset()
         elif text == "/stats":
-            ERR.print(tally_line(chat.count()))
+            ERR.print(tally_line(chat.count()), highlight=False)
+            if chat.planners is not None:
+                ERR.print(planned_line(chat.count(), chat.planners.reason()), highlight=False)
         elif not text.isascii() and text != text.encode(errors="ignore").decode():
             ERR.print("this line is not UTF-8; write it in a terminal that sends UTF-8")
         elif text.startswith("/"):

@@ -12,6 +12,8 @@ import torch
 
 from foresay.data.prompts import Prompt, by_domain
 from foresay.decoding.config import DecodeConfig, LayoutName
+from foresay.decoding.live import GenerationHooks
+from foresay.decoding.planning.planner import Planner
 from foresay.decoding.steps import Generation
 from foresay.evaluation.baseline import plain_answer
 from foresay.evaluation.config import CheckConfig, Setting
@@ -82,9 +84,13 @@ class Checker:
 
     def _accelerate(self, setting: Setting, prompts: Sequence[Prompt]) -> Iterator[Generation]:
         for group in setting.groups(len(prompts)):
-            yield from self.model.decode([prompts[index].ids for index in group], self._decode(setting.layout))
+            yield from self._answers(self.model, [prompts[index].ids for index in group], setting.layout)
             for _ in group:
                 self.watch(setting.layout)
+
+    def _answers(self, model: MultiTokenModel, ids: Sequence[Sequence[int]], layout: LayoutName) -> list[Generation]:
+        decode = self._decode(layout)
+        return model.decode(ids, decode, GenerationHooks(planner=planner_at_once(model, ids, decode)))
 
     def _decode(self, layout: LayoutName) -> DecodeConfig:
         return DecodeConfig(layout=layout, masks=self.config.masks, max_new_tokens=self.config.max_new_tokens)
@@ -104,7 +110,7 @@ class Checker:
         if (layout, group) not in self._repeated:
             if self._exact is None:
                 self._exact = self.reopen("float32")
-            said = self._exact.decode([prompts[index].ids for index in group], self._decode(layout))
+            said = self._answers(self._exact, [prompts[index].ids for index in group], layout)
             for index in group:
                 if index not in self._plain_exact:  # the same for every layout and batch size
                     self._plain_exact[index] = plain_answer(self._exact, prompts[index].ids, self.config.max_new_tokens)
@@ -149,3 +155,11 @@ def _top_two(model: MultiTokenModel, ids: Sequence[int]) -> TopTwo:
     # Tokens as good as the second best are second best too: which of them `topk` names is chance.
     tokens = (logits >= logits.topk(2).values[-1]).nonzero()[:, 0].tolist()
     return TopTwo(tuple(tokens), (best.values[0] - best.values[1]).item(), bound)
+
+
+def planner_at_once(model: MultiTokenModel, ids: Sequence[Sequence[int]], config: DecodeConfig) -> Planner | None:
+    """For what is checked drafts from the first step on: waits until steps are measured. None: nothing is planned."""
+    if config.layout != "planned":
+        return None
+    model.prepare(config)
+    return model.planner(len(ids), max(map(len, ids)), config.masks)

@@ -43,7 +43,7 @@ class StreamOptions(Strict):
     """The usage so far in every chunk (vLLM's extension)."""
 
 
-class Generation(Strict):
+class GenerationRequest(Strict):
     """What every kind of request may ask for."""
 
     model: str
@@ -83,7 +83,7 @@ class Generation(Strict):
         return {k: v for k, v in body.items() if v is not None and not (k in NEUTRAL and v == NEUTRAL[k])}
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Generation":
+    def _consistent(self) -> "GenerationRequest":
         if 0 < self.temperature < COLDEST:
             raise ValueError(f"temperature is {self.temperature}; give 0, or {COLDEST} or more")
         if self.stream_options is not None and not self.stream:
@@ -160,7 +160,7 @@ class Message(Strict):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class ChatRequest(Generation):
+class ChatRequest(GenerationRequest):
     """Body of `/v1/chat/completions`."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
@@ -178,16 +178,16 @@ class ChatRequest(Generation):
 
     @property
     def limit(self) -> int | None:
-        """See `Generation.limit`."""
+        """See `GenerationRequest.limit`."""
         return self.max_completion_tokens or self.max_tokens
 
     @property
     def top(self) -> int | None:
-        """See `Generation.top`."""
+        """See `GenerationRequest.top`."""
         return self.top_logprobs or 0 if self.logprobs else None
 
 
-class CompletionRequest(Generation):
+class CompletionRequest(GenerationRequest):
     """Body of `/v1/completions`."""
 
     prompt: (
@@ -200,7 +200,7 @@ class CompletionRequest(Generation):
 
     @property
     def top(self) -> int | None:
-        """See `Generation.top`."""
+        """See `GenerationRequest.top`."""
         return self.logprobs
 
     @property

@@ -10,12 +10,12 @@ from foresay.data.chat import template_ids
 from foresay.decoding.config import DecodeConfig, QueueConfig
 from foresay.decoding.engine import Engine, Request
 from foresay.decoding.generate import check_prompts
-from foresay.decoding.step_costs import Watch, unwatched
+from foresay.decoding.planners import Planners
 from foresay.foundation.errors import PromptError
 from foresay.model import MultiTokenModel
 from foresay.serving.openai.memory_check import check_room
 from foresay.serving.openai.prometheus import Metrics
-from foresay.serving.openai.schema import ChatRequest, CompletionRequest, Generation
+from foresay.serving.openai.schema import ChatRequest, CompletionRequest, GenerationRequest
 from foresay.serving.openai.worker import Listener, Worker
 
 SPEAKERS = ("user", "assistant")
@@ -26,10 +26,8 @@ BESIDE = 4
 class Service:
     """Answers requests, until it is closed."""
 
-    def __init__(
-        self, model: MultiTokenModel, name: str, decode: DecodeConfig, queue: QueueConfig, watch: Watch = unwatched
-    ) -> None:
-        """Measures first what steps cost, where the layout is `planned` and that is not known (told to `watch`).
+    def __init__(self, model: MultiTokenModel, name: str, decode: DecodeConfig, queue: QueueConfig) -> None:
+        """Ready at once: what steps cost is measured while nobody waits, where the layout is `planned`.
 
         Raises ConfigError for texts that the base cannot serve together, or that memory does not hold.
         """
@@ -40,11 +38,13 @@ class Service:
         wanted.setdefault(plain, few)
         tokens = queue.max_length or model.base.limits[0]
         check_room(model, {config: share.sequences for config, share in wanted.items()}, tokens)
-        opened = {config: model.engine(config, share, watch) for config, share in wanted.items()}
+        opened = {config: model.engine(config, share) for config, share in wanted.items()}
         self.engine, self.plain = opened[decode], opened[plain]
         self.engines = list(opened.values())
         places = sum(engine.queue.sequences for engine in self.engines)
         self.metrics = Metrics(name, lambda: self.running, lambda: self.waiting, 1 / places)
+        if isinstance(self.engine.planners, Planners):
+            self.metrics.plans_with(self.engine.planners)
         self.worker = Worker(self.engines, self.tokenizer, self.metrics)
         self.worker.start()
 
@@ -64,7 +64,7 @@ class Service:
             return [_chat_ids(self.tokenizer, asked)]
         return [self.tokenizer(text)["input_ids"] if isinstance(text, str) else text for text in asked.prompts]
 
-    def ask(self, asked: Generation, prompts: Sequence[Sequence[int]]) -> Listener:
+    def ask(self, asked: GenerationRequest, prompts: Sequence[Sequence[int]]) -> Listener:
         """Line up `asked.n` answers to each prompt. Raises TooLong, PromptError, BusyError."""
         engine = self.plain if asked.layout == "plain" else self.engine
         # Before anything is copied or repeated: what is refused may be long.
