@@ -91,7 +91,7 @@ class MultiTokenModel:
         """
         place = adapter_folder(str(folder))
         settings = artefact.read_settings(place)
-        base = base or (str(place) if settings.base == artefact.HERE else settings.base)
+        base = base or artefact.base_of(settings, place)
         loading = as_trained(loading or LoadConfig(), settings)
         guest, model = open_base(base, dtype, loading, settings.base_adapter)
         tokenizer = tokenizer or own_tokenizer(base, guest)

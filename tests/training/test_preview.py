@@ -24,7 +24,7 @@ def test_text_marks_loss_and_anchors(data: Path, capsys: pytest.CaptureFixture[s
     assert f"{data}:1 sums" in said
     assert "<|user|>Count.<|assistant|>▾⟦One▾,▾ two▾.▾<|endoftext|>⟧" in said
     assert "3 rows (1 messages, 1 text; verified prefixes), 2 sequences" in said
-    assert f"1 bad; {data}:2 has columns x" in said
+    assert f"1 bad; {data}:2: it has columns x" in said
     assert "sums 1, (none) 1" in said
 
 
@@ -42,7 +42,7 @@ def test_json_says_the_same(data: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_strict_and_rows(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "preview", "nano", "--data", str(data), "--strict"]) == 2
-    assert "a.jsonl:2 has columns x" in capsys.readouterr().err
+    assert "a.jsonl:2: it has columns x" in capsys.readouterr().err
     assert main(["data", "preview", "nano", "--data", str(data), "--strict", "--rows", "1"]) == 0
 
 

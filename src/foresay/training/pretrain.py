@@ -176,7 +176,8 @@ def _blank(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> HeadsM
 
 
 def _read(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase, model: HeadsModel) -> list[Part]:
-    encoder = Encoder(tokenizer, recipe.train.length, frozenset(model.base.stop_tokens))
+    known = model.base.embedding.weight.shape[0]
+    encoder = Encoder(tokenizer, recipe.train.length, frozenset(model.base.stop_tokens), known)
     sources = [Source.parse(str(text), recipe.reading.columns) for text in recipe.data]
     return [read(source, encoder, recipe.reading.strict) for source in sources]
 

@@ -179,7 +179,8 @@ def _objective(recipe: Recipe, model: MultiTokenModel, examples: Sequence[Exampl
 def read_parts(recipe: Recipe, model: MultiTokenModel) -> list[Part]:
     """Every source of the recipe, read for the model. Raises DataError."""
     base, tokenizer = model.core.base, model.require_tokenizer()
-    encoder = Encoder(tokenizer, min(recipe.train.max_length, base.limits[0]), frozenset(base.stop_tokens))
+    length, known = min(recipe.train.max_length, base.limits[0]), base.embedding.weight.shape[0]
+    encoder = Encoder(tokenizer, length, frozenset(base.stop_tokens), known)
     sources = [Source.parse(str(text), recipe.reading.columns) for text in recipe.data]
     return [read(source, encoder, recipe.reading.strict) for source in sources]
 

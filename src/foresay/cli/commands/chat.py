@@ -9,7 +9,7 @@ from foresay.cli.views.text import colour_of, tally_line
 from foresay.decoding.config import DecodeConfig, SampleConfig
 from foresay.decoding.detokenizer import Detokenizer
 from foresay.decoding.steps import Step
-from foresay.foundation.errors import PromptError
+from foresay.foundation.errors import DataError, PromptError
 from foresay.foundation.machine import now
 from foresay.serving.conversation import Conversation
 
@@ -77,7 +77,7 @@ def _answer(chat: Conversation, text: str) -> None:
         chat.ask(text, show)
     except KeyboardInterrupt:
         ended = "stopped; "
-    except PromptError as error:
+    except (PromptError, DataError) as error:
         ERR.print(f"{error}; or /reset", style="red", highlight=False)
         return
     OUT.print(detokenizer.rest())

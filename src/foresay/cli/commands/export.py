@@ -62,8 +62,12 @@ class ExportCommand:
             not draft_model or self.plugin == PluginConfig(masks=masks),
             "lengths and busy-requests are settings of masks beside a base, not of a draft model; leave them out",
         )
-        base = self.base or artefact.read_settings(adapter).base
-        require(base != artefact.HERE, f"{self.model} has heads, and the plugin for vLLM runs masks; give an adapter")
+        settings = artefact.read_settings(adapter)
+        base = self.base or artefact.base_of(settings, adapter)
+        require(
+            settings.base != artefact.HERE,
+            f"{self.model} has heads, and the plugin for vLLM runs masks; give an adapter",
+        )
         dtype = own_dtype(base) if self.dtype == "own" else self.dtype
         model = MultiTokenModel.from_pretrained(adapter, base, dtype=dtype)
         if draft_model:

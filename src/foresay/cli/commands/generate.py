@@ -18,6 +18,7 @@ from foresay.decoding.planning.planner import Planner
 from foresay.decoding.sampling.chooser import chooser_of
 from foresay.decoding.session import GenerationHooks
 from foresay.decoding.step_costs import planner_for
+from foresay.foundation.errors import DataError
 from foresay.model import MultiTokenModel
 
 
@@ -52,7 +53,7 @@ class GenerateCommand:
         """Stream the answer step by step."""
         model = self.opening.open(self.model)
         tokenizer = model.require_tokenizer()
-        text = sys.stdin.read().removesuffix("\n") if self.prompt == "-" else self.prompt
+        text = _read_stdin() if self.prompt == "-" else self.prompt
         ids = encode(tokenizer, text, self.raw)
         stream = None if self.json or self.colour else AnswerStream(tokenizer)
         how = GenerationHooks(chooser=chooser_of(self.sample), planner=self._planner(model, ids))
@@ -83,3 +84,11 @@ class GenerateCommand:
         check_prompts(model.core, [ids], self.decode)
         with progress_bar(ERR) as bar:
             return planner_for(model.core, 1, len(ids), self.decode.masks, calibration_watch(bar))
+
+
+def _read_stdin() -> str:
+    """Standard input, without the newline at its end. Raises DataError where it is not in the terminal's encoding."""
+    try:
+        return sys.stdin.read().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"standard input is not {error.encoding} at byte {error.start}; send it as UTF-8") from error

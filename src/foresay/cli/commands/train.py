@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 
 import tyro
 
+from foresay.cli.commands.options import read_prompts
 from foresay.cli.config_file import as_yaml
 from foresay.cli.terminal import ERR, OUT, print_json
 from foresay.cli.views.training import AdapterLines, TrainingView, rates
 from foresay.data.config import DataConfig
-from foresay.data.prompts import Prompt, file_prompts
+from foresay.data.prompts import Prompt
 from foresay.foundation.errors import ConfigError
 from foresay.models.base.load import BaseName, load_tokenizer
 from foresay.models.config import HeadsConfig, LoadConfig, MTPConfig
@@ -102,7 +103,7 @@ class TrainCommand:
         prompts: Sequence[Prompt] = ()
         if self.prompts is not None:
             guest = BaseName.find(self.base, self.loading.base_adapter, self.loading.gguf_file)
-            prompts = file_prompts(self.prompts, load_tokenizer(guest.base, guest.adapter))
+            prompts = read_prompts(self.prompts, load_tokenizer(guest.base, guest.adapter))
         view, curve = TrainingView(ERR, self.train.steps, AdapterLines()), dict[int, float]()
 
         def watch(news: TrainUpdate) -> None:

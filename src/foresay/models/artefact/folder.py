@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from foresay.foundation.errors import ArtefactError, ConfigError
+from foresay.foundation.errors import ArtefactError, BaseNotFound, ConfigError
 from foresay.foundation.files import replacing
 from foresay.foundation.names import SMOLLM2
 from foresay.models.artefact.card import card
@@ -91,6 +91,21 @@ def write_with_base(
     model.model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write(folder, model, settings, dtype)
+
+
+def base_of(settings: Settings, folder: str | Path) -> str:
+    """Name of the base that the artefact in `folder` names, or the folder itself where its base lies there.
+
+    Raises BaseNotFound where that base was a local folder or file that is gone.
+    """
+    if settings.base == HERE:
+        return str(folder)
+    if Path(settings.base).is_absolute() and not Path(settings.base).exists():
+        raise BaseNotFound(
+            f"{folder} was trained on {settings.base}, and nothing lies there now; say with --base where that base is "
+            "(in Python: base=...)"
+        )
+    return settings.base
 
 
 def read_settings(folder: Path) -> Settings:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 NAMES = " or ".join(NAMED)
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+HUB_URL = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(\w[\w.-]*/\w[\w.-]*)")
 ARTEFACT = "foresay.json"
 """Where this file stands beside an `adapter_config.json`, the folder is a foresay model and no user's LoRA."""
 
@@ -54,7 +57,7 @@ class BaseName:
         # A model with heads is an ordinary checkpoint as well.
         if (Path(name) / ARTEFACT).is_file() and not (Path(name) / "config.json").is_file():
             raise BaseNotFound(f"{name} is a foresay model and no base; give the base that it names in {ARTEFACT}")
-        found = find_adapter_config_file(base_folder(name))
+        found = _lora_config(name)
         if found is None:
             return cls(name, _checked(adapter))
         if adapter:
@@ -63,6 +66,16 @@ class BaseName:
         if not base:
             raise BaseNotFound(f"{name} is a PEFT adapter that names no base; give the base, and --base-adapter {name}")
         return cls(base, name)
+
+
+def _lora_config(name: str) -> str | None:
+    """Where the settings of the PEFT LoRA called `name` lie; None where it is none. Raises BaseNotFound."""
+    folder = base_folder(name)
+    try:
+        found: str | None = find_adapter_config_file(folder)
+    except OSError as error:  # also of a path or URL that is no hub id
+        raise BaseNotFound(_not_found(name, folder, error)) from error
+    return found
 
 
 NANO_FOLDER = Path(__file__).with_name(NANO)
@@ -97,9 +110,6 @@ def own_dtype(name: str) -> DType:
 def chosen_dtype(name: str, asked: LoadDType, device: str) -> DType:
     """What `asked` means for the base called `name` on `device`. Raises BaseNotFound, UnsupportedBase."""
     return dtype_for(asked, own_dtype(name), torch.device(device)) if asked == "auto" else asked
-
-
-NAMES = " or ".join(NAMED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +213,11 @@ def load_tokenizer(name: str, adapter: str = "") -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def load_vocabulary(name: str) -> int:
+    """Rows of the embeddings of the base called `name`: token ids below it are known. Raises BaseNotFound."""
+    return int(_find(name).config.get_text_config().vocab_size)
+
+
 def load_stop_tokens(name: str) -> frozenset[int]:
     """Ids that end an answer of the base called `name`; empty when its generation settings name none."""
     try:
@@ -215,10 +230,8 @@ def load_stop_tokens(name: str) -> frozenset[int]:
 def _check_exists(name: str, folder: str, *files: str) -> None:
     path = Path(folder)
     if path.exists() and not any((path / file).is_file() for file in files):
-        raise BaseNotFound(
-            f"{name} is a folder without {files[-1]}; give a folder with a Hugging Face model, a GGUF file, a hub id, "
-            f"{NAMES}"
-        )
+        kind = f"a folder without {files[-1]}" if path.is_dir() else "a file, and no GGUF"
+        raise BaseNotFound(f"{name} is {kind}; give a folder with a Hugging Face model, a GGUF file, a hub id, {NAMES}")
 
 
 def _not_found(name: str, folder: str, error: Exception) -> str:
@@ -226,6 +239,10 @@ def _not_found(name: str, folder: str, error: Exception) -> str:
         return f"{folder}, the checkpoint of {name}, cannot be read ({first_line(error)}); remove it and try again"
     if Path(name).is_dir():
         return f"{name} holds no model that transformers can read ({first_line(error)}); give a whole one"
+    if not HUB_ID.fullmatch(name):
+        url = HUB_URL.match(name)
+        cure = f"give {url[1]}" if url else f"give a local folder, a hub id, {NAMES}"
+        return f"no base {name!r} was found: no such folder, and no hub id (OWNER/NAME); {cure}"
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
     why = "the hub is switched off (HF_HUB_OFFLINE)" if offline else first_line(error)
     return f"no base {name!r} was found: no such folder, and {why}; give a local folder, a reachable hub id, {NAMES}"

@@ -137,12 +137,18 @@ class TextPart(Strict):
 
 
 class Message(Strict):
-    """One turn of a chat."""
+    """One turn of a chat, as chat templates take it."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] = ""
     name: str = ""
-    """Taken, and used for nothing."""
+    """Said by templates that render it."""
+    reasoning_content: str = ""
+    """Thoughts before the content; refused by templates that do not render them."""
+    tool_calls: list[dict[str, Any]] = []
+    """Calls of an earlier answer; refused by templates that do not render them."""
+    tool_call_id: str = ""
+    """Of a tool's result; said by templates that render it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -150,14 +156,14 @@ class Message(Strict):
         """A reply of ours, sent back as a turn, has a null for everything that it lacks."""
         if not isinstance(body, dict):
             return body
-        if body.get("content", "") is None:
-            raise ValueError("content is null; give the message's text")
+        if body.get("content") is None and not (body.get("reasoning_content") or body.get("tool_calls")):
+            raise ValueError(f"content is {'null' if 'content' in body else 'missing'}; give the message's text")
         return {key: value for key, value in body.items() if value is not None}
 
     @property
-    def text(self) -> str:
-        """All its parts."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+    def row(self) -> dict[str, Any]:
+        """What was sent of it, as a row of a data file has it."""
+        return {"content": self.model_dump()["content"], **self.model_dump(exclude_defaults=True)}
 
 
 class ChatRequest(Generation):

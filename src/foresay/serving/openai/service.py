@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from foresay.data.chat import template_ids
+from foresay.data.chat import Message, template_ids, text_ids
+from foresay.data.columns import conversation
+from foresay.data.records import Record
 from foresay.decoding.config import DecodeConfig, QueueConfig
 from foresay.decoding.engine import Engine, Request
 from foresay.decoding.generate import check_prompts
 from foresay.decoding.step_costs import Watch, unwatched
-from foresay.foundation.errors import PromptError
+from foresay.foundation.errors import DataError, PromptError
 from foresay.model import MultiTokenModel
 from foresay.serving.openai.memory_check import check_room
 from foresay.serving.openai.prometheus import Metrics
@@ -62,7 +63,7 @@ class Service:
         """Token ids of what is asked. Raises PromptError."""
         if isinstance(asked, ChatRequest):
             return [_chat_ids(self.tokenizer, asked)]
-        return [self.tokenizer(text)["input_ids"] if isinstance(text, str) else text for text in asked.prompts]
+        return [text_ids(self.tokenizer, text) if isinstance(text, str) else text for text in asked.prompts]
 
     def ask(self, asked: Generation, prompts: Sequence[Sequence[int]]) -> Listener:
         """Line up `asked.n` answers to each prompt. Raises TooLong, PromptError, BusyError."""
@@ -96,11 +97,12 @@ class Service:
 def _chat_ids(tokenizer: PreTrainedTokenizerBase, asked: ChatRequest) -> list[int]:
     if tokenizer.chat_template is None:
         raise PromptError("this model has no chat template; use /v1/completions")
-    messages = [{"role": message.role, "content": message.text} for message in asked.messages]
-    try:
-        ids = template_ids(tokenizer, messages, prompt=True)
-    except TemplateError as error:
-        raise PromptError(f"the model's chat template does not take these messages: {error}") from error
+    chat = conversation(Record("", {"messages": [message.row for message in asked.messages]}), answers=False)
+    assert chat is not None, "messages are a conversation"
+    ids, messages = chat.ids(tokenizer, prompt=True), chat.messages
+    lost = {field for message in messages for field in message} & {*chat.unread(tokenizer)} - {"name", "tool_call_id"}
+    if lost:
+        raise PromptError(f"the model's chat template does not render {', '.join(sorted(lost))}; leave it out")
     for role in sorted({message.role for message in asked.messages} - set(SPEAKERS)):
         without = [message for message in messages if message["role"] != role]
         others = (_ids_of(tokenizer, without), *(_ids_of(tokenizer, _said_by(s, messages, role)) for s in SPEAKERS))
@@ -111,14 +113,14 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, asked: ChatRequest) -> list[in
     return ids
 
 
-def _said_by(speaker: str, messages: list[dict[str, str]], role: str) -> list[dict[str, str]]:
+def _said_by(speaker: str, messages: list[Message], role: str) -> list[Message]:
     """The same messages, if `speaker` had said what `role` says."""
     return [message | {"role": speaker} if message["role"] == role else message for message in messages]
 
 
-def _ids_of(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> list[int]:
+def _ids_of(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
     """The prompt; empty where there are no messages, or the template takes no such ones."""
     try:
         return template_ids(tokenizer, messages, prompt=True) if messages else []
-    except TemplateError:
+    except DataError:
         return []

@@ -16,7 +16,7 @@ class LocalEngine(AnswerBackend):
     def __init__(self, model: MultiTokenModel, task: Task) -> None:
         self.model, self.task = model, task.settled()
         self.tokenizer = model.require_tokenizer()
-        self.context = model.core.base.context
+        self.context, self.vocabulary = model.core.base.context, model.core.base.embedding.weight.shape[0]
 
     @classmethod
     def open(cls, task: Task) -> "LocalEngine":
