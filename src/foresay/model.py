@@ -175,9 +175,11 @@ class MultiTokenModel:
             rule = StopStringCriteria(tokenizer or self.require_tokenizer(), stop_strings)
             criteria = arguments.get("stopping_criteria") or ()
             arguments |= {"stop_strings": None, "stopping_criteria": StoppingCriteriaList([*criteria, rule])}
-        result: Tensor | GenerateDecoderOnlyOutput = self.core.model.generate(
-            inputs, generation_config, custom_generate=self.bridge(settings(config, changes), streamer), **arguments
-        )
+        bridge = self.bridge(settings(config, changes), streamer)
+        with self.core.base.turn:  # threads wait for one another
+            result: Tensor | GenerateDecoderOnlyOutput = self.core.model.generate(
+                inputs, generation_config, custom_generate=bridge, **arguments
+            )
         return result
 
     def bridge(self, config: DecodeConfig | None = None, streamer: BaseStreamer | None = None) -> Bridge:
@@ -191,7 +193,8 @@ class MultiTokenModel:
 
     def __call__(self, *prepared: Any, **named: Any) -> Tensor | GenerateDecoderOnlyOutput:
         """`base.generate(..., custom_generate=this)`: what transformers calls, as `bridge()` with its defaults."""
-        return self.bridge()(*prepared, **named)
+        with self.core.base.turn:
+            return self.bridge()(*prepared, **named)
 
     def answer(
         self,
@@ -206,7 +209,8 @@ class MultiTokenModel:
         """
         tokenizer = self.require_tokenizer()
         ids = [encode(tokenizer, prompt) for prompt in prompts]
-        return generate(self.core, ids, settings(config, changes), GenerationHooks(watch=watch))
+        with self.core.base.turn:
+            return generate(self.core, ids, settings(config, changes), GenerationHooks(watch=watch))
 
     @property
     def mask_model(self) -> MaskModel:
