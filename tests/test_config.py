@@ -29,6 +29,9 @@ IMPOSSIBLE: list[tuple[type, dict[str, Any], str]] = [
     (DecodeConfig, {"masks": -1}, "masks is -1; give 1 or more, or 0 for the trained number"),
     (DecodeConfig, {"branches": 0}, "branches is 0; give 1 or more"),
     (DecodeConfig, {"nodes": 0}, "nodes is 0; give 1 or more"),
+    (DecodeConfig, {"shortlist": -1}, "shortlist is -1; give a number of tokens, 0 for all, or 'auto'"),
+    (DecodeConfig, {"shortlist": "many"}, "shortlist is 'many'; give a number of tokens, 0 for all, or 'auto'"),
+    (DecodeConfig, {"shortlist": 2}, "shortlist is 2 for 3 branches; give as many or more, or 0"),
     (DecodeConfig, {"max_new_tokens": 0}, "max_new_tokens is 0; give at least 1"),
 ]
 # A misspelt choice must not pass as the other one; Python and foresay.json have no command line to check it.
@@ -81,3 +84,10 @@ def test_scale_is_alpha_over_rank(alpha: float, lora_alpha: float, scale: float)
     config = MTPConfig(rank=16, alpha=alpha)
     assert config.lora_alpha == lora_alpha
     assert config.scale == scale
+
+
+def test_drafts_come_from_a_shortlist_where_the_vocabulary_is_large() -> None:
+    sizes = {given: [DecodeConfig(shortlist=given).shortlist_size(of) for of in (96, 16_383, 16_384, 128_000)]
+             for given in ("auto", 0, 256)}  # fmt: skip
+    assert sizes == {"auto": [0, 0, 64, 64], 0: [0] * 4, 256: [96, 256, 256, 256]}
+    assert DecodeConfig(branches=80).shortlist_size(50_000) == 80, "a tree needs as many tokens as it has branches"

@@ -135,6 +135,26 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
         lambda at: at.train("--overwrite", out=at.file("mine")),
         r"input\.jsonl is a file; give a folder for the artefact",
     ),
+    "train: output over data with a comma in its name": (
+        lambda at: at.train("--overwrite", data=at.file('{"text": "a b c"}', "a,b.jsonl"), out=at.tmp),
+        r"a,b\.jsonl, which is read, lies there; give another folder",
+    ),
+    "train: output over the prompts": (
+        lambda at: at.train("--overwrite", "--prompts", at.file('{"text": "a b c"}'), out=at.tmp),
+        r"input\.jsonl, which is read, lies there; give another folder",
+    ),
+    "train: output over the settings": (
+        lambda at: at.train("--overwrite", "--config", at.file("rank: 3", "a.yaml"), out=at.tmp),
+        r"a\.yaml, which is read, lies there; give another folder",
+    ),
+    "export: output over the model": (
+        lambda at: ["export", at.adapter, "--to", "peft", "--out", at.adapter, "--overwrite"],
+        "which is read, lies there; give another folder",
+    ),
+    "train: heads with a default of masks": (
+        lambda at: [*at.train()[:6], "--family", "heads", "--anchors", "24"],
+        "anchors is 24 and the family is heads, which has no such setting",
+    ),
     "train: no steps": (lambda at: at.train("--steps", "0"), "steps is 0; give at least 1"),
     "train: missing prompts": (
         lambda at: at.train("--prompts", at.tmp / "nowhere.jsonl"),

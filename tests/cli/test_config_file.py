@@ -15,24 +15,27 @@ def test_settings_become_flags(tmp_path: Path) -> None:
     path.write_text("rank: 4\nlearning-rate: 1e-3\nsampler: paper\ntrain_masks: false\nreal_rows: true\n")
     path.write_text(path.read_text() + "position_weights: [1, 0.5]\n")
     asked = with_config(["train", "nano", "--config", str(path), "--out", "o"])
-    assert asked[:4] == ["train", "nano", "--out", "o"]
+    assert asked[:6] == ["train", "nano", "--config", str(path), "--out", "o"]
     flags = ["--rank", "4", "--learning-rate", "1e-3", "--sampler", "paper", "--no-train-masks", "--real-rows"]
-    assert asked[4:] == [*flags, "--position-weights", "1", "0.5"]
+    assert asked[6:] == [*flags, "--position-weights", "1", "0.5"]
 
 
 @pytest.mark.parametrize("flags", [["--learning-rate", "1"], ["--learning_rate", "1"], ["--learning-rate=1"]])
 def test_flags_win_over_settings(tmp_path: Path, flags: list[str]) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("learning_rate: 1e-3\nrank: 4\n")
-    assert with_config(["train", *flags, "--config", str(path)]) == ["train", *flags, "--rank", "4"]
+    asked = ["train", *flags, "--config", str(path)]
+    assert with_config(asked) == [*asked, "--rank", "4"]
 
 
 def test_switches_win_over_settings(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("train_masks: true\nreal_rows: true\n")
-    assert with_config(["train", "--no-train-masks", "--config", str(path)])[1:] == ["--no-train-masks", "--real-rows"]
+    asked = ["train", "--no-train-masks", "--config", str(path)]
+    assert with_config(asked) == [*asked, "--real-rows"]
     path.write_text("train_masks: true\nreal_rows: false\n")
-    assert with_config(["train", "--config", str(path)]) == ["train"], "defaults need no flag"
+    asked = ["train", "--config", str(path)]
+    assert with_config(asked) == asked, "defaults need no flag"
 
 
 def test_without_a_config_nothing_changes() -> None:

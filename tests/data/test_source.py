@@ -117,6 +117,7 @@ def test_settings_follow_the_name(tmp_path: Path) -> None:
     assert said == Source("a/b", 2.5, 10, "main", "test", (("prompt", "Q"), ("response", "A")))
     odd = write(tmp_path, "a,b=c.jsonl", ROWS)
     assert Source.parse(str(odd)) == Source(str(odd))
+    assert Source.parse(f"{odd},weight=2") == Source(str(odd), weight=2.0)
 
 
 @pytest.mark.parametrize("setting", ["wieght=2", "weight", "weight=", "weight=0", "weight=nan", "rows=-1", "rows=x"])

@@ -504,14 +504,19 @@ def test_bad_configs_are_refused(said: dict[str, Any] | None, message: str, data
 
 def test_what_is_read_is_not_written_over(trained: Path, design: Path, data: Path, tmp_path: Path) -> None:
     before = weights(trained)
+    with_comma = tmp_path / "out" / "a,b.jsonl"
+    with_comma.parent.mkdir()
+    with_comma.write_bytes(data.read_bytes())
     for asked in (
         replace(recipe(trained, data, trained, VARIANTS[0], continued=True), overwrite=True),
         replace(recipe(design, data, data.parent), overwrite=True),
+        replace(recipe(design, with_comma, with_comma.parent), overwrite=True),
     ):
         with pytest.raises(ArtefactError, match="which is read, lies there; give another folder"):
             pretrain(asked)
     assert same(weights(trained), before)
     assert data.exists()
+    assert with_comma.exists()
 
 
 def test_a_file_brings_no_tokenizer(design: Path, data: Path, tmp_path: Path) -> None:

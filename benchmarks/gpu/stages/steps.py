@@ -33,8 +33,8 @@ ROUNDS, LEAST_ROUNDS, WARM_UP = 12, 3, 2
 """Times that each entry is measured where there is time, and at least; laps before that."""
 ROOM = 24
 """Slots after the context: more than two steps fill."""
-MODES: dict[str, dict[str, Any]] = {"eager": {}}
-"""How steps run, as settings of `DecodeConfig`."""
+GRAPHS, EAGER = "graphs", "eager"
+"""How steps run: replayed as CUDA graphs, or launched kernel by kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,9 @@ class Steps:
     model: MultiTokenModel
 
     def run(self, cells: list[Cell]) -> None:
-        """Every cell in every mode; the profile after the first cell."""
+        """Every cell with graphs, the first one without them too; its profile after it."""
         for cell in cells:
-            for mode in MODES:
+            for mode in (GRAPHS, EAGER) if cell is cells[0] else (GRAPHS,):
                 what = f"{self.name}, batch {cell.batch}, context {cell.context}, {mode}"
                 if self.deadline.over:
                     self.record.leave_out(what, "the time was over")
@@ -132,6 +132,8 @@ class Steps:
         for entry in entries:
             for _ in range(WARM_UP):
                 self.lap(session, entry, cell)
+        if mode == GRAPHS and self.job.device == "cuda" and not self.model.core.recordable:
+            self.record.leave_out(f"{self.name}, {layout}, {mode}", "steps could not be recorded: they ran eagerly")
         end = time.monotonic() + cell.seconds * len(entries) / (len(CHAINS) + 1)
         for number in range(ROUNDS):
             if number >= LEAST_ROUNDS and (time.monotonic() >= end or self.deadline.over):
@@ -141,7 +143,7 @@ class Steps:
 
     def session(self, layout: str, cell: Cell, mode: str) -> Session:
         """Sequences whose steps are timed; nothing is prefilled, as a step costs the same on anything."""
-        config = DecodeConfig(layout=layout, max_new_tokens=ROOM, ignore_stop=True, **MODES[mode])
+        config = DecodeConfig(layout=layout, max_new_tokens=ROOM, ignore_stop=True, graphs=mode == GRAPHS)
         prepare(self.model.core, config)
         return Session(self.model.core, [[0] * self.context(cell)] * cell.batch, config)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from foresay.cli.given import Given
 from foresay.data.config import DataConfig
 from foresay.foundation.errors import ConfigError
 from foresay.models.config import HeadsConfig, LoadConfig, MTPConfig
@@ -27,7 +28,7 @@ def as_yaml(settings: Sequence[Any]) -> str:
 
 
 def with_config(arguments: list[str]) -> list[str]:
-    """Replace `--config FILE` by the flags that the YAML file stands for; flags given beside it win.
+    """`arguments`, and the flags that the YAML file of `--config FILE` stands for; flags given beside it win.
 
     Raises ConfigError for a missing or broken file and for unknown keys.
     """
@@ -52,11 +53,10 @@ def with_config(arguments: list[str]) -> list[str]:
     unknown = sorted(settings.keys() - defaults.keys())
     if unknown:
         raise ConfigError(f"config {path} has unknown key {unknown[0]!r}; known are {', '.join(sorted(defaults))}")
-    named = {argument.split("=")[0].lstrip("-").replace("-", "_") for argument in given if argument.startswith("--")}
-    asked = {name: value for name, value in settings.items() if not named & {name, f"no_{name}"}}
+    over = Given.on(given)
+    asked = {name: value for name, value in settings.items() if name not in over}
     return [
-        arguments[0],
-        *given,
+        *arguments,
         *(word for name, value in asked.items() for word in _flag(name, value, defaults[name])),
     ]
 

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Annotated, Any, Union
 
 import tyro
@@ -12,6 +13,7 @@ from transformers.utils import logging
 
 from foresay.cli.commands import VERBS
 from foresay.cli.config_file import with_config
+from foresay.cli.given import Given
 from foresay.cli.terminal import ERR, signs_of_life
 from foresay.foundation.errors import ForesayError
 
@@ -42,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         kind = command_for(arguments[0] if arguments else "")
         command = tyro.cli(kind, prog="foresay", description=ABOUT, args=with_config(arguments))
+        if hasattr(command, "given"):
+            command = replace(command, given=Given.on(arguments))
         with nullcontext() if arguments[0] in WAITING else signs_of_life(arguments[0]):
             return int(command.run())
     except ForesayError as error:

@@ -43,9 +43,10 @@ class Source:
         """A source as the command line writes it: `NAME[,weight=2][,rows=1000][,subset=main][,split=train]`.
 
         `[,prompt=COLUMN]` and the like name columns of this source, `columns` (`prompt=COLUMN`) those of every one.
+        Commas may be part of the name: it is the longest beginning that is there, else what stands before the first.
         Raises ConfigError for an unknown setting.
         """
-        name, *settings = [text] if Path(text).exists() else text.split(",")
+        name, *settings = _parts(text)
         said = dict(_setting(setting, (*SETTINGS, *COLUMNS)) for setting in settings)
         named = dict(_setting(column, COLUMNS) for column in columns)
         named |= {key: value for key, value in said.items() if key in COLUMNS}
@@ -152,6 +153,15 @@ def _describe(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return {"name": path.name, "bytes": path.stat().st_size, "sha256": content}
+
+
+def _parts(text: str) -> list[str]:
+    """Name and settings of a source."""
+    parts = text.split(",")
+    for count in range(len(parts), 1, -1):
+        if Path(name := ",".join(parts[:count])).exists():
+            return [name, *parts[count:]]
+    return parts
 
 
 def _setting(text: str, known: tuple[str, ...]) -> tuple[str, str]:

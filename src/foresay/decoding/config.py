@@ -24,6 +24,10 @@ class QueueConfig:
         require_at_least(self, 0, "waiting", "max_length")
 
 
+SHORTLIST, LARGE_VOCABULARY = 64, 16_384
+"""Tokens that drafts are taken from by default, in vocabularies of so many or more. 64 of 4,096 lost at most 2 % of the
+tokens per step (docs/experiments/former.md)."""
+
 FixedLayout = Literal["plain", "linear", "quadratic", "tree"]
 LayoutName = Literal[FixedLayout, "planned"]
 
@@ -42,8 +46,9 @@ class DecodeConfig:
     """Most drafts after one token (`tree`)."""
     nodes: int = 16
     """Most drafts in a step (`tree`); its call has at most (nodes + 1) x (masks + 1) rows."""
-    shortlist: int = 0
-    """Draft from the so many tokens that the base head ranks first after each mask; 0 from all. The output stays."""
+    shortlist: int | Literal["auto"] = "auto"
+    """Draft from the so many tokens that the base head ranks first after each mask; 0 from all; `auto`: 64 where the
+    vocabulary has 16,384 tokens or more, else all. The output stays."""
     max_new_tokens: int = 128
     """Most tokens generated for a prompt; the base's context may end it sooner."""
     compile: bool = False
@@ -57,9 +62,26 @@ class DecodeConfig:
         require_choices(self)
         require(self.masks >= 0, f"masks is {self.masks}; give 1 or more, or 0 for the trained number")
         require_at_least(self, 1, "branches", "nodes")
+        self._check_shortlist()
+        require(self.max_new_tokens >= 1, f"max_new_tokens is {self.max_new_tokens}; give at least 1")
+
+    def shortlist_size(self, vocabulary: int) -> int:
+        """Tokens that a draft is taken from, out of `vocabulary`; 0: all.
+
+        >>> DecodeConfig().shortlist_size(4_096), DecodeConfig().shortlist_size(49_152)
+        (0, 64)
+        """
+        if self.shortlist == "auto":
+            return max(SHORTLIST, self.branches) if vocabulary >= LARGE_VOCABULARY else 0
+        return min(self.shortlist, vocabulary)
+
+    def _check_shortlist(self) -> None:
+        if self.shortlist == "auto":
+            return
+        number = isinstance(self.shortlist, int) and not isinstance(self.shortlist, bool) and self.shortlist >= 0
+        require(number, f"shortlist is {self.shortlist!r}; give a number of tokens, 0 for all, or 'auto'")
         short = 0 < self.shortlist < self.branches
         require(not short, f"shortlist is {self.shortlist} for {self.branches} branches; give as many or more, or 0")
-        require(self.max_new_tokens >= 1, f"max_new_tokens is {self.max_new_tokens}; give at least 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

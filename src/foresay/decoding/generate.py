@@ -46,7 +46,7 @@ def prepare(model: DraftingModel, config: DecodeConfig) -> None:
     """Set what sessions with these settings share. Raises ConfigError where steps cannot be compiled."""
     model.record_steps(config.graphs)
     model.compile_steps(config.compile)
-    model.shortlist = min(config.shortlist, model.base.vocabulary)
+    model.shortlist = config.shortlist_size(model.base.vocabulary)
 
 
 def check_prompts(model: DraftingModel, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> None:

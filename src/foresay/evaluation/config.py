@@ -140,6 +140,8 @@ class BenchConfig:
     """Tokens that transformers' prompt lookup drafts (at batch size 1, all it can); 0 leaves it out."""
     compile: bool = False
     """Send our steps, not transformers', through torch.compile."""
+    graphs: bool = True
+    """On CUDA, replay our steps as CUDA graphs."""
     max_new_tokens: int = 48
     """Most tokens generated for a prompt."""
     repeats: int = 3

@@ -60,12 +60,21 @@ def check_writable(folder: Path, overwrite: bool) -> None:
         raise ArtefactError(f"{folder} exists and is not empty; give another folder or --overwrite")
 
 
+def check_output(folder: Path, overwrite: bool, read: Iterable[str | Path] = ()) -> None:
+    """Raise ArtefactError, before any work is done, where `folder` may not be written, or holds what is `read`.
+
+    Of `read`, what does not exist is passed over: hub ids, and names of what comes with foresay.
+    """
+    check_writable(folder, overwrite)
+    check_apart(folder, read)
+
+
 def check_apart(folder: Path, read: Iterable[str | Path]) -> None:
-    """Raise ArtefactError when writing `folder` would remove one of the places in `read`; hub ids are none."""
-    for place in map(Path, read):
-        if place.exists() and place.resolve().is_relative_to(folder.resolve()):
+    """Raise ArtefactError when writing `folder` would remove one of the paths in `read`; hub ids are none."""
+    for path in map(Path, read):
+        if path.exists() and path.resolve().is_relative_to(folder.resolve()):
             raise ArtefactError(
-                f"{folder} is to be written, and {place}, which is read, lies there; give another folder"
+                f"{folder} is to be written, and {path}, which is read, lies there; give another folder"
             )
 
 

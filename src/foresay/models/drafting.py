@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeGuard, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -164,11 +164,19 @@ class DraftingModel(nn.Module, ABC):
         return cast(F, self._compiled[function])
 
     def shortlist_of(self, states: Tensor) -> Tensor | None:
-        """(..., C) int64: the tokens that the bare head ranks first for mask states (..., D); None: all may be drawn.
+        """(B, K, C) int64: the tokens that the bare head ranks first for mask states (B, K, D); None: all may be drawn.
 
-        So the draws of a block, one after the other, need not read the whole unembedding each (design, section 4).
+        So the unembedding is read once for a block, and not for each of its draws, one after the other. A block of one
+        mask has one draw, which reads it once anyway.
         """
-        return self.base.head(states).topk(self.shortlist).indices if self.shortlist else None
+        if not self.shortlist or states.shape[1] == 1:
+            return None
+        return self._first_guesses(states).topk(self.shortlist).indices
+
+    def _first_guesses(self, states: Tensor) -> Tensor:
+        """Bare logits (B, K, V) of a block by its states (B, K, D) alone, in one product."""
+        logits: Tensor = self.base.head(states)
+        return logits
 
     @abstractmethod
     def guess(self, previous: Tensor, states: Tensor, place: int, tokens: Tensor | None) -> Tensor:
@@ -206,10 +214,22 @@ class DraftingModel(nn.Module, ABC):
                 )
 
 
-def rank(head: nn.Linear, states: Tensor, tokens: Tensor | None) -> Tensor:
-    """Bare logits (B, P, V) of `states` (B, P, D); with a shortlist `tokens` (B, C) of those alone, (B, P, C)."""
-    if tokens is None:
-        logits: Tensor = head(states)
-        return logits
-    logits = states @ head.weight[tokens].transpose(1, 2)
-    return logits if head.bias is None else logits + head.bias[tokens][:, None]
+def rank(head: nn.Module, states: Tensor, tokens: Tensor | None) -> Tensor:
+    """Bare logits (B, P, V) of `states` (B, P, D); with a shortlist `tokens` (B, C) of those alone, (B, P, C).
+
+    Of a shortlist only its own rows of the weight are read, where `head` is a plain linear.
+    """
+    if tokens is not None and _is_plain(head):
+        logits = states @ nn.functional.embedding(tokens, head.weight).transpose(1, 2)
+        return logits if head.bias is None else logits + head.bias[tokens][:, None]
+    ranked: Tensor = head(states)
+    return ranked if tokens is None else ranked.gather(2, tokens[:, None].expand(-1, states.shape[1], -1))
+
+
+def _is_plain(head: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether the output is the product with `weight`: no quantised head, and none that PEFT put something around."""
+    return (
+        type(head).forward is nn.Linear.forward
+        and type(getattr(head.weight, "data", None)) is Tensor
+        and cast(Tensor, head.weight).is_floating_point()
+    )

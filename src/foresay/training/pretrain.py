@@ -11,9 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from foresay.data.corpus import Part, read
 from foresay.data.encoder import Encoder
 from foresay.data.mixture import split
-from foresay.data.source import Source
 from foresay.foundation.errors import BaseNotFound, ConfigError, require
-from foresay.foundation.files import check_apart, check_writable
+from foresay.foundation.files import check_output
 from foresay.foundation.machine import in_software
 from foresay.models.artefact.fingerprint import fingerprint, weights_hash
 from foresay.models.base.device import check_trains, device_for, dtype_for
@@ -28,7 +27,7 @@ from foresay.training.loop.progress import Progress
 from foresay.training.loop.trainer import Trainer
 from foresay.training.objectives.heads import HeadsObjective
 from foresay.training.objectives.token_rows import token_rows
-from foresay.training.recipe import PretrainRecipe
+from foresay.training.recipe import PretrainRecipe, sources_of
 from foresay.training.runs.pretrain_run import PretrainCallbacks, PretrainResult, PretrainRun, PretrainUpdate
 from foresay.training.runs.trackers import check_tracker, closing
 from foresay.training.warm_start import checkpoint_of, continued
@@ -62,9 +61,8 @@ def _pretrain(recipe: PretrainRecipe, callbacks: PretrainCallbacks, ranks: Ranks
     # Killed between its last two acts, a run has left its model and still has its state.
     may_replace = recipe.overwrite or (place.exists() and not recipe.restart)
     _check_shares(config, ranks)
-    check_writable(recipe.out, may_replace)
-    data = [str(source).split(",")[0] for source in recipe.data]
-    check_apart(recipe.out, (recipe.config, recipe.tokenizer or recipe.config, *data))
+    data = [source.name for source in sources_of(recipe)]
+    check_output(recipe.out, may_replace, (recipe.config, recipe.tokenizer or recipe.config, *data))
     tokenizer = _tokenizer(recipe)
     model = _blank(recipe, tokenizer)
     parts = _read(recipe, tokenizer, model)
@@ -178,8 +176,7 @@ def _blank(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> HeadsM
 def _read(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase, model: HeadsModel) -> list[Part]:
     known = model.base.embedding.weight.shape[0]
     encoder = Encoder(tokenizer, recipe.train.length, frozenset(model.base.stop_tokens), known)
-    sources = [Source.parse(str(text), recipe.reading.columns) for text in recipe.data]
-    return [read(source, encoder, recipe.reading.strict) for source in sources]
+    return [read(source, encoder, recipe.reading.strict) for source in sources_of(recipe)]
 
 
 def _start(recipe: PretrainRecipe, model: HeadsModel) -> dict[str, Any]:

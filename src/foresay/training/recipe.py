@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from foresay.data.config import DataConfig
+from foresay.data.source import Source
 from foresay.models.config import Family, HeadsConfig, LoadConfig, MTPConfig
 from foresay.training.config import LossConfig, PretrainConfig, TrainConfig
 from foresay.training.loop.checkpoint import run_folder
@@ -46,11 +47,11 @@ class Recipe:
     """Forget the checkpoints that an interrupted run left."""
 
     @property
-    def places(self) -> list[str]:
-        """Where the data lie, without their settings."""
-        return [str(source).split(",")[0] for source in self.data]
-
-    @property
     def run_folder(self) -> Path:
         """Where the state of the run is kept until it is over: beside `out`."""
         return run_folder(self.out)
+
+
+def sources_of(recipe: Recipe | PretrainRecipe) -> list[Source]:
+    """The sources of a recipe's data, in its order. Raises ConfigError for a setting that no source has."""
+    return [Source.parse(str(text), recipe.reading.columns) for text in recipe.data]

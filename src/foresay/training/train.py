@@ -10,9 +10,8 @@ from foresay.data.encoder import Encoder
 from foresay.data.example import Example
 from foresay.data.mixture import split
 from foresay.data.prompts import Prompt
-from foresay.data.source import Source
 from foresay.foundation.errors import ConfigError, require
-from foresay.foundation.files import check_apart, check_writable
+from foresay.foundation.files import check_output
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.fingerprint import Fingerprints
 from foresay.models.base.device import device_for
@@ -33,7 +32,7 @@ from foresay.training.loop.trainer import Trainer
 from foresay.training.objectives.batches import Batch
 from foresay.training.objectives.heads_on_frozen_base import RetrofitObjective
 from foresay.training.objectives.masks import MaskObjective
-from foresay.training.recipe import Recipe
+from foresay.training.recipe import Recipe, sources_of
 from foresay.training.runs.adapter_run import AdapterRun, Callbacks, TrainUpdate
 from foresay.training.runs.trackers import check_tracker, closing
 from foresay.training.runs.validation import HeldOut, Measured, heldout_prompts
@@ -44,9 +43,11 @@ MAY_CHANGE = {
     *("save_dtype", "parallel", "tracker"),
 }
 """Training settings that a run may go on with otherwise than it was begun: they do not change what is learnt."""
-OF_MASKS = ("pack", "anchors", "chunk_anchors", "curriculum_steps")
-LOSSES_OF_MASKS = ("base_weight", "sampler_weight", "consistency_weight", "consistency_over", "real_rows")
-"""Settings that heads have no use for."""
+SETTINGS_OF_MASKS = (
+    *("pack", "anchors", "chunk_anchors", "curriculum_steps"),
+    *("base_weight", "sampler_weight", "consistency_weight", "consistency_over", "real_rows"),
+)
+"""Settings of training and of its losses that heads have no use for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,9 @@ def train(
 
 def _train(recipe: Recipe, prompts: Sequence[Prompt], callbacks: Callbacks, ranks: Ranks) -> TrainResult:
     going_on = recipe.run_folder.exists() and not recipe.restart
-    check_writable(recipe.out, recipe.overwrite or going_on)
-    check_apart(recipe.out, (recipe.base, recipe.loading.base_adapter or recipe.base, *recipe.places))
+    data = [source.name for source in sources_of(recipe)]
+    read = (recipe.base, recipe.loading.base_adapter or recipe.base, *data)
+    check_output(recipe.out, recipe.overwrite or going_on, read)
     if isinstance(recipe.mtp, HeadsConfig):
         _refuse_mask_settings(recipe)
     recipe = settled(recipe)
@@ -140,7 +142,7 @@ def _train(recipe: Recipe, prompts: Sequence[Prompt], callbacks: Callbacks, rank
 def _refuse_mask_settings(recipe: Recipe) -> None:
     """Raise ConfigError for a setting of the trainer that means nothing to heads, which learn from every row."""
     settings, plain = asdict(recipe.train) | asdict(recipe.losses), asdict(TrainConfig()) | asdict(LossConfig())
-    for name in (*OF_MASKS, *LOSSES_OF_MASKS):
+    for name in SETTINGS_OF_MASKS:
         given = settings[name]
         require(given == plain[name], f"{name} is {given!r}, and heads have no use for it; leave it out")
 
@@ -181,8 +183,7 @@ def read_parts(recipe: Recipe, model: MultiTokenModel) -> list[Part]:
     base, tokenizer = model.core.base, model.require_tokenizer()
     length, known = min(recipe.train.max_length, base.limits[0]), base.embedding.weight.shape[0]
     encoder = Encoder(tokenizer, length, frozenset(base.stop_tokens), known)
-    sources = [Source.parse(str(text), recipe.reading.columns) for text in recipe.data]
-    return [read(source, encoder, recipe.reading.strict) for source in sources]
+    return [read(source, encoder, recipe.reading.strict) for source in sources_of(recipe)]
 
 
 def identity(recipe: Recipe, base: Fingerprints, data: dict[str, Any]) -> dict[str, Any]:

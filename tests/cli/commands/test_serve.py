@@ -55,7 +55,9 @@ def test_more_texts_than_memory_holds_are_refused(
     assert "and 0.0 GiB are free; give a smaller --max-length or fewer --sequences" in said
 
 
-@pytest.mark.parametrize("option", ["--dtype bfloat16", "--base other", "--sequences 3", "--layout plain"])
+@pytest.mark.parametrize(
+    "option", ["--dtype bfloat16", "--base other", "--sequences 3", "--layout plain", "--threads 0"]
+)
 def test_what_vllm_is_not_told_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["serve", "nano", "--engine", "vllm", *option.split()]) == 2
     name = option.split(maxsplit=1)[0].lstrip("-")

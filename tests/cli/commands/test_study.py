@@ -40,6 +40,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     [
         (["ladders"], "there is no study 'ladders'; known are ladder, rank, gate, guess, losses"),
         (["ladder", "--cells", "half"], "ladder has no cell 'half'; its cells are: bare; sampler; full"),
+        (["ladder", "--seed", "0"], "--seed means nothing to a study; give --seeds"),
         (["ladder", "--seed", "3"], "--seed means nothing to a study; give --seeds"),
         (["ladder", "--eval-every", "3"], "--eval-every means nothing to a study; leave it out"),
         (["ladder", "--heldout", "0"], "heldout is 0; a study measures on held-out examples, so give 1 or more"),

@@ -1,10 +1,18 @@
 """Greedy drafts against the sampler head asked token by token."""
 
+from typing import Any
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from foresay.decoding.sampling.draft import draft_greedy
+from foresay.models.config import HeadsConfig
+from foresay.models.drafting import DraftingModel, rank
+from foresay.models.heads.model import HeadsModel
 from foresay.models.layout.tree import Tree
 from tests.support.strategies import drawn_trees
 from tests.support.toys import LLAMA, TOYS, VOCABULARY, Toy, adapted, with_adapter
@@ -45,3 +53,63 @@ def test_without_a_sampler_every_draft_is_the_base_heads_own() -> None:
 def test_a_chain_where_the_head_is_wider_than_the_layers() -> None:
     [projected] = [toy for toy in TOYS if toy.name == "opt-projected"]
     check_drafts(projected, Tree.chain(3), masks=3, batch=3)
+
+
+class WideRows(TorchDispatchMode):
+    """Counts the rows that are as wide as the vocabulary, by the product that made them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        products = ("aten.mm", "aten.bmm", "aten.addmm", "aten.linear")
+        if str(func).startswith(products) and made.shape[-1] == VOCABULARY:
+            self.rows.append(made.numel() // VOCABULARY)
+        return made
+
+
+def models() -> dict[str, DraftingModel]:
+    heads = HeadsModel.from_base(LLAMA.model(), HeadsConfig(heads=4, variant="linear"))
+    return {"masks": with_adapter(LLAMA.model(), masks=3), "heads": heads}
+
+
+@pytest.mark.parametrize("tree", [Tree.chain(3), Tree((0, 0, 1, 1, 2, 3, 5))], ids=["chain", "tree"])
+@pytest.mark.parametrize(("name", "model"), models().items(), ids=models().keys())
+@torch.no_grad()
+def test_with_a_shortlist_the_unembedding_is_read_once_a_block(name: str, model: DraftingModel, tree: Tree) -> None:
+    states = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0))
+    rows = {}
+    for shortlist in (0, 4):
+        model.shortlist = shortlist
+        with WideRows() as wide:
+            draft_greedy(model, states, torch.tensor([1, 2]), tree)
+        rows[shortlist] = wide.rows
+    assert rows[4] == [6], "one product for all masks of the block"
+    assert len(rows[0]) == 3
+
+
+@torch.no_grad()
+def test_a_block_of_one_mask_reads_it_once_too() -> None:
+    model = with_adapter(LLAMA.model(), masks=3)
+    model.shortlist = 4
+    with WideRows() as wide:
+        draft_greedy(model, torch.randn(2, 1, 32), torch.tensor([1, 2]), Tree.chain(3))
+    assert wide.rows == [2]
+
+
+class Doubled(nn.Linear):
+    """A head that is more than its weight, as PEFT's and quantised ones are."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        return 2 * super().forward(states)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kind", [nn.Linear, Doubled])
+@torch.no_grad()
+def test_a_shortlist_has_the_scores_of_the_head(kind: type[nn.Linear], bias: bool) -> None:
+    head, states, tokens = kind(8, 20, bias=bias), torch.randn(2, 3, 8), torch.tensor([[3, 19, 0], [7, 7, 1]])
+    wanted = torch.stack([rows[:, chosen] for rows, chosen in zip(head(states), tokens)])
+    torch.testing.assert_close(rank(head, states, tokens), wanted)

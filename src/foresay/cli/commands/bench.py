@@ -3,7 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from foresay.cli.commands.options import Chosen, Model, Opening, filled
+from foresay.cli.commands.options import Chosen, Model, Opening, Options, filled
+from foresay.cli.given import Given
 from foresay.cli.terminal import ERR, print_json, print_table
 from foresay.cli.views.bars import bench_watching, calibration_watch, progress_bar
 from foresay.cli.views.tables import bench_view
@@ -39,13 +40,14 @@ class BenchCommand:
     chosen: Chosen = field(default_factory=Chosen)
     bench: BenchConfig = field(default_factory=BenchConfig)
     opening: Opening = field(default_factory=Opening)
+    given: Options = field(default_factory=Given)
 
     def run(self) -> int:
         """Measure, print and draw."""
         if self.plot is not None:
             require_matplotlib()
         model = self.opening.open(self.model)
-        config = filled(self.bench, max_new_tokens=128) if self.full else self.bench
+        config = filled(self.bench, self.given, max_new_tokens=128) if self.full else self.bench
         prompts = self.chosen.load(model, 40 if self.full else max(FEW, *config.batch_sizes), "test")
         with progress_bar(ERR) as bar:
             measured = bench(model, prompts, config, bench_watching(bar))

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from foresay.cli.commands.options import Chosen, Model, Opening, filled
+from foresay.cli.commands.options import Chosen, Model, Opening, Options, filled
+from foresay.cli.given import Given
 from foresay.cli.terminal import ERR, OUT, print_table, tell_and_keep
 from foresay.cli.views.bars import progress_bar
 from foresay.cli.views.tables import count_table, divergence_table
@@ -52,6 +53,7 @@ class CheckCommand:
     check: CheckConfig = field(default_factory=CheckConfig)
     sample: SampleConfig = field(default_factory=lambda: SampleConfig(temperature=1.0))
     opening: Opening = field(default_factory=Opening)
+    given: Options = field(default_factory=Given)
 
     def run(self) -> int:
         """0 when lossless, 1 on any bug, bias, or change of the base."""
@@ -59,7 +61,7 @@ class CheckCommand:
             check_place(self.out)
         before = witness(self.opening.bare(self.model))
         model = self.opening.open(self.model)
-        config = filled(self.check, max_new_tokens=128, shift=0.05) if self.full else self.check
+        config = filled(self.check, self.given, max_new_tokens=128, shift=0.05) if self.full else self.check
         prompts = self.chosen.load(model, 50 if self.full else 8, "all")
         greedy, sampling = self._compare(model, prompts, config)
         proof = Proof(greedy, check_untouched(before, model.core), sampling)

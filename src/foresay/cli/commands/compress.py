@@ -6,7 +6,7 @@ from pathlib import Path
 from foresay.cli.commands.options import Chosen, Model, Opening
 from foresay.cli.terminal import ERR, OUT, print_json
 from foresay.cli.views.bars import progress_bar
-from foresay.foundation.files import check_writable
+from foresay.foundation.files import check_output
 from foresay.models.artefact.folder import load_weights
 from foresay.models.base.load import adapter_folder
 from foresay.models.config import DType
@@ -38,7 +38,7 @@ class CompressCommand:
 
     def run(self) -> int:
         """Cut, measure, save."""
-        check_writable(self.out, self.overwrite)
+        check_output(self.out, self.overwrite, (self.model, self.opening.base or self.model))
         model = self.opening.open(self.model)
         # What is cut is the adapter as it was saved, whatever the base decodes in.
         model.core.added.float()

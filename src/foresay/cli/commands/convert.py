@@ -8,7 +8,7 @@ import tyro
 
 from foresay.cli.terminal import ERR
 from foresay.foundation.errors import require
-from foresay.foundation.files import check_writable
+from foresay.foundation.files import check_output
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.meta import from_meta, to_meta
 from foresay.models.base.load import own_dtype
@@ -43,7 +43,7 @@ class ConvertCommand:
 
     def run(self) -> int:
         """Write the folder."""
-        check_writable(self.out, self.overwrite)
+        check_output(self.out, self.overwrite, (self.folder, self.tokenizer or self.folder))
         if self.to == "meta":
             require(not self.tokenizer, "their files hold no tokenizer; leave out --tokenizer")
             model = MultiTokenModel.from_pretrained(self.folder, dtype=own_dtype(checkpoint_of(self.folder)))

@@ -8,7 +8,7 @@ from typing import Literal
 from foresay.cli.commands.options import Model
 from foresay.cli.terminal import ERR, OUT
 from foresay.foundation.errors import require
-from foresay.foundation.files import check_writable
+from foresay.foundation.files import check_output
 from foresay.model import MultiTokenModel
 from foresay.models.artefact import folder as artefact
 from foresay.models.artefact.peft import export_peft
@@ -50,7 +50,7 @@ class ExportCommand:
 
     def run(self) -> int:
         """Write the folder; how it is used goes to stderr, what vLLM takes to stdout."""
-        check_writable(self.out, self.overwrite)
+        check_output(self.out, self.overwrite, (self.model, self.base or self.model))
         adapter = adapter_folder(self.model)
         if self.to == "peft":
             require(self.plugin == PluginConfig(), "masks, lengths and busy-requests are for vLLM; leave them out")

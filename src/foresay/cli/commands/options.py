@@ -8,6 +8,7 @@ import torch
 import tyro
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from foresay.cli.given import Given
 from foresay.cli.terminal import ERR
 from foresay.data.benchmarks import benchmarks_of
 from foresay.data.prompts import Prompt, Split, embedded_prompts, file_prompts, first_of_each_domain, unread_of
@@ -20,6 +21,8 @@ from foresay.models.config import DTYPE, DType, LoadConfig, LoadDType
 
 C = TypeVar("C", BenchConfig, CheckConfig)
 Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+Options = Annotated[Given, tyro.conf.Suppress]
+"""A field `given` of this type, which `main` fills: which options stood on the command line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +72,9 @@ def tell_loaded(model: MultiTokenModel) -> None:
     ERR.print(f"base: {model.loaded}", style="dim", highlight=False)
 
 
-def filled(config: C, **values: Any) -> C:
-    """`config` with `values` where it still has its defaults: a flag that was given stands."""
-    plain = type(config)()
-    return replace(config, **{name: v for name, v in values.items() if getattr(config, name) == getattr(plain, name)})
+def filled(config: C, given: Given, **values: Any) -> C:
+    """`config` with `values`, but an option that was given stands, though it be the default."""
+    return replace(config, **{name: value for name, value in values.items() if name not in given})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

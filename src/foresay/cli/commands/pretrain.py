@@ -9,6 +9,7 @@ import tyro
 from foresay.cli.terminal import ERR, OUT, print_json
 from foresay.cli.views.training import TrainingView, pretraining_lines
 from foresay.data.config import DataConfig
+from foresay.foundation.files import check_apart
 from foresay.models.config import HeadsConfig
 from foresay.training.config import PretrainConfig
 from foresay.training.pretrain import pretrain
@@ -56,6 +57,7 @@ class PretrainCommand:
 
     def run(self) -> int:
         """Train with a live view, save, say what came out."""
+        check_apart(self.out, filter(None, (self.config,)))
         recipe = PretrainRecipe(
             self.design,
             self.data,

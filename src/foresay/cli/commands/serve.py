@@ -4,12 +4,13 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from foresay.cli.commands.options import Model, Opening
+from foresay.cli.commands.options import Model, Opening, Options
+from foresay.cli.given import Given
 from foresay.cli.terminal import ERR
 from foresay.cli.views.bars import calibration_watch, progress_bar
 from foresay.decoding.config import DecodeConfig, QueueConfig
@@ -47,6 +48,7 @@ class ServeCommand:
     queue: QueueConfig = field(default_factory=QueueConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
     opening: Opening = field(default_factory=Opening)
+    given: Options = field(default_factory=Given)
 
     def run(self) -> int:
         """Serve until stopped."""
@@ -66,15 +68,12 @@ class ServeCommand:
             return server.wait()
 
     def _refuse_what_vllm_does_not_take(self) -> None:
-        plain = ServeCommand(model=self.model)
-        for name in ("decode", "queue", "serve", "opening"):
-            before, now = (asdict(getattr(command, name)) for command in (plain, self))
-            for flag in now:
-                require(
-                    flag in TAKEN or now[flag] == before[flag],
-                    f"{flag} was given, and --engine vllm takes {', '.join(TAKEN)} alone; leave it out, or export the "
-                    "model and start vLLM with its own flags",
-                )
+        others = sorted(self.given.names - {"engine", *TAKEN})
+        require(
+            not others,
+            f"{', '.join(others)} was given, and --engine vllm takes {', '.join(TAKEN)} alone; leave it out, or export "
+            "the model and start vLLM with its own flags",
+        )
 
     def _serve(self) -> int:
         missing = [name for name in EXTRA if find_spec(name) is None]

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from foresay.cli.commands.options import Chosen, tell_loaded
+from foresay.cli.commands.options import Chosen, Options, tell_loaded
+from foresay.cli.given import Given
 from foresay.cli.terminal import ERR, print_json, print_table
 from foresay.cli.views.bars import progress_bar
 from foresay.cli.views.study import study_view
@@ -20,7 +21,7 @@ from foresay.evaluation.studies.grid import Grid, GridRun, check_folder, check_l
 from foresay.evaluation.studies.inputs import Material
 from foresay.evaluation.studies.study import STARTS, Cell, Study
 from foresay.evaluation.task_quality import check_tasks
-from foresay.foundation.errors import require, require_at_least
+from foresay.foundation.errors import ConfigError, require, require_at_least
 from foresay.training.config import TrainConfig
 from foresay.training.loop.progress import Progress
 from foresay.training.recipe import Recipe
@@ -77,16 +78,15 @@ class StudyCommand:
     train: TrainConfig = field(default_factory=TrainConfig)
     reading: DataConfig = field(default_factory=DataConfig)
     harness: HarnessConfig = field(default_factory=HarnessConfig)
+    given: Options = field(default_factory=Given)
 
     def __post_init__(self) -> None:
         require_at_least(self, 0, "num_masks", "rank")
         require_at_least(self, 1, "max_new_tokens")
         require(bool(self.seeds) and min(self.seeds) >= 0, f"seeds are {self.seeds}; give one or more, of 0 or more")
-        plain = TrainConfig()
-        for name in sorted(NOT_TAKEN):
-            taken = getattr(self.train, name) == getattr(plain, name)
-            flag = f"--{name.replace('_', '-')}"
-            require(taken, f"{flag} means nothing to a study; {'give --seeds' if name == 'seed' else 'leave it out'}")
+        for name in self.given.among(sorted(NOT_TAKEN)):
+            flag, cure = f"--{name.replace('_', '-')}", "give --seeds" if name == "seed" else "leave it out"
+            raise ConfigError(f"{flag} means nothing to a study; {cure}")
 
     def run(self) -> int:
         """Run what is missing, print what is there."""

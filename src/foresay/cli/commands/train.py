@@ -7,19 +7,21 @@ from typing import Annotated, Literal
 
 import tyro
 
-from foresay.cli.commands.options import read_prompts
+from foresay.cli.commands.options import Options, read_prompts
 from foresay.cli.config_file import as_yaml
+from foresay.cli.given import Given
 from foresay.cli.terminal import ERR, OUT, print_json
 from foresay.cli.views.training import AdapterLines, TrainingView, rates
 from foresay.data.config import DataConfig
 from foresay.data.prompts import Prompt
 from foresay.foundation.errors import ConfigError
+from foresay.foundation.files import check_apart
 from foresay.models.base.load import BaseName, load_tokenizer
 from foresay.models.config import HeadsConfig, LoadConfig, MTPConfig
 from foresay.training.config import LossConfig, TrainConfig
 from foresay.training.recipe import Recipe
 from foresay.training.runs.adapter_run import TrainUpdate
-from foresay.training.train import TrainResult, train
+from foresay.training.train import SETTINGS_OF_MASKS, TrainResult, train
 
 POINTS = 500
 """Most steps whose loss is printed."""
@@ -81,6 +83,7 @@ class TrainCommand:
     train: TrainConfig = field(default_factory=TrainConfig)
     reading: DataConfig = field(default_factory=DataConfig)
     loading: LoadConfig = field(default_factory=LoadConfig)
+    given: Options = field(default_factory=Given)
 
     def run(self) -> int:
         """Train with a live view, save, say what came out."""
@@ -88,6 +91,7 @@ class TrainCommand:
         if self.print_config:
             print(as_yaml((own, self.losses, self.train, self.reading, self.loading)), end="")
             return 0
+        check_apart(self.out, filter(None, (self.config, self.prompts)))
         recipe = Recipe(
             self.base,
             self.data,
@@ -119,11 +123,15 @@ class TrainCommand:
     def _own(self) -> MTPConfig | HeadsConfig:
         """Settings of the family that is trained. Raises ConfigError where one of the other was set."""
         own, other = (self.mtp, self.heads) if self.family == "masks" else (self.heads, self.mtp)
+        # A file may hold all settings of training at their defaults; what stands on the command line was meant.
         away = [entry.name for entry in fields(other) if getattr(other, entry.name) != entry.default]
+        foreign = [entry.name for entry in fields(other)]
+        away += self.given.among(foreign if self.family == "masks" else (*foreign, *SETTINGS_OF_MASKS))
         if away:
             [suits] = {"masks", "heads"} - {self.family}
+            values = asdict(self.train) | asdict(self.losses) | asdict(other)
             raise ConfigError(
-                f"{away[0]} is {getattr(other, away[0])!r} and the family is {self.family}, which has no such setting; "
+                f"{away[0]} is {values[away[0]]!r} and the family is {self.family}, which has no such setting; "
                 f"leave it out, or train `--family {suits}`"
             )
         return own

@@ -173,7 +173,7 @@ class TimedRuns:
         core, device, longest = self.model.core, self.model.core.base.device, max(map(len, batch))
         planned = decoder.name == PLANNED
         # The planner measures steps as they will be made.
-        core.record_steps()
+        core.record_steps(self.config.graphs)
         core.compile_steps(self.config.compile)
         planner = planner_for(core, len(batch), longest, watch=self.watching.calibration) if planned else None
         if decoder.name in (TRANSFORMERS, LOOKUP):
@@ -191,6 +191,7 @@ class TimedRuns:
                 masks=decoder.masks,
                 max_new_tokens=max_new_tokens,
                 compile=self.config.compile,
+                graphs=self.config.graphs,
             )
             generations = generate(core, batch, config, GenerationHooks(watch=listener.hear, planner=planner))
             answers = [generation.tokens for generation in generations]

@@ -1,4 +1,4 @@
-"""When decoding runs on packed linears: as `LoadConfig.pack` says, and on by itself where it was measured to pay."""
+"""When decoding runs on packed linears: as `LoadConfig.pack_linears` says, by itself where that was measured to pay."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -47,7 +47,8 @@ class Packing:
         if wanted == "on" and not can_pack(self._head):
             raise ConfigError(
                 f"packed linears were asked for, and none of this base in {self.base.dtype} on {self.base.device} can "
-                "be: they are for float32 on a CPU with oneDNN, or bfloat16 where it has the products; leave out pack"
+                "be: they are for float32 on a CPU with oneDNN, or bfloat16 where it has the products; leave out "
+                "--pack-linears"
             )
         self.wanted, self._pays = wanted, None
 

@@ -183,12 +183,12 @@ class HeadsModel(DraftingModel):
         """See `DraftingModel.guess`: a head does not know what the one before it said."""
         return rank(self._unembedding(place + 2), states, tokens)
 
-    def shortlist_of(self, states: Tensor) -> Tensor | None:
-        """See `DraftingModel.shortlist_of`; each head's own."""
-        if not self.shortlist:
-            return None
+    def _first_guesses(self, states: Tensor) -> Tensor:
+        """See `DraftingModel._first_guesses`; heads with unembeddings of their own need a product each."""
+        if not self.config.replicated:
+            return super()._first_guesses(states)
         ranked = [self._unembedding(place + 2)(state) for place, state in enumerate(states.unbind(1))]
-        return torch.stack(ranked, dim=1).topk(self.shortlist).indices
+        return torch.stack(ranked, dim=1)
 
     @property
     def _order(self) -> tuple[int, ...]:
