@@ -1,7 +1,7 @@
 """The front door: a base, its adapter and its tokenizer as one object that trains, saves, loads and generates."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +12,19 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.stopping_criteria import StoppingCriteriaList, StopStringCriteria
 from transformers.generation.streamers import BaseStreamer
 
-from foresay.data.chat import encode
+from foresay.data.asked import prompt_ids
+from foresay.decoding.answers import Answer, choosing, settings, settings_of
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import generate
 from foresay.decoding.session import GenerationHooks
-from foresay.decoding.steps import Generation, Step
+from foresay.decoding.steps import Step
 from foresay.decoding.transformers_bridge import Bridge, refuse_withheld
 from foresay.foundation.errors import ConfigError, PromptError
 from foresay.foundation.machine import in_software
 from foresay.models.artefact import folder as artefact
 from foresay.models.artefact.fingerprint import Fingerprints, fingerprint
 from foresay.models.artefact.folder import as_trained
+from foresay.models.base.device import device_for, dtype_name, placed
 from foresay.models.base.load import adapter_folder, open_base, own_tokenizer
 from foresay.models.base.quantization import quantization_of
 from foresay.models.config import DTYPE, DType, Family, LoadConfig, LoadDType, MTPConfig
@@ -58,18 +60,20 @@ class MultiTokenModel:
         base: "str | PreTrainedModel | PeftModel",
         config: Family | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        dtype: LoadDType = DTYPE,
+        dtype: LoadDType | torch.dtype = DTYPE,
         seed: int = 0,
         loading: LoadConfig | None = None,
+        *,
+        device_map: Any = None,
     ) -> "MultiTokenModel":
         """A fresh adapter, or fresh heads, on `base`: a loaded causal LM, with a PEFT LoRA or without, or a name
-        (`nano`, `smollm2`, folder, GGUF file, hub id), which `dtype` and `loading` say how to load. Heads are trained
-        in float32, which `auto` then is.
+        (`nano`, `smollm2`, folder, GGUF file, hub id), which `dtype` and `loading` say how to load, `device_map` on
+        which one device. Heads are trained in float32, which `auto` then is.
 
         The base is frozen and put in eval mode. Raises BaseNotFound, UnsupportedBase, ConfigError, MissingPackage.
         """
-        loading = loading or LoadConfig()
-        guest, model = open_base(base, dtype_of_family(dtype, config), loading)
+        loading = placed(loading or LoadConfig(), device_map)
+        guest, model = open_base(base, dtype_of_family(dtype_name(dtype), config), loading)
         tokenizer = tokenizer or own_tokenizer(base, guest)
         core = fresh(model, config or MTPConfig(), seed)
         core.packing.want(loading.pack_linears)
@@ -81,8 +85,10 @@ class MultiTokenModel:
         folder: str | Path,
         base: "str | PreTrainedModel | PeftModel | None" = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        dtype: LoadDType = DTYPE,
+        dtype: LoadDType | torch.dtype = DTYPE,
         loading: LoadConfig | None = None,
+        *,
+        device_map: Any = None,
     ) -> "MultiTokenModel":
         """The model saved in `folder` (`nano`: the embedded one), on the base it names or the one given.
 
@@ -92,8 +98,8 @@ class MultiTokenModel:
         place = adapter_folder(str(folder))
         settings = artefact.read_settings(place)
         base = base or artefact.base_of(settings, place)
-        loading = as_trained(loading or LoadConfig(), settings)
-        guest, model = open_base(base, dtype, loading, settings.base_adapter)
+        loading = as_trained(placed(loading or LoadConfig(), device_map), settings)
+        guest, model = open_base(base, dtype_name(dtype), loading, settings.base_adapter)
         tokenizer = tokenizer or own_tokenizer(base, guest)
         artefact.check_base(settings, fingerprint(model, tokenizer), place, guest.base)
         artefact.check_quantization(settings, quantization_of(model.config), place)
@@ -131,24 +137,43 @@ class MultiTokenModel:
         return self._fingerprints
 
     @property
-    def dtype(self) -> str:
-        """Dtype of the base, by name."""
-        return str(self.core.base.dtype).removeprefix("torch.")
+    def dtype(self) -> torch.dtype:
+        """Dtype of the base."""
+        return self.core.base.dtype
+
+    @property
+    def dtype_name(self) -> str:
+        """Dtype of the base, as settings and results name it (`float32`)."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def device(self) -> torch.device:
+        """Device of base and adapter."""
+        return self.core.base.device
+
+    def to(self, device: str | torch.device) -> "MultiTokenModel":
+        """Move base and adapter to `device`, and return the model. Raises ConfigError for one that cannot be had."""
+        if isinstance(device, torch.dtype):
+            raise ConfigError(f"a dtype is chosen when a model is loaded; open it with dtype={device}")
+        self.close()
+        self.core.record_steps(False)
+        self.core.to(device_for(str(device)))
+        return self
 
     @property
     def described(self) -> dict[str, str]:
         """What a result was measured on, for its provenance: base, dtype and device."""
-        return {"base": self.base_name, "dtype": self.dtype, "device": str(self.core.base.device)}
+        return {"base": self.base_name, "dtype": self.dtype_name, "device": str(self.device)}
 
     @property
     def loaded(self) -> str:
         """In what dtype the base is loaded, and where, for people; and whether that is slow there."""
-        slow = in_software(self.dtype, self.core.base.device)
+        slow = in_software(self.dtype_name, self.device)
         return "{base} in {dtype} on {device}".format_map(self.described) + (slow and f": {slow}")
 
     def generate(
         self,
-        inputs: Tensor | None = None,
+        inputs: Any = None,
         generation_config: GenerationConfig | None = None,
         *,
         config: DecodeConfig | None = None,
@@ -158,13 +183,16 @@ class MultiTokenModel:
     ) -> Tensor | GenerateDecoderOnlyOutput:
         """transformers' `generate`, several tokens a step: the same arguments, the same result.
 
-        `inputs` or `input_ids` (B, P) int64, padded on either side where `attention_mask` is 0; greedy or sampled as
-        `do_sample` and the generation config say. `config`, or any of its fields (`layout="linear"`, `masks=4`), says
-        how to draft. Returns prompts with continuations (B, L) int64, padded on the right, or on request
-        (`return_dict_in_generate`) an object with `scores` and `logits`, a float32 (B, V) for each generated position;
-        rows that are finished there are certain of the padding token. Raises PromptError for what cannot be
-        accelerated (beam search and the like), with the reason.
+        `inputs` or `input_ids` (B, P) int64, padded on either side where `attention_mask` is 0, or instead a text to go
+        on with, a chat, ids, or a list of these; greedy or sampled as `do_sample` and the generation config say.
+        `config`, or any of its fields (`layout="linear"`, `masks=4`), says how to draft. Returns prompts with
+        continuations (B, L) int64, padded on the right, or on request (`return_dict_in_generate`) an object with
+        `scores` and `logits`, a float32 (B, V) for each generated position; rows that are finished there are certain of
+        the padding token. Raises PromptError for what cannot be accelerated (beam search and the like), with the
+        reason.
         """
+        if inputs is not None and not isinstance(inputs, Tensor):
+            inputs = self._padded(inputs, arguments)
         changes: dict[str, Any] = {name: arguments.pop(name) for name in DRAFTING if name in arguments}
         refuse_withheld(arguments)
         if config is not None and generation_config is None and not {"max_new_tokens", "max_length"} & arguments.keys():
@@ -198,19 +226,37 @@ class MultiTokenModel:
 
     def answer(
         self,
-        prompts: Sequence[str],
+        prompts: Any,
         config: DecodeConfig | None = None,
         watch: Callable[[int, Step], None] = lambda index, step: None,
         **changes: Any,
-    ) -> list[Generation]:
-        """Greedy answers to user messages (through the chat template, where there is one), with every step.
+    ) -> Any:
+        """Answers to user messages, greedy unless asked otherwise: an `Answer` to one prompt, a list to a list.
 
-        `watch(prompt index, step)` is called as steps are kept. Raises PromptError, ConfigError.
+        `prompts` is a text (through the chat template, where there is one), a chat (messages), token ids, or a list of
+        one of these. `changes` are fields of `DecodeConfig`, `SampleConfig` (`temperature`, `top_p`, ...) and
+        `PenaltyConfig`; `watch(prompt index, step)` is called as steps are kept. Raises PromptError, ConfigError.
+
+        >>> model.answer("What is 3 + 4?", max_new_tokens=32).text  # doctest: +SKIP
         """
-        tokenizer = self.require_tokenizer()
-        ids = [encode(tokenizer, prompt) for prompt in prompts]
+        ids, one = prompt_ids(prompts, self.tokenizer, raw=False)
+        decode, sample, penalties = settings_of(config, changes)
+        hooks = GenerationHooks(chooser=choosing(sample, penalties, ids), watch=watch)
         with self.core.base.turn:
-            return generate(self.core, ids, settings(config, changes), GenerationHooks(watch=watch))
+            said = generate(self.core, ids, decode, hooks)
+        answers = [Answer.of(answer, self.tokenizer, len(prompt)) for answer, prompt in zip(said, ids)]
+        return answers[0] if one else answers
+
+    def _padded(self, inputs: Any, arguments: dict[str, Any]) -> Tensor:
+        """Prompts (B, P) int64, padded on the left; their mask goes to `arguments`. Raises PromptError."""
+        if "attention_mask" in arguments:
+            raise PromptError("an attention_mask was given beside prompts that are no tensor; leave it out")
+        prompts, _ = prompt_ids(inputs, self.tokenizer, raw=True)
+        longest = max(map(len, prompts))
+        arguments["attention_mask"] = torch.tensor(
+            [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=self.device
+        )
+        return torch.tensor([[0] * (longest - len(ids)) + ids for ids in prompts], device=self.device)
 
     @property
     def mask_model(self) -> MaskModel:
@@ -231,12 +277,3 @@ class MultiTokenModel:
         given: str | list[str] | None = None if config is None else config.stop_strings
         wanted: str | list[str] | None = arguments.get("stop_strings", given or own)
         return wanted
-
-
-def settings(config: DecodeConfig | None, changes: dict[str, Any]) -> DecodeConfig:
-    """`config` (the defaults when None) with some fields changed; an unknown one is a PromptError."""
-    unknown = sorted(changes.keys() - DecodeConfig.__dataclass_fields__.keys())
-    if unknown:
-        known = ", ".join(DecodeConfig.__dataclass_fields__)
-        raise PromptError(f"generate got unknown setting {unknown[0]!r}; known are {known}")
-    return replace(config or DecodeConfig(), **changes)

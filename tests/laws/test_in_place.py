@@ -54,7 +54,7 @@ def test_in_place_is_as_with_copies(toy: Toy, dtype: torch.dtype, scores: int, m
     mtp = trainee(toy, dtype)
     monkeypatch.setattr(attention, "SCORES_AT_ONCE", scores)
     ours = states_and_gradients(mtp)
-    monkeypatch.setattr(mtp.base, "attends_in_place", False)
+    monkeypatch.setattr(mtp.base, "reads_kept_rows", False)
     plain = states_and_gradients(mtp)
     assert ours.keys() == plain.keys()
     for name, tensor in plain.items():
@@ -101,7 +101,7 @@ def saved_bytes(mtp: MaskModel, rows: int) -> int:
 def test_memory_does_not_grow_with_the_sequence(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     mtp = trainee(toy, torch.float32)
     assert saved_bytes(mtp, 240) == saved_bytes(mtp, 30) > 0
-    monkeypatch.setattr(mtp.base, "attends_in_place", False)
+    monkeypatch.setattr(mtp.base, "reads_kept_rows", False)
     assert saved_bytes(mtp, 240) > 1.5 * saved_bytes(mtp, 30), "copies grow"
 
 

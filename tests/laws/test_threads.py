@@ -54,6 +54,8 @@ def test_copies_and_two_adapters_of_one_base_do_not_wait_for_each_other_for_ever
     base = LLAMA.model()
     both = [MultiTokenModel(with_adapter(base, seed=seed), None, "llama") for seed in (1, 2)]
     assert both[0].core.base.turn is both[1].core.base.turn
+    for model in both:
+        model.close()
     apart = MultiTokenModel(with_adapter(copy.deepcopy(base)), None, "llama")
     assert apart.core.base.turn is not both[0].core.base.turn
     with ThreadPoolExecutor(3) as pool:

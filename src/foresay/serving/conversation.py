@@ -4,16 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from foresay.data.chat import template_ids
-from foresay.decoding.config import DecodeConfig, SampleConfig
+from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.metrics import Tally, tally
 from foresay.decoding.planning.planner import Planner
-from foresay.decoding.sampling.chooser import chooser_of
-from foresay.decoding.session import GenerationHooks
 from foresay.decoding.step_costs import Watch, planner_for, unwatched
 from foresay.decoding.steps import Generation, Step
 from foresay.foundation.errors import PromptError
 from foresay.model import MultiTokenModel
+from foresay.serving.rules import Rules
 
 TYPICAL_TOKENS = 512
 """Length that steps are measured for: a chat grows."""
@@ -25,7 +24,7 @@ class Conversation:
 
     model: MultiTokenModel
     decode: DecodeConfig
-    sample: SampleConfig
+    rules: Rules
     messages: list[dict[str, str]] = field(default_factory=list)
     said: list[Generation] = field(default_factory=list)
     _planner: Planner | None = None
@@ -51,8 +50,9 @@ class Conversation:
             steps.append(step)
             watch(step)
 
-        sample = replace(self.sample, seed=self.sample.seed + len(self.said))
-        how = GenerationHooks(chooser=chooser_of(sample), watch=tell, planner=self._planner)
+        seeded = replace(self.rules.sample, seed=self.rules.sample.seed + len(self.said))
+        hooks = replace(self.rules, sample=seeded).hooks(self.model, ids)
+        how = replace(hooks, watch=tell, planner=self._planner)
         try:
             [generation] = generate(self.model.core, [ids], self.decode, how)
         finally:

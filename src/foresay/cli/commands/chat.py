@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from foresay.cli.commands.options import Model, Opening
+from foresay.cli.commands.options import GenerationRules, Model, Opening, Options, rules_for
+from foresay.cli.given import Given
 from foresay.cli.terminal import ERR, OUT
 from foresay.cli.views.bars import calibration_watch, progress_bar
 from foresay.cli.views.text import colour_of, tally_line
-from foresay.decoding.config import DecodeConfig, SampleConfig
+from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
 from foresay.decoding.detokenizer import Detokenizer
 from foresay.decoding.steps import Step
 from foresay.foundation.errors import DataError, PromptError
@@ -31,11 +32,18 @@ class ChatCommand:
     """Folder of a foresay model, or nano."""
     decode: DecodeConfig = field(default_factory=lambda: DecodeConfig(max_new_tokens=512))
     sample: SampleConfig = field(default_factory=SampleConfig)
+    penalties: PenaltyConfig = field(default_factory=PenaltyConfig)
+    generation_config: GenerationRules = "auto"
+    """Where these flags are silent, `auto` chooses tokens as the base's generation_config.json says; `none` ignores
+    it."""
+    given: Options = field(default_factory=Given)
     opening: Opening = field(default_factory=Opening)
 
     def run(self) -> int:
         """Read, answer, until the input ends."""
-        chat = Conversation(self.opening.open(self.model), self.decode, self.sample)
+        model = self.opening.open(self.model)
+        rules = rules_for(model, self.generation_config, self.sample, self.penalties, self.given)
+        chat = Conversation(model, self.decode, rules)
         with progress_bar(ERR) as bar:
             chat.prepare(calibration_watch(bar))
         ERR.print(HELP, style="dim", highlight=False)

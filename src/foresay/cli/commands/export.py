@@ -75,7 +75,8 @@ class ExportCommand:
         else:
             export_vllm(model, adapter, self.out, self.plugin, self.overwrite)
         ERR.print(
-            f"Wrote {self.out} in {model.dtype}. Start vLLM with these arguments, where foresay is installed beside it:"
+            f"Wrote {self.out} in {model.dtype_name}. Start vLLM with these arguments, where foresay is installed "
+            "beside it:"
         )
         OUT.print(shlex.join(command_arguments(engine_arguments(self.out))), highlight=False, soft_wrap=True)
         return 0

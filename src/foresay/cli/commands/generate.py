@@ -6,17 +6,16 @@ from dataclasses import dataclass, field, replace
 
 import tyro
 
-from foresay.cli.commands.options import Model, Opening
+from foresay.cli.commands.options import GenerationRules, Model, Opening, Options, rules_for
+from foresay.cli.given import Given
 from foresay.cli.terminal import ERR, OUT, AnswerStream, print_json
 from foresay.cli.views.bars import calibration_watch, progress_bar
 from foresay.cli.views.text import coloured, tally_line
 from foresay.data.chat import encode
-from foresay.decoding.config import DecodeConfig, SampleConfig
+from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
 from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.metrics import tally
 from foresay.decoding.planning.planner import Planner
-from foresay.decoding.sampling.chooser import chooser_of
-from foresay.decoding.session import GenerationHooks
 from foresay.decoding.step_costs import planner_for
 from foresay.foundation.errors import DataError
 from foresay.model import MultiTokenModel
@@ -47,6 +46,11 @@ class GenerateCommand:
     """Print one JSON object instead of the text."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+    penalties: PenaltyConfig = field(default_factory=PenaltyConfig)
+    generation_config: GenerationRules = "auto"
+    """Where these flags are silent, `auto` chooses tokens as the base's generation_config.json says; `none` ignores
+    it."""
+    given: Options = field(default_factory=Given)
     opening: Opening = field(default_factory=Opening)
 
     def run(self) -> int:
@@ -56,7 +60,8 @@ class GenerateCommand:
         text = _read_stdin() if self.prompt == "-" else self.prompt
         ids = encode(tokenizer, text, self.raw)
         stream = None if self.json or self.colour else AnswerStream(tokenizer)
-        how = GenerationHooks(chooser=chooser_of(self.sample), planner=self._planner(model, ids))
+        rules = rules_for(model, self.generation_config, self.sample, self.penalties, self.given)
+        how = replace(rules.hooks(model, ids), planner=self._planner(model, ids))
         [said] = generate(model.core, [ids], self.decode, replace(how, watch=stream.tell) if stream else how)
         counted = tally([said])
         if self.json:

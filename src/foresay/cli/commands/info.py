@@ -134,7 +134,7 @@ def describe(model: MultiTokenModel, folder: str) -> Info:
         base_parameters=sum(parameter.numel() for parameter in core.model.parameters()),
         layers=core.base.layers,
         context=core.base.context,
-        dtype=model.dtype,
+        dtype=model.dtype_name,
         device=str(core.base.device),
         adapter_parameters=sum(parameter.numel() for parameter in core.added.parameters()),
         adapted_linears=len(core.adapter.pairs) if isinstance(core, MaskModel) else 0,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 import tyro
@@ -12,12 +12,14 @@ from foresay.cli.given import Given
 from foresay.cli.terminal import ERR
 from foresay.data.benchmarks import benchmarks_of
 from foresay.data.prompts import Prompt, Split, embedded_prompts, file_prompts, first_of_each_domain, unread_of
+from foresay.decoding.config import PenaltyConfig, SampleConfig
 from foresay.evaluation.config import BenchConfig, CheckConfig
 from foresay.foundation.errors import require, require_at_least
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.folder import as_trained, base_of, read_settings
 from foresay.models.base.load import adapter_folder, open_base
 from foresay.models.config import DTYPE, DType, LoadConfig, LoadDType
+from foresay.serving.rules import Rules, own_rules
 
 C = TypeVar("C", BenchConfig, CheckConfig)
 Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -57,6 +59,21 @@ class Opening:
         require(self.threads >= 0, f"threads is {self.threads}; give 1 or more, or 0 to leave it to torch")
         if self.threads:
             torch.set_num_threads(self.threads)
+
+
+GenerationRules = Literal["auto", "none"]
+
+
+def rules_for(
+    model: MultiTokenModel, wanted: GenerationRules, sample: SampleConfig, penalties: PenaltyConfig, given: Given
+) -> Rules:
+    """How tokens are chosen: by the flags, and (`auto`) where they are silent by the base's own settings; told."""
+    if wanted == "none":
+        return Rules(sample, penalties)
+    rules = own_rules(model.core.model.generation_config, sample, penalties, given)
+    if rules.sentence:
+        ERR.print(f"{rules.sentence} (--generation-config none: the flags alone)", style="dim", highlight=False)
+    return rules
 
 
 def read_prompts(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:

@@ -9,11 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from foresay.cli.commands.options import Model, Opening, Options
+from foresay.cli.commands.options import GenerationRules, Model, Opening, Options, rules_for
 from foresay.cli.given import Given
 from foresay.cli.terminal import ERR
 from foresay.cli.views.bars import calibration_watch, progress_bar
-from foresay.decoding.config import DecodeConfig, QueueConfig
+from foresay.decoding.config import DecodeConfig, PenaltyConfig, QueueConfig, SampleConfig
 from foresay.foundation.errors import ConfigError, require
 from foresay.serving.config import PluginConfig, ServeConfig, VllmServeConfig
 from foresay.serving.vllm.server import start
@@ -47,6 +47,8 @@ class ServeCommand:
     decode: DecodeConfig = field(default_factory=lambda: DecodeConfig(max_new_tokens=512))
     queue: QueueConfig = field(default_factory=QueueConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
+    generation_config: GenerationRules = "auto"
+    """Where a request is silent, `auto` chooses tokens as the base's generation_config.json says; `none` ignores it."""
     opening: Opening = field(default_factory=Opening)
     given: Options = field(default_factory=Given)
 
@@ -86,7 +88,8 @@ class ServeCommand:
             model = self.opening.open(self.model)
             with progress_bar(ERR) as bar:
                 name = self.serve.name or Path(os.path.abspath(self.model)).name
-                service = Service(model, name, self.decode, self.queue, calibration_watch(bar))
+                rules = rules_for(model, self.generation_config, SampleConfig(), PenaltyConfig(), Given())
+                service = Service(model, name, self.decode, self.queue, calibration_watch(bar), rules)
             serve(service, self.serve, listening, lambda address: ERR.print(f"serving {name} at {address}"))
         return 0
 

@@ -56,6 +56,7 @@ def _drawn(run: ResultFiles, title: str) -> str:
         or any(map(_differs, run.of("evaluation")))
         or not all(content["verdict"]["holds"] for content in run.of("study")),
         run=run,
+        passed=_passed,
         charts=[(chart, Markup(chart.svg)) for chart in charts(run)],
         steps=STEPS,
         raw=Markup(for_script(files)),

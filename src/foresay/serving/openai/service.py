@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
@@ -18,7 +19,9 @@ from foresay.serving.openai.memory_check import check_room
 from foresay.serving.openai.prometheus import Metrics
 from foresay.serving.openai.schema import ChatRequest, CompletionRequest, Generation
 from foresay.serving.openai.worker import Listener, Worker
+from foresay.serving.rules import Rules, own_rules
 
+G = TypeVar("G", bound=Generation)
 SPEAKERS = ("user", "assistant")
 BESIDE = 4
 """Answers that may be decoded plainly at once, for comparison."""
@@ -28,14 +31,23 @@ class Service:
     """Answers requests, until it is closed."""
 
     def __init__(
-        self, model: MultiTokenModel, name: str, decode: DecodeConfig, queue: QueueConfig, watch: Watch = unwatched
+        self,
+        model: MultiTokenModel,
+        name: str,
+        decode: DecodeConfig,
+        queue: QueueConfig,
+        watch: Watch = unwatched,
+        rules: Rules | None = None,
     ) -> None:
-        """Measures first what steps cost, where the layout is `planned` and that is not known (told to `watch`).
+        """`rules` hold where a request is silent; None: the base's own.
+
+        Measures first what steps cost, where the layout is `planned` and that is not known (told to `watch`).
 
         Raises ConfigError for texts that the base cannot serve together, or that memory does not hold.
         """
         self.name, self.tokenizer = name, model.require_tokenizer()
         self.tokens = decode.max_new_tokens
+        self.rules = own_rules(model.core.model.generation_config) if rules is None else rules
         plain, few = replace(decode, layout="plain"), replace(queue, sequences=min(queue.sequences, BESIDE))
         wanted = {decode: queue}
         wanted.setdefault(plain, few)
@@ -67,6 +79,7 @@ class Service:
 
     def ask(self, asked: Generation, prompts: Sequence[Sequence[int]]) -> Listener:
         """Line up `asked.n` answers to each prompt. Raises TooLong, PromptError, BusyError."""
+        asked = self._ruled(asked)
         engine = self.plain if asked.layout == "plain" else self.engine
         # Before anything is copied or repeated: what is refused may be long.
         count, places = len(prompts) * asked.n, engine.queue.waiting + engine.queue.sequences
@@ -88,6 +101,11 @@ class Service:
         """End every answer, and the thread."""
         self.worker.abort()
         self.worker.close()
+
+    def _ruled(self, asked: G) -> G:
+        """`asked` with the base's own rules where it is silent."""
+        own = {**self.rules.taken, **({"stop": list(self.rules.stop_strings)} if self.rules.stop_strings else {})}
+        return asked.model_copy(update={name: own[name] for name in own.keys() - asked.model_fields_set})
 
     def _room(self, engine: Engine, prompt: Sequence[int]) -> int:
         """Tokens of an answer for which nobody named a number."""
