@@ -239,7 +239,7 @@ class MultiTokenModel:
 
         >>> model.answer("What is 3 + 4?", max_new_tokens=32).text  # doctest: +SKIP
         """
-        ids, one = prompt_ids(prompts, self.tokenizer, raw=False)
+        ids, one = prompt_ids(prompts, self.require_tokenizer, raw=False)
         decode, sample, penalties = settings_of(config, changes)
         hooks = GenerationHooks(chooser=choosing(sample, penalties, ids), watch=watch)
         with self.core.base.turn:
@@ -251,7 +251,7 @@ class MultiTokenModel:
         """Prompts (B, P) int64, padded on the left; their mask goes to `arguments`. Raises PromptError."""
         if "attention_mask" in arguments:
             raise PromptError("an attention_mask was given beside prompts that are no tensor; leave it out")
-        prompts, _ = prompt_ids(inputs, self.tokenizer, raw=True)
+        prompts, _ = prompt_ids(inputs, self.require_tokenizer, raw=True)
         longest = max(map(len, prompts))
         arguments["attention_mask"] = torch.tensor(
             [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=self.device

@@ -35,6 +35,14 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
         )
         for verb, more in (("generate", ["Hi"]), ("check", []), ("bench", []), ("calibrate", []))
     },
+    "generate: a base": (
+        lambda at: ["generate", at.bases / "other", "Hi"],
+        r"other is a base and has no adapter yet; train one with `foresay train .*other --data YOUR-DATA --out MY-",
+    ),
+    "chat: a base of the hub": (
+        lambda at: ["chat", "nobody/nothing"],
+        r"there is no folder nobody/nothing; give the folder of a foresay model, or, where nobody/nothing is a base",
+    ),
     "train: folder without a base": (
         lambda at: at.train(base=at.tmp),
         r"is a folder without config\.json; give a folder with a Hugging Face model, a GGUF file, a hub id, smol",

@@ -1,6 +1,6 @@
 """What may be asked of a model in Python: a text, a chat, token ids, or a list of one of these."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -10,16 +10,19 @@ from foresay.data.columns import conversation
 from foresay.data.records import Record
 from foresay.foundation.errors import DataError, PromptError
 
+Tokenizer = Callable[[], PreTrainedTokenizerBase]
 FORMS = "a text, a list of texts, a chat (messages with role and content), a list of chats, token ids, or lists of them"
 
 
-def prompt_ids(asked: Any, tokenizer: PreTrainedTokenizerBase | None, raw: bool) -> tuple[list[list[int]], bool]:
+def prompt_ids(asked: Any, tokenizer: Tokenizer, raw: bool) -> tuple[list[list[int]], bool]:
     """Token ids of each prompt, and whether it was one prompt and no list of prompts.
 
-    A text is a user's message, or with `raw` a text to go on with. Tensors and arrays are lists of ids. Raises
-    PromptError for anything else, by name, and for texts without a tokenizer.
+    `tokenizer` is called for texts and chats alone, and may raise where there is none.
 
-    >>> prompt_ids([3, 4], None, raw=False)
+    A text is a user's message, or with `raw` a text to go on with. Tensors and arrays are lists of ids. Raises
+    PromptError for anything else, by name.
+
+    >>> prompt_ids([3, 4], lambda: None, raw=False)
     ([[3, 4]], True)
     """
     if hasattr(asked, "tolist"):
@@ -41,11 +44,10 @@ def _is_prompt(value: Any) -> bool:
     return isinstance(value, str) or ids or chat
 
 
-def _ids(prompt: Any, tokenizer: PreTrainedTokenizerBase | None, raw: bool) -> list[int]:
+def _ids(prompt: Any, find: Tokenizer, raw: bool) -> list[int]:
     if not isinstance(prompt, str) and not isinstance(prompt[0] if prompt else 0, dict):
         return list(prompt)
-    if tokenizer is None:
-        raise PromptError("the model came without a tokenizer; give one, or use token ids")
+    tokenizer = find()
     try:
         if isinstance(prompt, str):
             return encode(tokenizer, prompt, raw)

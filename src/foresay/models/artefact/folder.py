@@ -108,11 +108,27 @@ def base_of(settings: Settings, folder: str | Path) -> str:
     return settings.base
 
 
+def _no_model(folder: Path) -> str:
+    """What lies in `folder`, where it is no artefact, and what to do."""
+    train = f"`foresay train {folder} --data YOUR-DATA --out MY-ADAPTER`"
+    if (folder / "config.json").is_file() or is_gguf(str(folder)):
+        return (
+            f"{folder} is a base and has no adapter yet; train one with {train} and give its folder (`foresay info "
+            f"{folder}` says what it would weigh, `foresay advise {folder}` whether it would pay)"
+        )
+    if not folder.exists():
+        return (
+            f"there is no folder {folder}; give the folder of a foresay model, or, where {folder} is a base of the "
+            f"hub, train one with {train}"
+        )
+    return f"{folder} has no {SETTINGS}, so it is no foresay model; train one with `foresay train`"
+
+
 def read_settings(folder: Path) -> Settings:
     """What the artefact in `folder` says of itself. Raises ArtefactError when it is none, or of an unknown format."""
     path = folder / SETTINGS
     if not path.is_file():
-        raise ArtefactError(f"{folder} has no {SETTINGS}, so it is no foresay model; train one with `foresay train`")
+        raise ArtefactError(_no_model(folder))
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         _known_keys(said, Settings, path)
