@@ -1,5 +1,6 @@
 """`foresay data preview`: what carries loss and where blocks hang, as training will have it."""
 
+import io
 import json
 from pathlib import Path
 
@@ -44,6 +45,15 @@ def test_strict_and_rows(data: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["data", "preview", "nano", "--data", str(data), "--strict"]) == 2
     assert "a.jsonl:2: it has columns x" in capsys.readouterr().err
     assert main(["data", "preview", "nano", "--data", str(data), "--strict", "--rows", "1"]) == 0
+
+
+def test_terminal_that_is_not_utf8_gets_plain_marks(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii", write_through=True))
+    assert main(["data", "preview", "nano", "--data", str(data), "--anchors", "0", "--examples", "1"]) == 0
+    said = raw.getvalue().decode("ascii")
+    assert "<|user|>Count.<|assistant|>^[[One^,^ two^.^<|endoftext|>]]" in said
+    assert "[[green]] carries loss; a block of masks hangs after every ^" in said
 
 
 def test_stop_tokens_come_from_the_base() -> None:

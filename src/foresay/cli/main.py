@@ -46,6 +46,14 @@ def _brief(name: str) -> tuple[str, type, str]:
     return name, make_dataclass(name, []), VERBS.summary(name)
 
 
+def _plain_streams() -> None:
+    """Where stdout or stderr is not UTF-8, write ? for what it cannot hold, and do not break off."""
+    for stream in (sys.stdout, sys.stderr):
+        encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
+        if encoding != "utf8" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
 def _quiet() -> None:
     """transformers says nothing between our results."""
     from transformers.utils import logging  # noqa: PLC0415 (takes seconds, and help needs none of it)
@@ -57,6 +65,7 @@ def _quiet() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is returned, and raised by the console script."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _plain_streams()
     if arguments[:1] == ["--version"]:
         print(f"foresay {__version__}")
         return 0

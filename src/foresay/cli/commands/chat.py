@@ -14,7 +14,7 @@ from foresay.foundation.errors import DataError, PromptError
 from foresay.foundation.machine import now
 from foresay.serving.conversation import Conversation
 
-HELP = "/reset forgets what was said, /stats counts, /quit ends; Ctrl-C stops an answer"
+HELP = "/reset forgets what was said, /stats counts, /help says this, /quit ends; Ctrl-C stops an answer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,9 @@ class ChatCommand:
 
     def _turn(self, chat: Conversation, text: str) -> None:
         """One line of the user's."""
-        if text == "/reset":
+        if text == "/help":
+            ERR.print(HELP)
+        elif text == "/reset":
             chat.reset()
         elif text == "/stats":
             ERR.print(tally_line(chat.count()))
