@@ -8,7 +8,7 @@ import pytest
 from foresay.decoding.config import DecodeConfig
 from foresay.foundation.errors import ConfigError
 from foresay.models.config import MTPConfig
-from foresay.training.config import LossConfig, TrainConfig
+from foresay.training.config import LossConfig, TrainConfig, warm_up_notes
 
 IMPOSSIBLE: list[tuple[type, dict[str, Any], str]] = [
     (MTPConfig, {"num_masks": 0}, "num_masks is 0; a block needs at least 1 mask"),
@@ -51,6 +51,13 @@ def ids(value: Any) -> str | None:
 
 
 @pytest.mark.parametrize(("kind", "settings", "message"), IMPOSSIBLE, ids=ids)
+@pytest.mark.parametrize(("steps", "warm", "said"), [(50, 50, 1), (51, 50, 0), (1, 0, 0)])
+def test_run_that_never_gets_warm_says_so(steps: int, warm: int, said: int) -> None:
+    notes = warm_up_notes(TrainConfig(steps=steps, warmup_steps=warm))
+    assert len(notes) == said
+    assert all(f"warms up for {warm} steps and the run has {steps}" in note for note in notes)
+
+
 def test_impossible_value_is_refused_with_the_cure(kind: type, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         kind(**settings)

@@ -19,7 +19,7 @@ from foresay.models.base.device import check_trains, device_for, dtype_for
 from foresay.models.base.load import load_tokenizer, own_dtype
 from foresay.models.base.untrained import blank_model, named_tokenizer, read_config
 from foresay.models.heads.model import HeadsModel
-from foresay.training.config import PretrainConfig
+from foresay.training.config import PretrainConfig, warm_up_notes
 from foresay.training.loop.checkpoint import Checkpoints, run_folder
 from foresay.training.loop.distributed import Ranks, joined
 from foresay.training.loop.fsdp import shard
@@ -66,8 +66,9 @@ def _pretrain(recipe: PretrainRecipe, callbacks: PretrainCallbacks, ranks: Ranks
     tokenizer = _tokenizer(recipe)
     model = _blank(recipe, tokenizer)
     parts = _read(recipe, tokenizer, model)
-    for part in parts if ranks.leads else ():
-        callbacks.told(part.report.sentence)
+    said = [*(part.report.sentence for part in parts), *warm_up_notes(config)]
+    for sentence in said if ranks.leads else ():
+        callbacks.told(sentence)
     examples, heldout = split(parts, config.heldout, config.seed)
     rows = token_rows(examples, config.length, config.answers_only)
     objective = HeadsObjective(model, rows, config)

@@ -21,7 +21,7 @@ from foresay.models.config import HeadsConfig
 from foresay.models.families import dtype_of_family
 from foresay.models.heads.model import HeadsModel
 from foresay.models.masks.model import MaskModel
-from foresay.training.config import LossConfig, TrainConfig
+from foresay.training.config import LossConfig, TrainConfig, warm_up_notes
 from foresay.training.label_check import PROBED, check_labels
 from foresay.training.loop.checkpoint import Checkpoints
 from foresay.training.loop.distributed import Ranks, joined
@@ -110,7 +110,8 @@ def _train(recipe: Recipe, prompts: Sequence[Prompt], callbacks: Callbacks, rank
     heldout.check(model)
     if isinstance(model.core, MaskModel):
         check_labels(model.core, examples[:PROBED])
-    for sentence in (*(part.report.sentence for part in parts), f"base: {model.loaded}") if ranks.leads else ():
+    said = [*(part.report.sentence for part in parts), *warm_up_notes(config), f"base: {model.loaded}"]
+    for sentence in said if ranks.leads else ():
         callbacks.told(sentence)
     what = identity(recipe, model.fingerprints(), examples.content)
     checkpoints = Checkpoints(recipe.run_folder, what, config.keep_checkpoints)
