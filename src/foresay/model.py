@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +25,7 @@ from foresay.foundation.machine import in_software
 from foresay.models.artefact import folder as artefact
 from foresay.models.artefact.fingerprint import Fingerprints, fingerprint
 from foresay.models.artefact.folder import as_trained
+from foresay.models.artefact.publish import publication, publish
 from foresay.models.base.device import device_for, dtype_name, placed
 from foresay.models.base.load import adapter_folder, open_base, own_tokenizer
 from foresay.models.base.quantization import quantization_of
@@ -87,15 +89,18 @@ class MultiTokenModel:
         tokenizer: PreTrainedTokenizerBase | None = None,
         dtype: LoadDType | torch.dtype = DTYPE,
         loading: LoadConfig | None = None,
+        revision: str | None = None,
         *,
         device_map: Any = None,
     ) -> "MultiTokenModel":
-        """The model saved in `folder` (`nano`: the embedded one), on the base it names or the one given.
+        """The model saved in `folder`, on the base it names or the one given.
+
+        `folder` may be `smollm2`, `nano`, or a hub id, of which `revision` (commit, branch or tag) is taken.
 
         Base, LoRA of the user's own, tokenizer and chat template must be those it was trained on; a base quantised
         otherwise is warned of. Raises ArtefactError, BaseNotFound, ConfigError, MissingPackage.
         """
-        place = adapter_folder(str(folder))
+        place = adapter_folder(str(folder), revision)
         settings = artefact.read_settings(place)
         base = base or artefact.base_of(settings, place)
         loading = as_trained(placed(loading or LoadConfig(), device_map), settings)
@@ -124,6 +129,18 @@ class MultiTokenModel:
             provenance=self.provenance,
         )
         artefact.save(Path(folder), self.core, settings, getattr(torch, dtype), overwrite)
+
+    def push_to_hub(
+        self, repo: str, dtype: DType = "float32", licence: str = "", private: bool = False, token: str | None = None
+    ) -> str:
+        """Save and send the model to the repository `repo` (USER/NAME) on the hub, which is made where it is missing.
+
+        `licence` is the hub's name of the adapter's licence. Returns the address of the commit. Raises ArtefactError,
+        also where the base is a folder of this machine.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, dtype)
+            return publish(publication(Path(folder), repo, licence=licence), private, token)
 
     def close(self) -> None:
         """Leave the base as it was found: plain weights, and no hooks of an adapter. Decoding again opens it again."""

@@ -39,9 +39,9 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
         lambda at: ["generate", at.bases / "other", "Hi"],
         r"other is a base and has no adapter yet; train one with `foresay train .*other --data YOUR-DATA --out MY-",
     ),
-    "chat: a base of the hub": (
-        lambda at: ["chat", "nobody/nothing"],
-        r"there is no folder nobody/nothing; give the folder of a foresay model, or, where nobody/nothing is a base",
+    "chat: a folder that is not there": (
+        lambda at: ["chat", at.tmp / "deep" / "down"],
+        r"there is no folder .*deep/down; give the folder of a foresay model, or, where .* is a base of the hub, train",
     ),
     "train: folder without a base": (
         lambda at: at.train(base=at.tmp),

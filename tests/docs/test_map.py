@@ -12,7 +12,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAP = README[README.index("## Map") :]
 PAGES["README.md, map"] = MAP
 ARCHITECTURE = PAGES["docs/architecture.md"]
-ARTEFACT = {"README.md", "adapter_config.json", "adapter_model.safetensors", "foresay.json", "foresay.safetensors"}
+ARTEFACT = {"README.md", "foresay.json", "foresay.safetensors", "certificate.json"} | {
+    f"lora/{name}" for name in ("adapter_config.json", "adapter_model.safetensors")
+}
 """Files of a saved folder, which are not in the repository."""
 
 PATH = re.compile(r"[\w.]+(?:/[\w.-]+)*(?:/|\.(?:py|md|toml|json|yaml|html))")

@@ -86,7 +86,7 @@ def recipe(data: Path, out: Path, loading: LoadConfig, seed: int = 0) -> Recipe:
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
-    return load_file(out / "foresay.safetensors") | load_file(out / "adapter_model.safetensors")
+    return load_file(out / "foresay.safetensors") | load_file(out / "lora" / "adapter_model.safetensors")
 
 
 def test_a_stopped_run_goes_on(data: Path, loading: LoadConfig, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from foresay.decoding.generate import generate
 from foresay.foundation.errors import ArtefactError, BaseNotFound, ConfigError, MissingPackage, UnsupportedBase
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.fingerprint import fingerprint
-from foresay.models.artefact.tensors import PEFT_WEIGHTS
+from foresay.models.artefact.tensors import LORA, PEFT_WEIGHTS
 from foresay.models.base import load as guest
 from foresay.models.base.load import BaseName, load_tokenizer
 from foresay.models.base.model import Base
@@ -148,15 +148,17 @@ def test_training_leaves_the_lora_as_it_was(home: Path, saved: Path) -> None:
     assert ours.keys() == own.keys()
     assert all(torch.equal(ours[name], own[name]) for name in own)
     assert contents(home / "mine") == before
-    names = {name.removeprefix("base_model.model.") for name in load_file(saved / PEFT_WEIGHTS)}
+    names = {name.removeprefix("base_model.model.") for name in load_file(saved / LORA / PEFT_WEIGHTS)}
     assert names == {f"{name}.lora_{half}.weight" for name in Base(LLAMA.model()).linears().adapted for half in "AB"}
-    assert all(tensor.shape[0] == 2 or tensor.shape[1] == 2 for tensor in load_file(saved / PEFT_WEIGHTS).values())
+    assert all(
+        tensor.shape[0] == 2 or tensor.shape[1] == 2 for tensor in load_file(saved / LORA / PEFT_WEIGHTS).values()
+    )
 
 
 def test_a_lora_as_base_names_its_base(home: Path, saved: Path, tmp_path: Path) -> None:
     model = trained_on(home, tmp_path / "out", "mine")
     assert (model.base_name, model.base_adapter) == (str(home / "base"), str(home / "mine"))
-    assert contents(tmp_path / "out")[PEFT_WEIGHTS] == contents(saved)[PEFT_WEIGHTS]
+    assert contents(tmp_path / "out")[f"{LORA}/{PEFT_WEIGHTS}"] == contents(saved)[f"{LORA}/{PEFT_WEIGHTS}"]
 
 
 def test_the_artefact_finds_its_lora_again(home: Path, saved: Path) -> None:
@@ -182,7 +184,7 @@ def test_shards_of_two_dtypes_train_alike(home: Path, tmp_path: Path, monkeypatc
         monkeypatch.setenv(name, str(value))
     for parallel in ("none", "fsdp"):
         trained_on(home, tmp_path / parallel, "mine", parallel=parallel, dtype="bfloat16")
-    weights = [load_file(tmp_path / parallel / PEFT_WEIGHTS) for parallel in ("none", "fsdp")]
+    weights = [load_file(tmp_path / parallel / LORA / PEFT_WEIGHTS) for parallel in ("none", "fsdp")]
     for name, tensor in weights[0].items():
         assert torch.equal(tensor, weights[1][name]), name
     monkeypatch.setattr(foresay.training.train, "quantization_of", lambda config: "int8")

@@ -26,7 +26,8 @@ from foresay.models.config import MTPConfig
 from foresay.models.masks.model import Adapter
 from tests.support.toys import GPT2, LLAMA, TOYS, Toy, pristine, random_prompts, with_adapter
 
-FILES = {"README.md", "adapter_config.json", "adapter_model.safetensors", "foresay.json", "foresay.safetensors"}
+LORA = "lora/adapter_model.safetensors"
+FILES = {"README.md", "lora/adapter_config.json", LORA, "foresay.json", "foresay.safetensors"}
 PEFT_TOLERANCE = 1e-5
 
 
@@ -82,7 +83,7 @@ def test_what_is_saved_is_loaded_to_the_bit(toy: Toy, sampler: Any, tmp_path: Pa
 
 
 def test_the_folder_holds_what_the_card_says(saved: Path) -> None:
-    assert {path.name for path in saved.iterdir()} == FILES
+    assert contents(saved).keys() == FILES
     card = (saved / "README.md").read_text()
     assert "do not load it with plain PEFT to generate text" in card
     settings = json.loads((saved / "foresay.json").read_text())
@@ -101,7 +102,7 @@ def test_the_folder_holds_what_the_card_says(saved: Path) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_saved_in_half_precision(model: MultiTokenModel, tmp_path: Path, dtype: Any) -> None:
     model.save_pretrained(tmp_path / "half", dtype)
-    for name in ("adapter_model.safetensors", "foresay.safetensors"):
+    for name in (LORA, "foresay.safetensors"):
         assert {tensor.dtype for tensor in load_file(tmp_path / "half" / name).values()} == {getattr(torch, dtype)}
     after = load(tmp_path / "half").core.adapter.state_dict()
     for name, tensor in model.core.adapter.state_dict().items():
@@ -130,7 +131,7 @@ def test_parameters_are_nan_until_they_are_drawn_or_loaded() -> None:
 def test_peft_on_all_rows_is_the_gate_open_on_all_rows(toy: Toy, tmp_path: Path) -> None:
     core = with_adapter(toy.model())
     MultiTokenModel(core, None, "toy").save_pretrained(tmp_path / "saved")
-    theirs = PeftModel.from_pretrained(toy.model(), str(tmp_path / "saved")).eval()
+    theirs = PeftModel.from_pretrained(toy.model(), str(tmp_path / "saved" / "lora")).eval()
     ids = torch.tensor(random_prompts((9, 9)))
     with torch.no_grad():
         with core.gate.open(*ids.shape, real=0):
@@ -150,7 +151,7 @@ def test_peft_leaves_a_namesake_outside_the_layers_alone(tmp_path: Path) -> None
         return model
 
     MultiTokenModel(with_adapter(with_namesake()), None, "toy").save_pretrained(tmp_path / "saved")
-    theirs = PeftModel.from_pretrained(with_namesake(), str(tmp_path / "saved"))
+    theirs = PeftModel.from_pretrained(with_namesake(), str(tmp_path / "saved" / "lora"))
     adapted = {name.removesuffix(".lora_A") for name, _ in theirs.named_modules() if name.endswith(".lora_A")}
     assert adapted == {f"base_model.model.{name}" for name in Base(LLAMA.model()).linears().adapted}
 
@@ -216,7 +217,7 @@ def test_without_a_tokenizer_there_is_none_to_refuse(with_tokenizer: Path) -> No
 # Damage.
 
 
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "foresay.safetensors"])
+@pytest.mark.parametrize("name", [LORA, "foresay.safetensors"])
 def test_missing_weights_are_refused(saved: Path, name: str) -> None:
     (saved / name).unlink()
     with pytest.raises(ArtefactError, match=rf"{name} is missing or damaged .*; restore the folder or train again"):
@@ -224,7 +225,7 @@ def test_missing_weights_are_refused(saved: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("left", [0, 5, 400, -1])
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "foresay.safetensors"])
+@pytest.mark.parametrize("name", [LORA, "foresay.safetensors"])
 def test_truncated_weights_are_refused(saved: Path, name: str, left: int) -> None:
     whole = (saved / name).read_bytes()
     (saved / name).write_bytes(whole[:left])
@@ -260,7 +261,7 @@ def crop(tensors: dict[str, Tensor], name: str) -> None:
         (crop, r"{name} in .* has shape \(\d+.*\), not \(\d+.*\); restore the folder or train again"),
     ],
 )
-@pytest.mark.parametrize("file", ["adapter_model.safetensors", "foresay.safetensors"])
+@pytest.mark.parametrize("file", [LORA, "foresay.safetensors"])
 def test_damaged_tensors_are_refused(saved: Path, file: str, change: Change, message: str) -> None:
     tensors = load_file(saved / file)
     for name in (min(tensors), max(tensors)):
@@ -358,7 +359,7 @@ def test_overwriting_replaces_everything(saved: Path) -> None:
     (saved / "checkpoint.txt").write_text("of the model before")
     other = MultiTokenModel(with_adapter(LLAMA.model(), masks=2), None, "toy")
     other.save_pretrained(saved, overwrite=True)
-    assert {path.name for path in saved.iterdir()} == FILES
+    assert contents(saved).keys() == FILES
     assert load(saved).core.config.num_masks == 2
     assert [path.name for path in saved.parent.iterdir()] == ["saved"]
 

@@ -74,7 +74,7 @@ def test_targets_are_saved_and_peft_is_told(toy: Toy, whole: bool, tmp_path: Pat
     mtp, place = adapter(toy, "mlp"), tmp_path / "saved"
     MultiTokenModel(mtp, None, "toy").save_pretrained(place)
     assert json.loads((place / "foresay.json").read_text())["mtp"]["lora_targets"] == ["mlp"]
-    told = json.loads((place / "adapter_config.json").read_text())["target_modules"]
+    told = json.loads((place / "lora" / "adapter_config.json").read_text())["target_modules"]
     assert set(told) == ({pair.name for pair in mtp.adapter.pairs} if whole else ends(mtp))
     again = MultiTokenModel.from_pretrained(place, base=toy.model())
     assert again.core.config == mtp.config

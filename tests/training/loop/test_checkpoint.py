@@ -74,7 +74,7 @@ def run(asked: Recipe) -> dict[int, str]:
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
-    return load_file(out / "foresay.safetensors") | load_file(out / "adapter_model.safetensors")
+    return load_file(out / "foresay.safetensors") | load_file(out / "lora" / "adapter_model.safetensors")
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:

@@ -20,6 +20,7 @@ PLACES = {
     "compress": "compress.CompressCommand",
     "export": "export.ExportCommand",
     "convert": "convert.ConvertCommand",
+    "publish": "publish.PublishCommand",
     "check": "check.CheckCommand",
     "eval": "evaluate.EvalCommand",
     "bench": "bench.BenchCommand",

@@ -37,13 +37,19 @@ class Opening:
     """Dtype of base and adapter; `auto`: the checkpoint's own, on a CPU without bfloat16 products float32."""
     threads: int = 0
     """CPU threads; 0 leaves it to torch."""
+    revision: str = ""
+    """Commit, branch or tag of a MODEL that is a hub id; empty: its main branch."""
     loading: LoadConfig = field(default_factory=LoadConfig)
 
     def open(self, folder: str, dtype: DType | None = None) -> MultiTokenModel:
         """The model in `folder`, in `dtype` where another one than this command's is needed; said on stderr."""
         self._set_threads()
         model = MultiTokenModel.from_pretrained(
-            folder, self.base or None, dtype=dtype or self.dtype, loading=self.loading
+            folder,
+            self.base or None,
+            dtype=dtype or self.dtype,
+            loading=self.loading,
+            revision=self.revision or None,
         )
         tell_loaded(model)
         return model
@@ -51,7 +57,7 @@ class Opening:
     def bare(self, folder: str) -> PreTrainedModel:
         """The base of the model in `folder`, by itself, with its user's LoRA if it has one."""
         self._set_threads()
-        settings = read_settings(adapter_folder(folder))
+        settings = read_settings(adapter_folder(folder, self.revision or None))
         base = self.base or base_of(settings, folder)
         return open_base(base, self.dtype, as_trained(self.loading, settings), settings.base_adapter)[1]
 

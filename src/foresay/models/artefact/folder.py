@@ -1,7 +1,7 @@
 """The artefact: one folder with the adapter, what it belongs to, and where it comes from.
 
-`adapter_config.json` and `adapter_model.safetensors` are the LoRA half in PEFT's format; `foresay.safetensors` holds
-mask embeddings and sampler, `foresay.json` the settings, fingerprints and provenance; `README.md` is the card.
+`lora/` holds the LoRA half in PEFT's format, `foresay.safetensors` mask embeddings and sampler, `foresay.json` the
+settings, fingerprints and provenance; `README.md` is the card.
 """
 
 import json
@@ -22,7 +22,7 @@ from foresay.foundation.files import replacing
 from foresay.foundation.names import SMOLLM2
 from foresay.models.artefact.card import card
 from foresay.models.artefact.fingerprint import Fingerprints
-from foresay.models.artefact.tensors import files_of
+from foresay.models.artefact.tensors import LORA, files_of, lora_folder
 from foresay.models.base.gguf import is_gguf
 from foresay.models.base.load import ARTEFACT
 from foresay.models.base.quantization import LIBRARY
@@ -71,11 +71,13 @@ def save(folder: Path, model: DraftingModel, settings: Settings, dtype: torch.dt
 def write(folder: Path, model: DraftingModel, settings: Settings, dtype: torch.dtype) -> None:
     """Write the artefact's files into `folder`."""
     files = files_of(model, settings.base)
+    for name in files.tensors:
+        (folder / name).parent.mkdir(exist_ok=True)
     for name, tensors in files.tensors.items():
         save_file(_ready(tensors, dtype), folder / name, metadata={"format": "pt"})
     for name, content in (files.settings | {SETTINGS: asdict(settings)}).items():
         _write_json(folder / name, content)
-    (folder / "README.md").write_text(card(settings.mtp, settings.base), encoding="utf-8")
+    (folder / "README.md").write_text(card(settings.mtp, settings.base, settings.provenance), encoding="utf-8")
 
 
 def write_with_base(
@@ -156,7 +158,8 @@ def read_settings(folder: Path) -> Settings:
 def load_weights(folder: Path, model: DraftingModel) -> None:
     """Fill what was trained from `folder`; raises ArtefactError for missing, unknown, misshapen or NaN tensors."""
     for name, tensors in files_of(model, "").tensors.items():
-        _fill(folder / name, tensors)
+        path = lora_folder(folder) / Path(name).name if name.startswith(f"{LORA}/") else folder / name
+        _fill(path, tensors)
 
 
 def check_base(settings: Settings, found: Fingerprints, folder: Path, base: str) -> None:

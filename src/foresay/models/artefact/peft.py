@@ -7,7 +7,7 @@ from foresay.foundation.errors import ConfigError
 from foresay.foundation.files import replacing
 from foresay.models.artefact import folder as artefact
 from foresay.models.artefact.folder import Settings
-from foresay.models.artefact.tensors import PEFT_SETTINGS, PEFT_WEIGHTS
+from foresay.models.artefact.tensors import PEFT_SETTINGS, PEFT_WEIGHTS, lora_folder
 from foresay.models.config import HeadsConfig
 
 PEFT_CARD = """---
@@ -32,6 +32,6 @@ def export_peft(adapter: Path, out: Path, overwrite: bool) -> Settings:
         raise ConfigError(f"{adapter} has heads, and PEFT takes the LoRA of an adapter with masks; give one of those")
     with replacing(out, overwrite) as fresh:
         for name in (PEFT_SETTINGS, PEFT_WEIGHTS):
-            shutil.copy(adapter / name, fresh / name)
+            shutil.copy(lora_folder(adapter) / name, fresh / name)
         (fresh / "README.md").write_text(PEFT_CARD.format(base=settings.base), encoding="utf-8")
     return settings

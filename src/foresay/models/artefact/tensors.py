@@ -1,6 +1,7 @@
 """Which tensors of a drafting model lie in which file of its folder."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from foresay.models.drafting import DraftingModel
 from foresay.models.masks.model import MaskModel
 
 WEIGHTS = "foresay.safetensors"
+LORA = "lora"
+"""Folder of the LoRA half, so that nothing takes the artefact for an ordinary PEFT adapter, which it is not."""
 PEFT_SETTINGS, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
 
@@ -28,9 +31,15 @@ class Files:
 def files_of(model: DraftingModel, base: str) -> Files:
     """The files of `model` on the base called `base`."""
     if isinstance(model, MaskModel):
-        tensors = {PEFT_WEIGHTS: _lora_tensors(model), WEIGHTS: _own_tensors(model)}
-        return Files(tensors, {PEFT_SETTINGS: _peft_settings(model, base)})
+        tensors = {f"{LORA}/{PEFT_WEIGHTS}": _lora_tensors(model), WEIGHTS: _own_tensors(model)}
+        return Files(tensors, {f"{LORA}/{PEFT_SETTINGS}": _peft_settings(model, base)})
     return Files({WEIGHTS: model.added.state_dict()}, {})
+
+
+def lora_folder(artefact: Path) -> Path:
+    """Folder of the LoRA half in PEFT's format; artefacts from before version 0.2 have it at their top."""
+    folder = artefact / LORA
+    return folder if folder.is_dir() else artefact
 
 
 def _lora_tensors(model: MaskModel) -> dict[str, Tensor]:

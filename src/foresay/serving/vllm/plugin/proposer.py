@@ -17,6 +17,7 @@ from vllm.logger import init_logger
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 
+from foresay.models.artefact.tensors import lora_folder
 from foresay.serving.config import PluginConfig
 from foresay.serving.vllm import manifest as served
 from foresay.serving.vllm.manifest import ADAPTER, PLUGIN, Manifest
@@ -44,7 +45,7 @@ class MaskProposer:
             mend_cpu()
         open_gate()
         self.adapter = folder / ADAPTER
-        self.lora = LoRARequest("foresay", LORA_ID, str(self.adapter))
+        self.lora = LoRARequest("foresay", LORA_ID, str(lora_folder(self.adapter)))
         first = self.served.first_mask
         self.masks = list(range(first, first + self.config.masks))
         self.step: StepRows | None = None

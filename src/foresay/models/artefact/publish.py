@@ -1,0 +1,117 @@
+"""A foresay model on the Hugging Face hub: which files go there, and sending them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, HfApi, constants
+
+from foresay.foundation.errors import ArtefactError
+from foresay.foundation.names import NAMED
+from foresay.models.artefact.card import card, hub_base
+from foresay.models.artefact.folder import HERE, SETTINGS, read_settings
+from foresay.models.base.device import first_line
+from foresay.models.base.hub import HUB_ID
+
+CERTIFICATE = "certificate.json"
+"""What `foresay check --out` wrote into the folder: its sentence goes into the card."""
+GENERATE = '''"""Several tokens a step in transformers' generate, with the same output: pip install foresay."""
+
+from foresay.custom_generate import generate_with
+
+ADAPTER = "{repo}"
+
+
+def generate(model, **arguments):
+    """What `model.generate(..., custom_generate="{repo}", trust_remote_code=True)` calls."""
+    return generate_with(ADAPTER, model, **arguments)
+'''
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What goes to the hub."""
+
+    repo: str
+    """Id of the repository: user/name."""
+    files: dict[str, bytes | Path]
+    """Content by path in the repository."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file."""
+        return {
+            name: content.stat().st_size if isinstance(content, Path) else len(content)
+            for name, content in self.files.items()
+        }
+
+
+def publication(folder: Path, repo: str, base: str = "", licence: str = "") -> Publication:
+    """What of the model in `folder` goes to the repository `repo`.
+
+    `base` is the hub id of its base, where the model names a folder instead; `licence` is the hub's name of the
+    adapter's licence. Nothing goes there that is only true here: paths in the provenance are cut to file names.
+    Raises ArtefactError for a folder without a model, a base that nobody else can load, and a repository's bad name.
+    """
+    settings = read_settings(folder)
+    base = base or settings.base
+    if not HUB_ID.fullmatch(repo):
+        raise ArtefactError(f"{repo!r} is no name of a repository; give USER/NAME, of letters, digits, ., _ and -")
+    if not (hub_base(base) or base in (HERE, *NAMED)):
+        raise ArtefactError(
+            f"the model in {folder} belongs to {base}, which nobody else can load; give the hub id of the same base "
+            "(--base-id)"
+        )
+    files: dict[str, bytes | Path] = {
+        str(path.relative_to(folder)): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    }
+    told = json.loads((folder / SETTINGS).read_text(encoding="utf-8")) | {"base": base}
+    told["provenance"] = _without_paths(told.get("provenance", {}))
+    text = card(settings.mtp, base, settings.provenance, repo, licence, _proof(folder))
+    made = {
+        SETTINGS: json.dumps(told, indent=2) + "\n",
+        "README.md": text,
+        "custom_generate/generate.py": GENERATE.format(repo=repo),
+        "custom_generate/requirements.txt": "foresay\n",
+    }
+    return Publication(repo, files | {name: content.encode() for name, content in made.items()})
+
+
+def publish(made: Publication, private: bool = False, token: str | None = None) -> str:
+    """Send it, in one commit; the commit's address. The repository is made where it is missing.
+
+    Raises ArtefactError.
+    """
+    api = HfApi(token=token)
+    try:
+        api.create_repo(made.repo, private=private, exist_ok=True)
+        operations = [CommitOperationAdd(name, content) for name, content in made.files.items()]
+        commit = api.create_commit(made.repo, operations, commit_message="foresay model")
+    except Exception as error:  # whatever the HTTP library under huggingface_hub raises, which its versions change
+        why = "HF_HUB_OFFLINE switches the hub off" if constants.HF_HUB_OFFLINE else first_line(error)
+        raise ArtefactError(
+            f"{made.repo} could not be written on the hub ({why}); log in with a token that may write there "
+            "(`hf auth login`)"
+        ) from error
+    return str(commit.commit_url)
+
+
+def _proof(folder: Path) -> str:
+    """The sentence of the certificate in the folder; empty where there is none."""
+    try:
+        sentence: str = json.loads((folder / CERTIFICATE).read_text(encoding="utf-8"))["sentence"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return sentence
+
+
+def _without_paths(told: Any) -> Any:
+    """The same with absolute paths cut to their last parts."""
+    if isinstance(told, dict):
+        return {name: _without_paths(value) for name, value in told.items()}
+    if isinstance(told, list):
+        return [_without_paths(value) for value in told]
+    return Path(told).name if isinstance(told, str) and Path(told).is_absolute() else told
