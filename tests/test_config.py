@@ -51,13 +51,6 @@ def ids(value: Any) -> str | None:
 
 
 @pytest.mark.parametrize(("kind", "settings", "message"), IMPOSSIBLE, ids=ids)
-@pytest.mark.parametrize(("steps", "warm", "said"), [(50, 50, 1), (51, 50, 0), (1, 0, 0)])
-def test_run_that_never_gets_warm_says_so(steps: int, warm: int, said: int) -> None:
-    notes = warm_up_notes(TrainConfig(steps=steps, warmup_steps=warm))
-    assert len(notes) == said
-    assert all(f"warms up for {warm} steps and the run has {steps}" in note for note in notes)
-
-
 def test_impossible_value_is_refused_with_the_cure(kind: type, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         kind(**settings)
@@ -98,3 +91,10 @@ def test_drafts_come_from_a_shortlist_where_the_vocabulary_is_large() -> None:
              for given in ("auto", 0, 256)}  # fmt: skip
     assert sizes == {"auto": [0, 0, 64, 64], 0: [0] * 4, 256: [96, 256, 256, 256]}
     assert DecodeConfig(branches=80).shortlist_size(50_000) == 80, "a tree needs as many tokens as it has branches"
+
+
+@pytest.mark.parametrize(("steps", "warm", "said"), [(50, 50, 1), (51, 50, 0), (1, 0, 0)])
+def test_run_that_never_gets_warm_says_so(steps: int, warm: int, said: int) -> None:
+    notes = warm_up_notes(TrainConfig(steps=steps, warmup_steps=warm))
+    assert len(notes) == said
+    assert all(f"warms up for {warm} steps and the run has {steps}" in note for note in notes)
