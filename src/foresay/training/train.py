@@ -110,9 +110,8 @@ def _train(recipe: Recipe, prompts: Sequence[Prompt], callbacks: Callbacks, rank
     heldout.check(model)
     if isinstance(model.core, MaskModel):
         check_labels(model.core, examples[:PROBED])
-    said = [*(part.report.sentence for part in parts), *warm_up_notes(config), f"base: {model.loaded}"]
-    for sentence in said if ranks.leads else ():
-        callbacks.told(sentence)
+    if ranks.leads:
+        _tell(callbacks, parts, config, model)
     what = identity(recipe, model.fingerprints(), examples.content)
     checkpoints = Checkpoints(recipe.run_folder, what, config.keep_checkpoints)
     if recipe.restart and ranks.leads:
@@ -177,6 +176,12 @@ def _objective(recipe: Recipe, model: MultiTokenModel, examples: Sequence[Exampl
     if isinstance(model.core, HeadsModel):
         return RetrofitObjective(model.core, examples, recipe.train, recipe.losses)
     return MaskObjective(model.mask_model, examples, recipe.train, recipe.losses)
+
+
+def _tell(callbacks: Callbacks, parts: Sequence[Part], config: TrainConfig, model: MultiTokenModel) -> None:
+    """Say what became of the rows, whether the run gets warm, and what the base is."""
+    for sentence in (*(part.report.sentence for part in parts), *warm_up_notes(config), f"base: {model.loaded}"):
+        callbacks.told(sentence)
 
 
 def read_parts(recipe: Recipe, model: MultiTokenModel) -> list[Part]:
