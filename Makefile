@@ -41,6 +41,7 @@ test-vllm: $(VLLM_VENV)/installed
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_api.py
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

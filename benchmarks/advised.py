@@ -22,7 +22,6 @@ from foresay.data.prompts import by_domain, embedded_prompts
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.metrics import tally
 from foresay.decoding.session import Session
-from foresay.decoding.step_costs import calibrate, rounded
 from foresay.decoding.steps import Generation, Step
 from foresay.evaluation.config import BenchConfig
 from foresay.evaluation.speed.advise import Offer, offers
@@ -136,10 +135,10 @@ def main(
         repeats: Times that each is measured.
     """
     trained = MultiTokenModel.from_pretrained(model, dtype=dtype)
-    fresh = MultiTokenModel.from_base(trained.base_name, trained.core.config, dtype=dtype)
+    fresh = MultiTokenModel.from_base(trained.base_name, trained.config, dtype=dtype)
     prompts = embedded_prompts(trained.require_tokenizer(), "test", per_domain)
     config = BenchConfig(("quadratic",), MASKS, batch_sizes, lookup_tokens=0, max_new_tokens=TOKENS, repeats=repeats)
-    curves = {size: calibrate(fresh.core, *rounded(fresh.core, size, 128), SECONDS) for size in batch_sizes}
+    curves = {size: fresh.step_costs([(size, 128)], seconds=SECONDS)[0] for size in batch_sizes}
     cases = [
         Case(domain, 0, size, tuple(prompt.ids for prompt in group))
         for size in batch_sizes
@@ -147,7 +146,7 @@ def main(
     ]
     cells = []
     for case in cases:
-        for masks, (speedup, acceptance) in full_batches(trained.core, case, repeats).items():
+        for masks, (speedup, acceptance) in full_batches(trained.mask_model, case, repeats).items():
             [offer] = offers([curves[case.batch_size]], {"": tuple(acceptance)})
             cells.append(cell("full", case, f"quadratic {masks}", speedup, offer))
     for result in bench(trained, prompts, config).results:

@@ -27,7 +27,6 @@ import httpx
 
 from foresay.data.prompts import Prompt, embedded_prompts
 from foresay.decoding.config import DecodeConfig, LayoutName
-from foresay.decoding.generate import generate
 from foresay.evaluation.lossless.greedy import judged
 from foresay.foundation.provenance import provenance
 from foresay.model import MultiTokenModel
@@ -83,7 +82,7 @@ def requests_of(model: MultiTokenModel, count: int) -> list[Asked]:
         prompt = prompts[place % len(prompts)]
         tokens = LENGTHS[(place + place // BETWEEN_LENGTHS) % len(LENGTHS)]
         if (prompt.ids, tokens) not in known:
-            [said] = generate(model.core, [prompt.ids], DecodeConfig(layout="plain", max_new_tokens=tokens))
+            [said] = model.decode([prompt.ids], DecodeConfig(layout="plain", max_new_tokens=tokens))
             known[prompt.ids, tokens] = said.tokens
         asked.append(Asked(prompt, tokens, known[prompt.ids, tokens]))
     return asked
@@ -170,8 +169,7 @@ class Judge:
             ids, tokens = one.asked.prompt.ids, one.asked.tokens
             ways: tuple[LayoutName, ...] = ("plain", layout)
             plain, own = (
-                generate(self.exact.core, [ids], DecodeConfig(layout=way, max_new_tokens=tokens))[0].tokens
-                for way in ways
+                self.exact.decode([ids], DecodeConfig(layout=way, max_new_tokens=tokens))[0].tokens for way in ways
             )
             exact = plain != own or self.model.dtype_name == "float32"
             found = judged(self.model, one.asked.prompt, (one.asked.expected, one.said), exact)

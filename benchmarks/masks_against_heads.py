@@ -34,7 +34,7 @@ NEAR = 0.1
 def weights(base: str, config: Family) -> int:
     """Trained weights."""
     model = MultiTokenModel.from_base(base, config)
-    return sum(p.numel() for p in model.core.added.parameters() if p.requires_grad)
+    return sum(p.numel() for p in model.added.parameters() if p.requires_grad)
 
 
 def nearest_rank(base: str, masks: int, wanted: int) -> int:

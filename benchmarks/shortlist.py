@@ -7,7 +7,6 @@ import json
 
 from foresay.data.prompts import by_domain, embedded_prompts
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import generate
 from foresay.decoding.metrics import tally
 from foresay.foundation.provenance import provenance
 from foresay.model import MultiTokenModel
@@ -24,7 +23,7 @@ def main() -> None:
     for size in SIZES:
         config = DecodeConfig(layout="quadratic", masks=MASKS, max_new_tokens=TOKENS, shortlist=size)
         rates = {
-            domain: tally(generate(model.core, [p.ids for p in group], config)).tokens_per_step
+            domain: tally(model.decode([p.ids for p in group], config)).tokens_per_step
             for domain, group in domains.items()
         }
         results.append({"shortlist": size, "tokens_per_step": rates})

@@ -32,7 +32,6 @@ from vllm.sampling_params import RequestOutputKind
 
 from foresay.data.prompts import Prompt, by_domain, embedded_prompts
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import generate
 from foresay.decoding.metrics import repeated_4grams, tally
 from foresay.evaluation.baseline import plain_answers
 from foresay.foundation.provenance import provenance
@@ -131,7 +130,7 @@ def row(name: str, domain: str, made: list[Turn], plain: list[Turn], own: list[l
 
 def ours(model: MultiTokenModel, domain: str, prompts: Sequence[Prompt], own: list[list[int]], tokens: int) -> Any:
     """Our own linear layout on the same prompts; no seconds, for it runs in another process."""
-    said = generate(model.core, [p.ids for p in prompts], DecodeConfig(layout="linear", max_new_tokens=tokens))
+    said = model.decode([p.ids for p in prompts], DecodeConfig(layout="linear", max_new_tokens=tokens))
     counted = tally(said)
     return {
         "mode": "foresay linear",

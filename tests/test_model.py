@@ -59,8 +59,8 @@ def transformers_generate(toy: Toy, ids: torch.Tensor, mask: torch.Tensor, stop:
 @pytest.mark.parametrize("toy", [LLAMA, GPT2], ids=lambda toy: toy.name)
 def test_generate_returns_what_transformers_returns(toy: Toy, layout: LayoutName, stopping: bool) -> None:
     model, stop = front_door(toy), late_stop(toy) if stopping else None
-    model.core.model.generation_config.eos_token_id = stop
-    model.core.model.generation_config.pad_token_id = 0
+    model.base.model.generation_config.eos_token_id = stop
+    model.base.model.generation_config.pad_token_id = 0
     ids, mask = padded("left")
     ours = model.generate(ids, attention_mask=mask, layout=layout, max_new_tokens=NEW)
     assert torch.equal(ours, transformers_generate(toy, ids, mask, stop))
@@ -155,7 +155,7 @@ REFUSED: list[tuple[str, torch.Tensor, dict[str, Any], str]] = [
 def check_still_works(model: MultiTokenModel) -> None:
     """The next call is served as if nothing had been."""
     ids, mask = padded("left")
-    assert not model.core.gate.is_open
+    assert not model.mask_model.gate.is_open
     ours = model.generate(ids, attention_mask=mask, max_new_tokens=NEW)
     assert torch.equal(ours, transformers_generate(LLAMA, ids, mask, None))
 
@@ -178,7 +178,7 @@ def test_call_that_breaks_is_forgotten(model: MultiTokenModel, monkeypatch: pyte
 
     with monkeypatch.context() as patch:
         # Inside a forward, while the gate stands open.
-        patch.setattr(type(model.core.adapter.pairs[-1]), "widen_", broken)
+        patch.setattr(type(model.mask_model.adapter.pairs[-1]), "widen_", broken)
         with pytest.raises(KeyboardInterrupt):
             model.generate(ids, attention_mask=mask, max_new_tokens=NEW, layout="linear")
     check_still_works(model)
@@ -197,7 +197,7 @@ def test_answers_go_through_the_chat_template(nano: MultiTokenModel) -> None:
     [said] = nano.answer(["Say hi."], max_new_tokens=8, watch=lambda index, step: seen.append((index, step)))
     tokenizer = nano.require_tokenizer()
     ids = tokenizer("<|user|>Say hi.<|assistant|>", return_tensors="pt").input_ids
-    plain = nano.core.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8)
+    plain = nano.base.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8)
     assert said.tokens == plain[0, ids.shape[1] :].tolist()
     assert seen == [(0, step) for step in said.steps]
 

@@ -8,7 +8,6 @@ from transformers import AutoModelForCausalLM
 
 from foresay.data.token_cache import TokenStore
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import generate
 from foresay.model import MultiTokenModel
 
 SAVED = Path(__file__).parent / "support" / "saved"
@@ -18,7 +17,7 @@ SAVED = Path(__file__).parent / "support" / "saved"
 def test_a_saved_model_loads_and_drafts_as_it_did(kind: str) -> None:
     model = MultiTokenModel.from_pretrained(SAVED / kind, AutoModelForCausalLM.from_pretrained(SAVED / "base"))
     said = json.loads((SAVED / "answers.json").read_text(encoding="utf-8"))
-    answers = generate(model.core, said["prompts"], DecodeConfig(layout="quadratic", max_new_tokens=12))
+    answers = model.decode(said["prompts"], DecodeConfig(layout="quadratic", max_new_tokens=12))
     assert [answer.tokens for answer in answers] == said[kind]["tokens"]
     steps = [[list(step.tokens) for step in answer.steps] for answer in answers]
     assert steps == said[kind]["steps"]

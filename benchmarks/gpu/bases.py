@@ -57,7 +57,7 @@ def random_llama(job: Job, shape: str) -> MultiTokenModel:
 
 def ready(model: MultiTokenModel) -> MultiTokenModel:
     """The adapter in the dtype in which it decodes, as when it is loaded."""
-    model.core.added.to(model.core.added_dtype)
+    model.added.to(model.added_dtype)
     return model
 
 

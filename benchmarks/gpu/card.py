@@ -58,7 +58,7 @@ def least_milliseconds(
     Weights of the base and, where it `drafts`, of the adapter once; the K/V of `context` tokens of every sequence once;
     a product with every weight for each of `rows` rows a sequence. An embedding that is no unembedding is not read.
     """
-    core = model.core
+    core = model.mask_model
     head, embedding = core.base.head.weight, core.base.embedding.weight
     weights = [weight for weight in core.model.parameters() if weight is not embedding or head is embedding]
     own = list(core.added.parameters()) if drafts else []

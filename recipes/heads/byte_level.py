@@ -16,7 +16,6 @@ from grid import PACE, Experiment, Precision, Values, cells, plot, run_all, summ
 
 from foresay.data.prompts import by_domain, embedded_prompts
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import generate
 from foresay.model import MultiTokenModel
 from foresay.training.config import PretrainConfig
 
@@ -30,13 +29,13 @@ def bytes_per_forward(model: MultiTokenModel, prompts: int) -> Values:
     """By number of heads used, mean of the domains; one head says one."""
     own = embedded_prompts(model.require_tokenizer(), "test", prompts)
     found = {"1": 1.0}
-    drafts = model.core.config.drafts
+    drafts = model.drafts
     for masks in [m for m in (1, 3, 7) if m <= drafts]:
         # As in the paper: the heads of the row that was accepted last draft. It costs heads no rows.
         config = DecodeConfig(layout="quadratic", masks=masks, max_new_tokens=MOST)
         rates = []
         for group in by_domain(own).values():
-            answers = generate(model.core, [prompt.ids for prompt in group], config)
+            answers = model.decode([prompt.ids for prompt in group], config)
             rates.append(sum(len(a.tokens) for a in answers) / sum(len(a.steps) for a in answers))
         found[str(masks + 1)] = sum(rates) / len(rates)
     return {"bytes per forward": found}

@@ -93,7 +93,7 @@ def accuracy(model: MultiTokenModel, tests: Sequence[tuple[list[int], list[int]]
     for ids, places in tests:
         seen = [place for place in places if place < context]
         if seen:
-            said = model.core.model(torch.tensor([ids[:context]])).logits[0].argmax(-1)
+            said = model.base.model(torch.tensor([ids[:context]])).logits[0].argmax(-1)
             right += sum(int(said[place - 1]) == ids[place] for place in seen)
             total += len(seen)
     return right / total

@@ -18,7 +18,6 @@ import tyro
 from grid import PACE, Experiment, Precision, Values, cells, plot, run_all, summary
 
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import generate
 from foresay.foundation.files import write_whole
 from foresay.model import MultiTokenModel
 from foresay.models.base.untrained import named_tokenizer
@@ -96,7 +95,7 @@ def accuracy(model: MultiTokenModel, most: int, count: int) -> Values:
     right = {}
     for operations in range(1, most + 1):
         asked = list(questions(operations, count, dice))
-        answers = generate(model.core, [tokenizer(question)["input_ids"] for question, _ in asked], config)
+        answers = model.decode([tokenizer(question)["input_ids"] for question, _ in asked], config)
         said = [tokenizer.decode(answer.tokens) for answer in answers]
         right[str(operations)] = sum(one == answer for one, (_, answer) in zip(said, asked)) / count
     return {"right": right}

@@ -25,7 +25,6 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from foresay.data.chat import template_ids
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import generate
 from foresay.model import MultiTokenModel
 from foresay.models.base.untrained import SPECIALS
 from foresay.models.config import MTPConfig
@@ -228,7 +227,7 @@ def own_rows(base: str, rows: list[Row], most: int, tokens: int) -> Iterator[Row
     config = DecodeConfig(layout="plain", max_new_tokens=tokens)
     for start in range(0, len(chosen), BATCH):
         group = chosen[start : start + BATCH]
-        answers = generate(model.core, [prompt for prompt, _ in group], config)
+        answers = model.decode([prompt for prompt, _ in group], config)
         for (prompt, domain), answer in zip(group, answers):
             yield {"ids": [*prompt, *answer.tokens], "prompt_tokens": len(prompt), "domain": domain}
         print(f"{start + len(group)} of {len(chosen)} prompts answered", flush=True)

@@ -1,7 +1,7 @@
 """The front door: a base, its adapter and its tokenizer as one object that trains, saves, loads and generates."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -13,26 +13,36 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.stopping_criteria import StoppingCriteriaList, StopStringCriteria
 from transformers.generation.streamers import BaseStreamer
 
-from foresay.data.asked import prompt_ids
-from foresay.decoding.answers import Answer, choosing, settings, settings_of
-from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import generate
+from foresay.data.asked import padded, prompt_ids
+from foresay.decoding.answers import Answer, choosing, settings_of, with_changes
+from foresay.decoding.config import DecodeConfig, QueueConfig
+from foresay.decoding.engine import Engine
+from foresay.decoding.generate import check_prompts, generate, prepare
+from foresay.decoding.kv_memory import kv_bytes
+from foresay.decoding.planning.planner import Planner
 from foresay.decoding.session import GenerationHooks
-from foresay.decoding.steps import Step
+from foresay.decoding.step_costs import (
+    Curve,
+    Watch,
+    calibrate,
+    curve_for,
+    known_acceptance,
+    planner_for,
+    rounded,
+    unwatched,
+)
+from foresay.decoding.steps import Generation, Step
 from foresay.decoding.transformers_bridge import Bridge, refuse_withheld
-from foresay.foundation.errors import ConfigError, PromptError
-from foresay.foundation.machine import in_software
 from foresay.models.artefact import folder as artefact
-from foresay.models.artefact.fingerprint import Fingerprints, fingerprint
+from foresay.models.artefact.fingerprint import fingerprint
 from foresay.models.artefact.folder import as_trained
 from foresay.models.artefact.publish import publication, publish
-from foresay.models.base.device import device_for, dtype_name, placed
+from foresay.models.base.device import dtype_name, placed
 from foresay.models.base.load import adapter_folder, open_base, own_tokenizer
 from foresay.models.base.quantization import quantization_of
 from foresay.models.config import DTYPE, DType, Family, LoadConfig, LoadDType, MTPConfig
-from foresay.models.drafting import DraftingModel
-from foresay.models.families import build, dtype_of_family, family_of, fresh
-from foresay.models.masks.model import MaskModel
+from foresay.models.families import build, dtype_of_family, fresh
+from foresay.models.loaded import LoadedModel
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -42,19 +52,15 @@ DRAFTING = ("layout", "masks", "branches", "nodes", "shortlist", "compile", "gra
 
 
 @dataclass(slots=True)
-class MultiTokenModel:
+class MultiTokenModel(LoadedModel):
     """A pretrained model that can say several tokens at once.
 
     Make one with `from_base` (a fresh adapter, to be trained) or `from_pretrained` (a saved one).
-    """
 
-    core: DraftingModel
-    tokenizer: PreTrainedTokenizerBase | None
-    base_name: str
-    provenance: dict[str, Any] = field(default_factory=dict)
-    base_adapter: str = ""
-    """Name of the user's LoRA on the base; empty when there is none, or it came without one."""
-    _fingerprints: Fingerprints | None = field(default=None, init=False, repr=False)
+        model = MultiTokenModel.from_pretrained("nano")
+        said = model.answer("Tell me a story.", max_new_tokens=64)
+        print(said.text, said.tokens_per_step)
+    """
 
     @classmethod
     def from_base(
@@ -70,7 +76,8 @@ class MultiTokenModel:
     ) -> "MultiTokenModel":
         """A fresh adapter, or fresh heads, on `base`: a loaded causal LM, with a PEFT LoRA or without, or a name
         (`nano`, `smollm2`, folder, GGUF file, hub id), which `dtype` and `loading` say how to load, `device_map` on
-        which one device. Heads are trained in float32, which `auto` then is.
+        which one device. Heads are trained in float32, which `auto` then is. `config` says what is put on it
+        (`MTPConfig()` when None), `seed` what its weights are drawn with.
 
         The base is frozen and put in eval mode. Raises BaseNotFound, UnsupportedBase, ConfigError, MissingPackage.
         """
@@ -118,17 +125,17 @@ class MultiTokenModel:
     def save_pretrained(self, folder: str | Path, dtype: DType = "float32", overwrite: bool = False) -> None:
         """Write the artefact to `folder`, whole or not at all. Raises ArtefactError."""
         settings = artefact.Settings(
-            family=family_of(self.core.config),
-            mtp=self.core.config,
+            family=self.family,
+            mtp=self.config,
             base=self.base_name,
             fingerprints=self.fingerprints(),
             base_adapter=self.base_adapter,
-            quantization=quantization_of(self.core.model.config),
-            revision=getattr(self.core.model.config, "_commit_hash", None),
-            acceptance=self.core.acceptance,
+            quantization=quantization_of(self.base.model.config),
+            revision=getattr(self.base.model.config, "_commit_hash", None),
+            acceptance=self.acceptance,
             provenance=self.provenance,
         )
-        artefact.save(Path(folder), self.core, settings, getattr(torch, dtype), overwrite)
+        artefact.save(Path(folder), self._core, settings, getattr(torch, dtype), overwrite)
 
     def push_to_hub(
         self, repo: str, dtype: DType = "float32", licence: str = "", private: bool = False, token: str | None = None
@@ -141,52 +148,6 @@ class MultiTokenModel:
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, dtype)
             return publish(publication(Path(folder), repo, licence=licence), private, token)
-
-    def close(self) -> None:
-        """Leave the base as it was found: plain weights, and no hooks of an adapter. Decoding again opens it again."""
-        self.core.detach_hooks()
-        self.core.packing.unpack()
-
-    def fingerprints(self) -> Fingerprints:
-        """What the adapter belongs to; read from the weights once."""
-        if self._fingerprints is None:
-            self._fingerprints = fingerprint(self.core.model, self.tokenizer)
-        return self._fingerprints
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the base."""
-        return self.core.base.dtype
-
-    @property
-    def dtype_name(self) -> str:
-        """Dtype of the base, as settings and results name it (`float32`)."""
-        return str(self.dtype).removeprefix("torch.")
-
-    @property
-    def device(self) -> torch.device:
-        """Device of base and adapter."""
-        return self.core.base.device
-
-    def to(self, device: str | torch.device) -> "MultiTokenModel":
-        """Move base and adapter to `device`, and return the model. Raises ConfigError for one that cannot be had."""
-        if isinstance(device, torch.dtype):
-            raise ConfigError(f"a dtype is chosen when a model is loaded; open it with dtype={device}")
-        self.close()
-        self.core.record_steps(False)
-        self.core.to(device_for(str(device)))
-        return self
-
-    @property
-    def described(self) -> dict[str, str]:
-        """What a result was measured on, for its provenance: base, dtype and device."""
-        return {"base": self.base_name, "dtype": self.dtype_name, "device": str(self.device)}
-
-    @property
-    def loaded(self) -> str:
-        """In what dtype the base is loaded, and where, for people; and whether that is slow there."""
-        slow = in_software(self.dtype_name, self.device)
-        return "{base} in {dtype} on {device}".format_map(self.described) + (slow and f": {slow}")
 
     def generate(
         self,
@@ -209,7 +170,7 @@ class MultiTokenModel:
         reason.
         """
         if inputs is not None and not isinstance(inputs, Tensor):
-            inputs = self._padded(inputs, arguments)
+            inputs = padded(inputs, self.require_tokenizer, self.device, arguments)
         changes: dict[str, Any] = {name: arguments.pop(name) for name in DRAFTING if name in arguments}
         refuse_withheld(arguments)
         if config is not None and generation_config is None and not {"max_new_tokens", "max_length"} & arguments.keys():
@@ -220,9 +181,9 @@ class MultiTokenModel:
             rule = StopStringCriteria(tokenizer or self.require_tokenizer(), stop_strings)
             criteria = arguments.get("stopping_criteria") or ()
             arguments |= {"stop_strings": None, "stopping_criteria": StoppingCriteriaList([*criteria, rule])}
-        bridge = self.bridge(settings(config, changes), streamer)
-        with self.core.base.turn:  # threads wait for one another
-            result: Tensor | GenerateDecoderOnlyOutput = self.core.model.generate(
+        bridge = self.bridge(with_changes(config, changes), streamer)
+        with self.base.turn:  # threads wait for one another
+            result: Tensor | GenerateDecoderOnlyOutput = self.base.model.generate(
                 inputs, generation_config, custom_generate=bridge, **arguments
             )
         return result
@@ -234,11 +195,11 @@ class MultiTokenModel:
         `stop_strings` needs: pass `stopping_criteria=[StopStringCriteria(tokenizer, strings)]`. How much is generated
         is for transformers' arguments to say.
         """
-        return Bridge(self.core, config or DecodeConfig(), streamer)
+        return Bridge(self._core, config or DecodeConfig(), streamer)
 
     def __call__(self, *prepared: Any, **named: Any) -> Tensor | GenerateDecoderOnlyOutput:
         """`base.generate(..., custom_generate=this)`: what transformers calls, as `bridge()` with its defaults."""
-        with self.core.base.turn:
+        with self.base.turn:
             return self.bridge()(*prepared, **named)
 
     def answer(
@@ -253,44 +214,78 @@ class MultiTokenModel:
         `prompts` is a text (through the chat template, where there is one), a chat (messages), token ids, or a list of
         one of these. `changes` are fields of `DecodeConfig`, `SampleConfig` (`temperature`, `top_p`, ...) and
         `PenaltyConfig`; `watch(prompt index, step)` is called as steps are kept. Raises PromptError, ConfigError.
-
-        >>> model.answer("What is 3 + 4?", max_new_tokens=32).text  # doctest: +SKIP
         """
         ids, one = prompt_ids(prompts, self.require_tokenizer, raw=False)
         decode, sample, penalties = settings_of(config, changes)
         hooks = GenerationHooks(chooser=choosing(sample, penalties, ids), watch=watch)
-        with self.core.base.turn:
-            said = generate(self.core, ids, decode, hooks)
+        said = self.decode(ids, decode, hooks)
         answers = [Answer.of(answer, self.tokenizer, len(prompt)) for answer, prompt in zip(said, ids)]
         return answers[0] if one else answers
 
-    def _padded(self, inputs: Any, arguments: dict[str, Any]) -> Tensor:
-        """Prompts (B, P) int64, padded on the left; their mask goes to `arguments`. Raises PromptError."""
-        if "attention_mask" in arguments:
-            raise PromptError("an attention_mask was given beside prompts that are no tensor; leave it out")
-        prompts, _ = prompt_ids(inputs, self.require_tokenizer, raw=True)
-        longest = max(map(len, prompts))
-        arguments["attention_mask"] = torch.tensor(
-            [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=self.device
-        )
-        return torch.tensor([[0] * (longest - len(ids)) + ids for ids in prompts], device=self.device)
+    def decode(
+        self, prompts: Sequence[Sequence[int]], config: DecodeConfig | None = None, how: GenerationHooks | None = None
+    ) -> list[Generation]:
+        """Continuations of `prompts`, token ids of any lengths, decoded together: tokens, and what each step kept.
 
-    @property
-    def mask_model(self) -> MaskModel:
-        """The core, where it is of the family `masks`; else a ConfigError says so."""
-        if not isinstance(self.core, MaskModel):
-            raise ConfigError(f"{self.base_name} drafts with heads, and this works on adapters; give one of them")
-        return self.core
+        Greedy, unless the hooks `how` choose otherwise: `GenerationHooks(chooser_of(SampleConfig(temperature=1.0)))`.
+        Raises PromptError for what cannot be served (`check_prompts`), ConfigError where steps cannot be compiled.
 
-    def require_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer, or a PromptError that says there is none."""
-        if self.tokenizer is None:
-            raise PromptError(f"{self.base_name} came without a tokenizer; give one, or use token ids")
-        return self.tokenizer
+            [said] = model.decode([model.tokenizer.encode("Once upon a time")], DecodeConfig(layout="linear"))
+        """
+        with self.base.turn:
+            return generate(self._core, prompts, config or DecodeConfig(), how)
+
+    def check_prompts(self, prompts: Sequence[Sequence[int]], config: DecodeConfig | None = None) -> None:
+        """Raise PromptError where `decode` would: no prompt, one without tokens, past the context, unknown ids."""
+        check_prompts(self._core, prompts, config or DecodeConfig())
+
+    def prepare(self, config: DecodeConfig) -> None:
+        """Make ready to decode as `config` says, so that the first step need not: hooks, compiled steps, weights.
+
+        Raises ConfigError where steps cannot be compiled.
+        """
+        prepare(self._core, config)
+        self._core.packing.pack()
+
+    def planner(self, batch_size: int, length: int, masks: int = 0, watch: Watch = unwatched) -> Planner:
+        """What `planned` chooses layouts with, for `batch_size` prompts of at most `length` tokens.
+
+        It may be shared by requests, for `GenerationHooks`. Steps are measured first where that was never done here,
+        for about ten seconds; `watch` is told the share (0 to 1) that is over. `masks`: the most, 0 as trained.
+        """
+        return planner_for(self._core, batch_size, length, masks, watch)
+
+    def step_costs(
+        self, sizes: Iterable[tuple[int, int]], watch: Watch = unwatched, seconds: float | None = None
+    ) -> list[Curve]:
+        """Seconds of a step in each layout at these (batch size, cached tokens), rounded up to what is measured.
+
+        One for each that is different. Read from the cache folder where they are known, unless `seconds` are given:
+        then each is measured anew for so long, and kept.
+        """
+        cells = dict.fromkeys(rounded(self._core, *size) for size in sizes)
+        if seconds is None:
+            return [curve_for(self._core, *cell, watch) for cell in cells]
+        return [calibrate(self._core, *cell, seconds, watch) for cell in cells]
+
+    def expected_acceptance(self) -> tuple[float, ...]:
+        """Share of steps that keep the j-th draft: as training left it, else a guess."""
+        return known_acceptance(self._core)
+
+    def engine(self, config: DecodeConfig, queue: QueueConfig, watch: Watch = unwatched) -> Engine:
+        """Continuous batching: an engine whose requests share steps. Steps are measured first, as for `planner`.
+
+        Raises ConfigError for texts longer than the base can serve together.
+        """
+        return Engine.open(self._core, config, queue, watch)
+
+    def kv_bytes(self, config: DecodeConfig, sequences: int, tokens: int) -> int:
+        """Bytes of K/V that an engine holds for so many sequences of so many tokens."""
+        return kv_bytes(self._core, config, sequences, tokens)
 
     def _stop_strings(self, config: GenerationConfig | None, arguments: Mapping[str, Any]) -> str | list[str] | None:
         """Those of the arguments, else of the config, else of the base, as transformers would take them."""
-        own: str | list[str] | None = self.core.model.generation_config.stop_strings
+        own: str | list[str] | None = self.base.model.generation_config.stop_strings
         given: str | list[str] | None = None if config is None else config.stop_strings
         wanted: str | list[str] | None = arguments.get("stop_strings", given or own)
         return wanted

@@ -163,7 +163,7 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
         lambda at: [*at.train()[:6], "--family", "heads", "--anchors", "24"],
         "anchors is 24 and the family is heads, which has no such setting",
     ),
-    "train: no steps": (lambda at: at.train("--steps", "0"), "steps is 0; give at least 1"),
+    "train: no steps": (lambda at: at.train("--steps", "0"), "steps is 0; give 1 or more"),
     "train: missing prompts": (
         lambda at: at.train("--prompts", at.tmp / "nowhere.jsonl"),
         r"nowhere\.jsonl does not exist; give a local JSON, JSONL or text file",

@@ -48,7 +48,7 @@ RAGGED = {
 @pytest.fixture(scope="module")
 def model() -> MultiTokenModel:
     model = MultiTokenModel(with_adapter(LLAMA.model(), masks=3), None, "toy")
-    model.core.model.generation_config.pad_token_id = 0
+    model.base.model.generation_config.pad_token_id = 0
     return model
 
 
@@ -58,12 +58,12 @@ def nano() -> MultiTokenModel:
 
 
 def plain(model: MultiTokenModel, **arguments: Any) -> Tensor:
-    model.core.detach_hooks()
-    return model.core.model.generate(**arguments)
+    model.detach_hooks()
+    return model.base.model.generate(**arguments)
 
 
 def check_still_works(model: MultiTokenModel) -> None:
-    assert not model.core.gate.is_open
+    assert not model.mask_model.gate.is_open
     assert torch.equal(model.generate(**RAGGED, **GREEDY), plain(model, **RAGGED, **GREEDY))
 
 
@@ -84,7 +84,7 @@ class Recorder(BaseStreamer):
 
 WAYS: dict[str, Callable[..., Tensor]] = {
     "generate": lambda model, streamer, **more: model.generate(streamer=streamer, **more),
-    "custom_generate": lambda model, streamer, **more: model.core.model.generate(
+    "custom_generate": lambda model, streamer, **more: model.base.model.generate(
         custom_generate=model.bridge(streamer=streamer), **more
     ),
 }
@@ -190,7 +190,7 @@ WITHHELD: dict[str, tuple[dict[str, Any], str]] = {
 def request(model: MultiTokenModel, arguments: dict[str, Any]) -> dict[str, Any]:
     arguments = RAGGED | arguments | ({} if "generation_config" in arguments else {"max_new_tokens": 5})
     if arguments.get("past_key_values") == "filled":
-        arguments["past_key_values"] = model.core.model(RAGGED["input_ids"][:, :2], use_cache=True).past_key_values
+        arguments["past_key_values"] = model.base.model(RAGGED["input_ids"][:, :2], use_cache=True).past_key_values
     return arguments
 
 
@@ -198,7 +198,7 @@ def request(model: MultiTokenModel, arguments: dict[str, Any]) -> dict[str, Any]
 def test_what_cannot_work_is_refused_with_the_reason(
     model: MultiTokenModel, arguments: dict[str, Any], message: str
 ) -> None:
-    for run in (model.generate, lambda **more: model.core.model.generate(custom_generate=model, **more)):
+    for run in (model.generate, lambda **more: model.base.model.generate(custom_generate=model, **more)):
         with pytest.raises(PromptError, match=message) as refusal:
             run(**request(model, arguments))
         assert "\n" not in str(refusal.value)
@@ -220,7 +220,7 @@ def test_what_transformers_would_drop_is_refused(
 )
 def test_an_empty_cache_is_refused_from_the_other_side(model: MultiTokenModel) -> None:
     with pytest.raises(PromptError, match=r"a cache was given \(past_key_values\), and foresay keeps its own; give"):
-        model.core.model.generate(ONE, custom_generate=model, past_key_values=DynamicCache(), **GREEDY)
+        model.base.model.generate(ONE, custom_generate=model, past_key_values=DynamicCache(), **GREEDY)
     check_still_works(model)
 
 
@@ -294,7 +294,7 @@ def test_sequences_that_go_alone_keep_their_numbers() -> None:
     """On both sides of a longrope switch prompts are decoded one by one; processors and criteria still know them."""
     toy = PHI3_LONGROPE
     model = MultiTokenModel(with_adapter(toy.model(), masks=3), None, "toy")
-    model.core.model.generation_config.pad_token_id = 0
+    model.base.model.generation_config.pad_token_id = 0
     rows = [[*[0] * (14 - len(prompt)), *prompt] for prompt in random_prompts((14, 9, 5))]
     arguments = {"input_ids": torch.tensor(rows), "attention_mask": (torch.tensor(rows) > 0).long()}
     stops: list[int] = []
@@ -367,5 +367,5 @@ def test_a_tokenizer_of_another_base_is_refused_in_training(
 def test_bridges_have_settings_of_their_own(model: MultiTokenModel) -> None:
     bridge = model.bridge(DecodeConfig(layout="linear", masks=9))
     with pytest.raises(PromptError, match="9 masks were asked for and the adapter was trained with 3"):
-        model.core.model.generate(ONE, custom_generate=bridge, **GREEDY)
+        model.base.model.generate(ONE, custom_generate=bridge, **GREEDY)
     check_still_works(model)

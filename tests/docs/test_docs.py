@@ -35,6 +35,11 @@ def test_cli_page_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == made, "run `make docs`"
 
 
+def test_api_page_is_fresh() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_api.py"))["page"]()
+    assert (ROOT / "docs" / "api.md").read_text(encoding="utf-8") == made, "run `make docs`"
+
+
 @pytest.mark.parametrize("page", DOCS, ids=title)
 def test_links_lead_somewhere(page: Path) -> None:
     for file, anchor in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", page.read_text(encoding="utf-8")):

@@ -7,7 +7,6 @@ import torch
 
 from foresay.data.prompts import Prompt, embedded_prompts
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import generate
 from foresay.decoding.metrics import tally, within
 from foresay.evaluation.acceptance import Evaluation, Rate, evaluate
 from foresay.evaluation.config import BenchConfig, CheckConfig, EvalConfig
@@ -64,8 +63,7 @@ def test_both_counts_are_what_decodes_of_their_own_would_give(
     rows = evaluate(nano, prompts, config).domains
     ids = [prompt.ids for prompt in sorted(prompts, key=lambda prompt: prompt.domain)]
     long, short = (
-        generate(nano.core, ids, DecodeConfig(layout="quadratic", masks=4, max_new_tokens=most))
-        for most in (70, most_tokens)
+        nano.decode(ids, DecodeConfig(layout="quadratic", masks=4, max_new_tokens=most)) for most in (70, most_tokens)
     )
     assert len({row.paper.value for row in rows}) > 2
     for row, steps, tokens in zip(rows, long, short):
@@ -78,7 +76,7 @@ def test_both_counts_are_what_decodes_of_their_own_would_give(
 def test_an_interval_holds_its_rate(nano: MultiTokenModel) -> None:
     prompts = embedded_prompts(nano.require_tokenizer(), "test", 2)
     ids = [prompt.ids for prompt in prompts]
-    said = generate(nano.core, ids, DecodeConfig(layout="quadratic", max_new_tokens=24))
+    said = nano.decode(ids, DecodeConfig(layout="quadratic", max_new_tokens=24))
     rate = Rate.of(said)
     single = [tally([one]).tokens_per_step for one in said]
     assert min(single) <= rate.low < rate.value < rate.high <= max(single)
@@ -104,7 +102,7 @@ def test_margins_are_those_of_the_tokens_of_each_step(nano: MultiTokenModel) -> 
     for said in sample.said:
         closest = []
         for _ in range(said.tokens):
-            best = nano.core.model(torch.tensor([ids])).logits[0, -1].topk(2)
+            best = nano.base.model(torch.tensor([ids])).logits[0, -1].topk(2)
             closest.append((best.values[0] - best.values[1]).item())
             ids.append(int(best.indices[0]))
         margins.append(min(closest))
@@ -125,16 +123,16 @@ def test_too_many_masks_are_refused(model: MultiTokenModel) -> None:
 
 def test_an_answer_is_cut_as_the_decoder_would_cut_it(nano: MultiTokenModel) -> None:
     ids = [prompt.ids for prompt in embedded_prompts(nano.require_tokenizer(), "test", 1)]
-    whole = generate(nano.core, ids, DecodeConfig(layout="quadratic", max_new_tokens=40))
+    whole = nano.decode(ids, DecodeConfig(layout="quadratic", max_new_tokens=40))
     for most in (1, 7, 20):
-        shorter = generate(nano.core, ids, DecodeConfig(layout="quadratic", max_new_tokens=most))
+        shorter = nano.decode(ids, DecodeConfig(layout="quadratic", max_new_tokens=most))
         assert [within(answer, tokens=most) for answer in whole] == shorter
     assert within(whole[0]) == whole[0]
 
 
 def test_training_bench_check_and_eval_agree_on_one_run(nano: MultiTokenModel) -> None:
     """The same prompts, layout, masks and length: the same tokens per step and acceptance, to the digit."""
-    prompts, k = embedded_prompts(nano.require_tokenizer(), "test", 2), nano.core.config.num_masks
+    prompts, k = embedded_prompts(nano.require_tokenizer(), "test", 2), nano.config.num_masks
     evaluated = evaluate(nano, prompts, EvalConfig(masks=(k,), paper_steps=1, max_new_tokens=TOKENS))
     benched = bench(
         nano,
@@ -142,9 +140,9 @@ def test_training_bench_check_and_eval_agree_on_one_run(nano: MultiTokenModel) -
         BenchConfig(("quadratic",), batch_sizes=(2,), lookup_tokens=0, max_new_tokens=TOKENS, repeats=1),
     )
     ours = {result.domain: result for result in benched.results if result.decoder == "quadratic"}
-    kept = nano.core.acceptance
+    kept = nano.acceptance
     trained = HeldOut(tuple(prompts), TOKENS, 2).measure(nano).tokens_per_step
-    positions, nano.core.acceptance = nano.core.acceptance, kept
+    positions, nano.acceptance = nano.acceptance, kept
     checked = Checker(nano, CheckConfig(TOKENS, layouts=("quadratic",)), lambda dtype: nano).run(prompts)
 
     rates = {row.domain: row.whole.value for row in evaluated.domains}

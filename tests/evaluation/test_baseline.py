@@ -6,7 +6,6 @@ import pytest
 from transformers import GenerationConfig
 
 from foresay.decoding.config import DecodeConfig, SampleConfig
-from foresay.decoding.generate import generate
 from foresay.evaluation.baseline import plain_answers, sampled_answers
 from foresay.model import MultiTokenModel
 from tests.support.toys import LLAMA, random_prompts, with_adapter
@@ -36,9 +35,9 @@ def test_own_rules_of_a_base_are_on_neither_side(
 ) -> None:
     own = GenerationConfig()
     setattr(own, name, OWN[name])  # a file is not validated when it is read
-    monkeypatch.setattr(model.core.model, "generation_config", own)
+    monkeypatch.setattr(model.base.model, "generation_config", own)
     said = plain_answers(model, PROMPTS, 16)
-    ours = generate(model.core, PROMPTS, DecodeConfig(layout="quadratic", max_new_tokens=16))
+    ours = model.decode(PROMPTS, DecodeConfig(layout="quadratic", max_new_tokens=16))
     assert said == [list(one.tokens) for one in ours]
     assert len(sampled_answers(model, PROMPTS[0], SampleConfig(temperature=1.0), 3, 4)) == 3
-    assert model.core.model.generation_config is own
+    assert model.base.model.generation_config is own

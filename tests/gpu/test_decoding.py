@@ -64,7 +64,7 @@ def test_greedy_is_plain(
     nano: MultiTokenModel, prompts: Sequence[Prompt], plain: list[list[int]], layout: LayoutName, batch: int
 ) -> None:
     config = DecodeConfig(layout=layout, max_new_tokens=NEW)
-    accepted = assert_plain(nano.core, [prompt.ids for prompt in prompts], plain, config, batch)
+    accepted = assert_plain(nano.mask_model, [prompt.ids for prompt in prompts], plain, config, batch)
     assert accepted or layout == "planned", "nothing was drafted well, so that nothing was shown"
 
 

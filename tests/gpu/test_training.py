@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 
 from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import generate
 from foresay.model import MultiTokenModel
 from foresay.models.config import LoadConfig, MTPConfig
 from foresay.training.config import LossConfig, TrainConfig
@@ -57,12 +56,12 @@ def test_an_artefact_comes_back_as_it_was(
 ) -> None:
     nano.save_pretrained(tmp_path / "saved")
     again = MultiTokenModel.from_pretrained(tmp_path / "saved", dtype="float32", loading=loading)
-    kept, own = dict(again.core.added.named_parameters()), dict(nano.core.added.named_parameters())
+    kept, own = dict(again.added.named_parameters()), dict(nano.added.named_parameters())
     assert kept.keys() == own.keys()
     assert all(torch.equal(kept[name], own[name]) for name in own)
     config = DecodeConfig(layout="quadratic", max_new_tokens=12)
     ids = [prompt.ids for prompt in prompts[:3]]
-    assert generate(again.core, ids, config) == generate(nano.core, ids, config)
+    assert again.decode(ids, config) == nano.decode(ids, config)
 
 
 class StoppedError(Exception):

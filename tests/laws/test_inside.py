@@ -12,7 +12,6 @@ from transformers.generation.logits_process import LogitsProcessor, TemperatureL
 from transformers.generation.stopping_criteria import MaxLengthCriteria, StoppingCriteria, StopStringCriteria
 
 from foresay.decoding.config import DecodeConfig, LayoutName
-from foresay.decoding.generate import generate
 from foresay.model import MultiTokenModel
 from foresay.models.config import DType
 from tests.support.layouts import FIXED
@@ -26,7 +25,7 @@ ENDS = [28, 56, 22]
 
 def front_door(toy: Toy) -> MultiTokenModel:
     model = MultiTokenModel(with_adapter(toy.model(), masks=3), None, "toy")
-    model.core.model.generation_config.pad_token_id = 0
+    model.base.model.generation_config.pad_token_id = 0
     return model
 
 
@@ -58,8 +57,8 @@ def continuations(text: Tensor) -> Tensor:
 
 def own(model: MultiTokenModel, **arguments: Any) -> Any:
     """What the base says by transformers alone."""
-    model.core.detach_hooks()
-    return model.core.model.generate(**arguments)
+    model.detach_hooks()
+    return model.base.model.generate(**arguments)
 
 
 # Arguments.
@@ -104,9 +103,9 @@ def test_the_same_arguments_give_the_same_tokens(
     expected = own(llama, **batch(), **settings)
     assert torch.equal(llama.generate(**batch(), layout=layout, **settings), expected)
     bridge = llama.bridge(DecodeConfig(layout=layout))
-    assert torch.equal(llama.core.model.generate(**batch(), custom_generate=bridge, **settings), expected)
+    assert torch.equal(llama.base.model.generate(**batch(), custom_generate=bridge, **settings), expected)
     if layout == "quadratic":
-        assert torch.equal(llama.core.model.generate(**batch(), custom_generate=llama, **settings), expected)
+        assert torch.equal(llama.base.model.generate(**batch(), custom_generate=llama, **settings), expected)
 
 
 @pytest.mark.parametrize("arguments", ARGUMENTS.values(), ids=ARGUMENTS.keys())
@@ -122,7 +121,7 @@ def test_other_architectures(toy: Toy) -> None:
         settings = GREEDY | ARGUMENTS[name]
         expected = own(model, **batch(), **settings)
         assert torch.equal(model.generate(**batch(), **settings), expected)
-        assert torch.equal(model.core.model.generate(**batch(), custom_generate=model, **settings), expected)
+        assert torch.equal(model.base.model.generate(**batch(), custom_generate=model, **settings), expected)
 
 
 def test_a_generation_config_goes_first_and_arguments_go_before_it(llama: MultiTokenModel) -> None:
@@ -154,7 +153,7 @@ def test_the_embedded_model(nano: MultiTokenModel, arguments: dict[str, Any], la
     expected = own(nano, **inputs, **settings)
     assert torch.equal(nano.generate(**inputs, layout=layout, **settings), expected)
     bridge = nano.bridge(DecodeConfig(layout=layout, masks=4))
-    assert torch.equal(nano.core.model.generate(**inputs, custom_generate=bridge, **settings), expected)
+    assert torch.equal(nano.base.model.generate(**inputs, custom_generate=bridge, **settings), expected)
 
 
 def texts(model: MultiTokenModel, prompts: list[str]) -> dict[str, Tensor]:
@@ -241,7 +240,7 @@ def test_time_ends_a_text_where_it_ends_transformers(
             patch.setattr("transformers.generation.stopping_criteria.time.time", lambda: float(next(seconds)))
             return run(inputs=ids, **GREEDY, max_time=7.5, **more)
 
-    expected = said(llama.core.model.generate)
+    expected = said(llama.base.model.generate)
     assert expected.shape == (1, 6 + 8)
     assert torch.equal(said(llama.generate, layout=layout), expected)
 
@@ -266,7 +265,7 @@ def test_a_stop_string_cuts_exactly_there(nano: MultiTokenModel, strings: str | 
             layout=layout,
             generation_config=GenerationConfig(**settings, stop_strings=strings, eos_token_id=0),
         ),
-        nano.core.model.generate(
+        nano.base.model.generate(
             **inputs,
             **settings,
             stopping_criteria=[StopStringCriteria(tokenizer, strings)],
@@ -282,7 +281,7 @@ def test_stop_strings_of_the_base_count_until_taken_back(
 ) -> None:
     inputs, settings = texts(nano, ["Once upon a time"]), {"do_sample": False, "max_new_tokens": 32}
     whole = nano.generate(**inputs, **settings)
-    monkeypatch.setattr(nano.core.model.generation_config, "stop_strings", [" a"])
+    monkeypatch.setattr(nano.base.model.generation_config, "stop_strings", [" a"])
     cut = nano.generate(**inputs, **settings)
     assert torch.equal(cut, own(nano, **inputs, **settings, tokenizer=nano.require_tokenizer()))
     assert cut.shape[1] < whole.shape[1]
@@ -301,7 +300,7 @@ def test_some_of_these_stops_fall_inside_accepted_runs(nano: MultiTokenModel) ->
 
 def run_ends(model: MultiTokenModel, prompt: list[int]) -> set[int]:
     """Lengths of the answer after each step, where nothing stops it."""
-    [free] = generate(model.core, [prompt], DecodeConfig(layout="quadratic", max_new_tokens=48))
+    [free] = model.decode([prompt], DecodeConfig(layout="quadratic", max_new_tokens=48))
     return {sum(len(step.tokens) for step in free.steps[:number]) for number in range(len(free.steps) + 1)}
 
 
@@ -363,17 +362,17 @@ def check_scores(
     assert torch.equal(ours.sequences, expected.sequences)
     said = ours.sequences[:, inputs["input_ids"].shape[1] :]
     scores, logits = torch.stack(ours.scores, dim=1), torch.stack(ours.logits, dim=1)
-    pad = model.core.model.generation_config.pad_token_id
+    pad = model.base.model.generation_config.pad_token_id
     finished = scores[:, :, pad] == scores.logsumexp(dim=-1)
     for mine, theirs in ((scores, expected.scores), (logits, expected.logits)):
-        assert (mine.shape, mine.dtype) == ((*said.shape, model.core.base.vocabulary), torch.float32)
+        assert (mine.shape, mine.dtype) == ((*said.shape, model.base.vocabulary), torch.float32)
         torch.testing.assert_close(mine[~finished], torch.stack(theirs, dim=1)[~finished], rtol=0, atol=1e-4)
         assert (mine[finished].softmax(dim=-1)[:, pad] == 1).all()
     assert torch.equal(scores.argmax(dim=-1), said)
     # Finished after the end and nowhere else: in one piece, and never at a token that is no padding.
     assert torch.equal(finished, finished.long().cummax(dim=1).values.bool())
     assert (said[finished] == pad).all()
-    chances = model.core.model.compute_transition_scores(ours.sequences, ours.scores, normalize_logits=True)
+    chances = model.base.model.compute_transition_scores(ours.sequences, ours.scores, normalize_logits=True)
     assert (chances[finished] == 0).all()
     assert (chances[~finished] < 0).all()
     return finished
@@ -401,9 +400,9 @@ def test_sampled_tokens_are_drawn_from_transformers_scores(llama: MultiTokenMode
     said = llama.generate(**batch(), do_sample=True, temperature=3.0, max_new_tokens=16, layout=layout, **asked)
     mask = torch.cat((batch()["attention_mask"], torch.ones(3, 16, dtype=torch.int64)), dim=1)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    llama.core.detach_hooks()
+    llama.detach_hooks()
     with torch.no_grad():
-        logits = llama.core.model(said.sequences, attention_mask=mask, position_ids=positions).logits
+        logits = llama.base.model(said.sequences, attention_mask=mask, position_ids=positions).logits
     for place, scores in enumerate(said.scores):
         expected = logits[:, max(LENGTHS) + place - 1]
         for warper in (TemperatureLogitsWarper(3.0), TopKLogitsWarper(50)):
@@ -414,7 +413,7 @@ def test_sampled_tokens_are_drawn_from_transformers_scores(llama: MultiTokenMode
 
 
 def test_the_bases_own_config_says_how_to_sample(llama: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = llama.core.model.generation_config
+    config = llama.base.model.generation_config
     for name, value in {"do_sample": True, "temperature": 2.0, "top_k": 4}.items():
         monkeypatch.setattr(config, name, value)
     said = llama.generate(**batch(), max_new_tokens=8, return_dict_in_generate=True, output_scores=True)

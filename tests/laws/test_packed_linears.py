@@ -354,4 +354,4 @@ def test_what_cannot_be_packed_is_refused_or_left() -> None:
 def test_the_front_door_packs_as_it_is_told() -> None:
     for wanted in ("on", "off"):
         model = MultiTokenModel.from_base(LLAMA.model(), loading=LoadConfig(pack_linears=wanted))  # type: ignore[arg-type]
-        assert model.core.packing.packs == (wanted == "on")
+        assert model._core.packing.packs == (wanted == "on")

@@ -101,20 +101,22 @@ def test_it_trains_and_comes_back_as_it_was_trained(
 ) -> None:
     need(how)
     trained = trained_on(bases, tmp_path / "out", how, dtype)
-    assert all(pair.up.abs().max() > 0 for pair in trained.core.adapter.pairs), "gradients go through every linear"
-    trained.core.detach_hooks()
+    assert all(pair.up.abs().max() > 0 for pair in trained.mask_model.adapter.pairs), (
+        "gradients go through every linear"
+    )
+    trained.detach_hooks()
     ids = torch.arange(1, 9)[None]
     with torch.no_grad():
-        after, before = trained.core.model(ids).logits, quantized(bases / "llama", how, dtype)(ids).logits
+        after, before = trained.base.model(ids).logits, quantized(bases / "llama", how, dtype)(ids).logits
     assert torch.equal(after, before), "the base stays frozen"
     said = json.loads((tmp_path / "out" / "foresay.json").read_text())
     assert (said["quantization"], said["fingerprints"]["base"]) == (how, None)
     loaded = MultiTokenModel.from_pretrained(tmp_path / "out", dtype=dtype)
-    assert quantization_of(loaded.core.model.config) == how
+    assert quantization_of(loaded.base.model.config) == how
     assert not caplog.records
     prompts = prompt_batches(BATCHES)[1]
     config = DecodeConfig(layout="quadratic", max_new_tokens=8)
-    assert generate(loaded.core, prompts, config) == generate(trained.core, prompts, config)
+    assert loaded.decode(prompts, config) == trained.decode(prompts, config)
 
 
 def test_another_quantisation_is_warned_of(bases: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -123,7 +125,7 @@ def test_another_quantisation_is_warned_of(bases: Path, tmp_path: Path, caplog: 
     trained_on(bases, tmp_path / "int8", "int8")
     plain = MultiTokenModel.from_pretrained(tmp_path / "int8", loading=LoadConfig(quantize="none"))
     assert "was trained on a base that is quantised to int8, and this one is not quantised: fewer drafts" in caplog.text
-    assert quantization_of(plain.core.model.config) == ""
+    assert quantization_of(plain.base.model.config) == ""
     trained_on(bases, tmp_path / "plain", "none")
     caplog.clear()
     MultiTokenModel.from_pretrained(tmp_path / "plain", loading=LoadConfig(quantize="int8"))
@@ -137,7 +139,7 @@ def test_a_checkpoint_that_comes_quantised(bases: Path, tmp_path: Path) -> None:
     quantized(bases / "llama", "nf4").save_pretrained(tmp_path / "nf4")
     load_tokenizer("nano").save_pretrained(tmp_path / "nf4")
     model = MultiTokenModel.from_base(str(tmp_path / "nf4"), MTPConfig(rank=2))
-    assert quantization_of(model.core.model.config) == "nf4"
+    assert quantization_of(model.base.model.config) == "nf4"
     with pytest.raises(ConfigError, match="comes quantised to nf4 and --quantize int8 was given; leave it out"):
         MultiTokenModel.from_base(str(tmp_path / "nf4"), loading=LoadConfig(quantize="int8"))
 

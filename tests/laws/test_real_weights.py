@@ -11,7 +11,6 @@ import torch
 from transformers import PreTrainedModel
 
 from foresay.decoding.config import DecodeConfig, LayoutName
-from foresay.decoding.generate import generate
 from foresay.decoding.metrics import Tally, tally
 from foresay.foundation.names import NANO
 from foresay.model import MultiTokenModel
@@ -63,10 +62,10 @@ def check_real_weights(base: str, data: Path, prompts: Sequence[Prompt], out: Pa
     own = own_answers(untouched, prompts)
     assert len({token for answer in own for token in answer}) >= DISTINCT, "loops prove nothing"
     trained = train(Recipe(base, (data,), out, MTP, train=TRAIN), lambda news: None).model
-    assert digest(trained.core.model) == before, "training changed the base"
+    assert digest(trained.base.model) == before, "training changed the base"
     model = MultiTokenModel.from_pretrained(out, dtype="float32")
     linear, quadratic, tree = (decode(model, prompts, own, layout) for layout in ("linear", "quadratic", "tree"))
-    assert digest(model.core.model) == before, "decoding changed the base"
+    assert digest(model.base.model) == before, "decoding changed the base"
     assert tree.tokens_per_step > quadratic.tokens_per_step > linear.tokens_per_step > 1, (tree, quadratic, linear)
 
 
@@ -76,7 +75,7 @@ def decode(model: MultiTokenModel, prompts: Sequence[Prompt], own: list[list[int
     said = [
         generation
         for start in range(0, len(prompts), BATCH)
-        for generation in generate(model.core, prompts[start : start + BATCH], config)
+        for generation in model.decode(prompts[start : start + BATCH], config)
     ]
     same = sum(generation.tokens == answer for generation, answer in zip(said, own, strict=True))
     assert same == PROMPTS, f"{layout}: {same} of {PROMPTS} identical"

@@ -23,8 +23,8 @@ def tasks(model: MultiTokenModel, prompt: Tensor) -> list[Callable[[], Any]]:
     return [
         *(lambda layout=layout: model.generate(prompt, layout=layout, **SETTINGS, **mask)
           for layout in ("plain", "linear", "quadratic")),
-        lambda: model.core.model.generate(prompt, custom_generate=model, **SETTINGS, **mask),
-        lambda: model.core.model.generate(prompt, **SETTINGS, **mask),
+        lambda: model.base.model.generate(prompt, custom_generate=model, **SETTINGS, **mask),
+        lambda: model.base.model.generate(prompt, **SETTINGS, **mask),
     ]  # fmt: skip
 
 
@@ -53,11 +53,11 @@ def test_a_forward_that_fails_lets_the_next_thread_in() -> None:
 def test_copies_and_two_adapters_of_one_base_do_not_wait_for_each_other_for_ever() -> None:
     base = LLAMA.model()
     both = [MultiTokenModel(with_adapter(base, seed=seed), None, "llama") for seed in (1, 2)]
-    assert both[0].core.base.turn is both[1].core.base.turn
+    assert both[0].base.turn is both[1].base.turn
     for model in both:
         model.close()
     apart = MultiTokenModel(with_adapter(copy.deepcopy(base)), None, "llama")
-    assert apart.core.base.turn is not both[0].core.base.turn
+    assert apart.base.turn is not both[0].base.turn
     with ThreadPoolExecutor(3) as pool:
         said = list(pool.map(lambda model: model.generate(PROMPTS[0], layout="quadratic", **SETTINGS), [*both, apart]))
     assert all(torch.equal(said[0], other) for other in said)

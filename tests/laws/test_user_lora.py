@@ -144,7 +144,7 @@ def test_training_leaves_the_lora_as_it_was(home: Path, saved: Path) -> None:
     before = contents(home / "mine")
     model = MultiTokenModel.from_pretrained(saved)
     theirs = peft.AutoPeftModelForCausalLM.from_pretrained(home / "mine")
-    ours, own = model.core.model.state_dict(), theirs.get_base_model().state_dict()
+    ours, own = model.base.model.state_dict(), theirs.get_base_model().state_dict()
     assert ours.keys() == own.keys()
     assert all(torch.equal(ours[name], own[name]) for name in own)
     assert contents(home / "mine") == before

@@ -9,7 +9,6 @@ from transformers import GenerationConfig
 
 from foresay.data.chat import encode
 from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
-from foresay.decoding.generate import generate
 from foresay.model import MultiTokenModel
 from foresay.serving.rules import Rules, own_rules
 from tests.support.served import served
@@ -26,15 +25,15 @@ def nano() -> MultiTokenModel:
 @pytest.fixture
 def model(nano: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[MultiTokenModel]:
     """nano, whose generation config a test may replace."""
-    monkeypatch.setattr(nano.core.model, "generation_config", nano.core.model.generation_config)
+    monkeypatch.setattr(nano.base.model, "generation_config", nano.base.model.generation_config)
     yield nano
     nano.close()
 
 
 def own(model: MultiTokenModel, **said: Any) -> GenerationConfig:
-    stops = list(model.core.base.stop_tokens)
+    stops = list(model.base.stop_tokens)
     config = GenerationConfig(eos_token_id=stops, pad_token_id=stops[0], **said)
-    model.core.model.generation_config = config
+    model.base.model.generation_config = config
     return config
 
 
@@ -72,17 +71,17 @@ def test_what_was_taken_is_said_and_what_is_not_followed_too() -> None:
 def test_answers_under_a_bases_rules_are_those_of_transformers(model: MultiTokenModel, said: dict[str, Any]) -> None:
     tokenizer, decode = model.require_tokenizer(), DecodeConfig(layout="quadratic", max_new_tokens=NEW)
     ids = encode(tokenizer, "Tom has 3 apples and buys 4 more. How many apples has he?")
-    [bare] = generate(model.core, [ids], decode)
+    [bare] = model.decode([ids], decode)
     if "stop_strings" in said:
         said = {"stop_strings": [tokenizer.decode(bare.tokens[7:9])]}
     config = own(model, **said)
     model.close()
     prompt = torch.tensor([ids])
-    theirs = model.core.model.generate(
+    theirs = model.base.model.generate(
         prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=NEW, tokenizer=tokenizer
     )
     hooks = own_rules(config).hooks(model, ids)
-    [ours] = generate(model.core, [ids], decode, hooks)
+    [ours] = model.decode([ids], decode, hooks)
     assert list(ours.tokens) == theirs[0, len(ids) :].tolist()
     assert "top_k" in said or ours.tokens != bare.tokens, "the rule makes a difference"
 

@@ -5,7 +5,6 @@ import torch
 
 from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import generate
 from foresay.foundation.errors import ConfigError
 from foresay.model import MultiTokenModel
 from foresay.models.config import MTPConfig
@@ -25,8 +24,8 @@ def wide() -> MultiTokenModel:
 
 
 def test_the_nearest_product_is_kept() -> None:
-    core = wide().core
-    small = compress(MultiTokenModel(core, None, "toy"), 2, PROMPTS).core
+    core = wide().mask_model
+    small = compress(MultiTokenModel(core, None, "toy"), 2, PROMPTS).mask_model
     for pair, narrow in zip(core.adapter.pairs, small.adapter.pairs, strict=True):
         left, values, right = torch.linalg.svd(product(pair), full_matrices=False)
         nearest = left[:, :2] * values[:2] @ right[:2]
@@ -36,25 +35,25 @@ def test_the_nearest_product_is_kept() -> None:
 
 def test_a_rank_that_suffices_loses_nothing() -> None:
     model = wide()
-    for pair in model.core.adapter.pairs:
+    for pair in model.mask_model.adapter.pairs:
         pair.up.data[:, 2:] = 0
-    products = [product(pair) for pair in model.core.adapter.pairs]
-    small = compress(model, 2, PROMPTS).core
+    products = [product(pair) for pair in model.mask_model.adapter.pairs]
+    small = compress(model, 2, PROMPTS).mask_model
     for before, narrow in zip(products, small.adapter.pairs, strict=True):
         assert torch.allclose(product(narrow), before, atol=1e-5)
 
 
 def test_masks_sampler_and_output_stay_and_acceptance_is_measured_anew() -> None:
     model = wide()
-    model.core.acceptance = (0.5, 0.25, 0.125)
+    model.acceptance = (0.5, 0.25, 0.125)
     small = compress(model, 1, PROMPTS)
-    assert torch.equal(small.core.adapter.mask_embeddings, model.core.adapter.mask_embeddings)
-    for one, other in zip(small.core.adapter.sampler.parameters(), model.core.adapter.sampler.parameters()):
+    assert torch.equal(small.mask_model.adapter.mask_embeddings, model.mask_model.adapter.mask_embeddings)
+    for one, other in zip(small.mask_model.adapter.sampler.parameters(), model.mask_model.adapter.sampler.parameters()):
         assert torch.equal(one, other)
     prompts = [prompt.ids for prompt in PROMPTS]
-    said = generate(small.core, prompts, DecodeConfig(layout="quadratic", max_new_tokens=20))
+    said = small.decode(prompts, DecodeConfig(layout="quadratic", max_new_tokens=20))
     assert [answer.tokens for answer in said] == [own_output(LLAMA, ids, len(ids) + 20) for ids in prompts]
-    assert small.core.acceptance != (0.5, 0.25, 0.125)
+    assert small.acceptance != (0.5, 0.25, 0.125)
     assert small.provenance["compressed_from_rank"] == 4
     assert small.provenance["tokens_per_step"].keys() == {"one", "other"}
 
@@ -71,4 +70,4 @@ def test_the_default_scale_of_one_stays() -> None:
     plain = type(core).from_base(core.model, config)
     redraw(plain.adapter, 3)
     small = compress(MultiTokenModel(plain, None, "toy"), 2, PROMPTS)
-    assert (small.core.config.alpha, small.core.config.scale) == (0.0, 1.0)
+    assert (small.config.alpha, small.config.scale) == (0.0, 1.0)

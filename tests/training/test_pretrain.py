@@ -303,8 +303,8 @@ def assert_alike(told: list[Any], expected: list[Any], out: Path, expected_out: 
     assert_same_losses(told, expected)
     for name, tensor in weights(expected_out).items():
         torch.testing.assert_close(weights(out)[name], tensor, atol=1e-4, rtol=1e-3, msg=name)
-    assert MultiTokenModel.from_pretrained(out).core.acceptance == pytest.approx(
-        MultiTokenModel.from_pretrained(expected_out).core.acceptance
+    assert MultiTokenModel.from_pretrained(out).acceptance == pytest.approx(
+        MultiTokenModel.from_pretrained(expected_out).acceptance
     )
 
 
@@ -371,9 +371,9 @@ def test_heads_are_saved_as_they_are(trained: Path, tmp_path: Path) -> None:
     model = MultiTokenModel.from_pretrained(trained)
     model.save_pretrained(tmp_path / "copy")
     again = MultiTokenModel.from_pretrained(tmp_path / "copy")
-    assert again.core.config == VARIANTS[0]
-    assert again.core.acceptance == model.core.acceptance != ()
-    assert same(dict(model.core.added.state_dict()), dict(again.core.added.state_dict()))
+    assert again.config == VARIANTS[0]
+    assert again.acceptance == model.acceptance != ()
+    assert same(dict(model.added.state_dict()), dict(again.added.state_dict()))
 
 
 @pytest.mark.parametrize("broken", ["another trunk", "no heads", "misshapen", "unknown family"])
@@ -451,7 +451,10 @@ def test_eight_heads_on_bytes_are_saved_and_opened(data: Path, tmp_path: Path) -
     ids = torch.tensor([list(b"1 2 3")])
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out").generate(ids, do_sample=False, max_new_tokens=24)
     assert torch.equal(model.generate(ids, do_sample=False, max_new_tokens=24, layout="quadratic"), plain)
-    assert [entry.label for entry in menu_of(model.core)] == ["plain", *(f"quadratic {masks}" for masks in range(1, 8))]
+    assert [entry.label for entry in menu_of(model.heads_model)] == [
+        "plain",
+        *(f"quadratic {masks}" for masks in range(1, 8)),
+    ]
 
 
 def test_another_vocabulary_is_no_place_to_go_on(trained: Path, data: Path, tmp_path: Path) -> None:
@@ -552,7 +555,7 @@ def test_the_command(design: Path, data: Path, tmp_path: Path, capsys: pytest.Ca
 
 
 def held_in(folder: Path) -> HeadsModel:
-    model = MultiTokenModel.from_pretrained(folder).core
+    model = MultiTokenModel.from_pretrained(folder).heads_model
     assert isinstance(model, HeadsModel)
     return model
 

@@ -17,7 +17,6 @@ from foresay import DecodeConfig, MTPConfig, MultiTokenModel, TrainConfig
 from foresay.data.prompts import Prompt, by_domain, embedded_prompts
 from foresay.data.source import Source
 from foresay.decoding.config import SampleConfig
-from foresay.decoding.generate import generate
 from foresay.decoding.metrics import tally
 from foresay.models.base.load import load_tokenizer
 from foresay.training.config import DistilConfig
@@ -191,7 +190,7 @@ def rates(model: MultiTokenModel, prompts: list[Prompt], config: DecodeConfig) -
     """Tokens per step of each domain, its prompts decoded together."""
     return {
         "tokens_per_step": {
-            domain: tally(generate(model.core, [prompt.ids for prompt in group], config)).tokens_per_step
+            domain: tally(model.decode([prompt.ids for prompt in group], config)).tokens_per_step
             for domain, group in by_domain(prompts).items()
         }
     }

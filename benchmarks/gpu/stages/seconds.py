@@ -105,7 +105,7 @@ class Race:
 
     def turn(self, name: str, batch: Batch, tokens: int) -> Turn:
         """Decode under the clock; the planner is ready before."""
-        core, device = self.model.core, self.model.core.base.device
+        core, device = self.model.mask_model, self.model.base.device
         planner = planner_for(core, len(batch), TYPICAL) if name == PLANNED else None
         steps: list[int] = []
         began = now(device)
@@ -160,7 +160,7 @@ def run(job: Job, record: Record, deadline: Deadline) -> None:
     prompts = [prompt.ids for some in zip_longest(*short.values()) for prompt in some if prompt]
     races = [Race(model, prompts, size, tokens) for size in sizes]
     for race in races:
-        calibrate(model.core, race.size, TYPICAL, 0.1 if job.dry_run else CALIBRATION_SECONDS)
+        calibrate(model.mask_model, race.size, TYPICAL, 0.1 if job.dry_run else CALIBRATION_SECONDS)
         race.warm_up(race.ways)
     for number in range(rounds):
         for race in races:

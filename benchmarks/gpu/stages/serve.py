@@ -18,7 +18,7 @@ from card import free_memory
 from job import Deadline, Job, Record, Skipped
 
 from foresay.data.prompts import Prompt, embedded_prompts
-from foresay.decoding.step_costs import TYPICAL, calibrate
+from foresay.decoding.step_costs import TYPICAL
 from load import Answered, Asked, loop, serving, summary
 
 PLANNED, PLAIN = "planned", "plain"
@@ -74,7 +74,7 @@ def measured_beforehand(job: Job, record: Record, load: Load) -> list[Prompt]:
     model = trained(job, record)
     size = 1
     while size < 2 * max(load.clients):
-        calibrate(model.core, size, TYPICAL, load.calibration_seconds)
+        model.step_costs([(size, TYPICAL)], seconds=load.calibration_seconds)
         size *= 2
     prompts = embedded_prompts(model.require_tokenizer(), "test", 20, model.base_name)
     del model

@@ -132,7 +132,7 @@ class Steps:
         for entry in entries:
             for _ in range(WARM_UP):
                 self.lap(session, entry, cell)
-        if mode == GRAPHS and self.job.device == "cuda" and not self.model.core.recordable:
+        if mode == GRAPHS and self.job.device == "cuda" and not self.model.mask_model.recordable:
             self.record.leave_out(f"{self.name}, {layout}, {mode}", "steps could not be recorded: they ran eagerly")
         end = time.monotonic() + cell.seconds * len(entries) / (len(CHAINS) + 1)
         for number in range(ROUNDS):
@@ -144,8 +144,8 @@ class Steps:
     def session(self, layout: str, cell: Cell, mode: str) -> Session:
         """Sequences whose steps are timed; nothing is prefilled, as a step costs the same on anything."""
         config = DecodeConfig(layout=layout, max_new_tokens=ROOM, ignore_stop=True, graphs=mode == GRAPHS)
-        prepare(self.model.core, config)
-        return Session(self.model.core, [[0] * self.context(cell)] * cell.batch, config)
+        prepare(self.model.mask_model, config)
+        return Session(self.model.mask_model, [[0] * self.context(cell)] * cell.batch, config)
 
     def lap(self, session: Session, entry: Entry, cell: Cell) -> Cost:
         """One lap of the entry."""
@@ -154,7 +154,7 @@ class Steps:
 
     def context(self, cell: Cell) -> int:
         """The cell's, or what the base has room for."""
-        return min(cell.context, self.model.core.base.limits[0] - ROOM)
+        return min(cell.context, self.model.base.limits[0] - ROOM)
 
     def row(self, entry: Entry, costs: list[Cost], cell: Cell, mode: str) -> dict[str, Any]:
         """The result of one entry."""

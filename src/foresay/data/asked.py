@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from foresay.data.chat import encode
@@ -66,3 +68,17 @@ def _described(value: Any) -> str:
     strange = next((item for item in value if not _is_prompt(item) and not isinstance(item, int)), None)
     kinds = ", ".join(sorted({type(item).__name__ for item in value}))
     return "an empty list" if not value else f"a list of {kinds if strange is None else type(strange).__name__}"
+
+
+def padded(asked: Any, tokenizer: Tokenizer, device: torch.device, arguments: dict[str, Any]) -> Tensor:
+    """Prompts (B, P) int64 in the forms of `prompt_ids`, padded on the left; their mask goes to `arguments`.
+
+    Texts are gone on with. Raises PromptError, also where a mask was given.
+    """
+    if "attention_mask" in arguments:
+        raise PromptError("an attention_mask was given beside prompts that are no tensor; leave it out")
+    prompts, _ = prompt_ids(asked, tokenizer, raw=True)
+    longest = max(map(len, prompts))
+    seen = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts]
+    arguments["attention_mask"] = torch.tensor(seen, device=device)
+    return torch.tensor([[0] * (longest - len(ids)) + ids for ids in prompts], device=device)

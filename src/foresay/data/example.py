@@ -1,10 +1,11 @@
 """One sequence, and which of its tokens carry loss."""
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
+
+from foresay.foundation.hashes import SHORT, sha256
 
 TEXT_PROMPT_TOKENS = 16
 """Tokens of a plain text that stand as its prompt when it is decoded."""
@@ -45,10 +46,8 @@ class Examples(Sequence[Example]):
     @property
     def content(self) -> dict[str, Any]:
         """Number and hash of the examples, ready for JSON."""
-        content = hashlib.sha256()
-        for example in self:
-            content.update(f"{example.ids} {example.answer}".encode())
-        return {"examples": len(self), "sha256": content.hexdigest()[:16]}
+        content = sha256(f"{example.ids} {example.answer}" for example in self)
+        return {"examples": len(self), "sha256": content[:SHORT]}
 
     @overload
     def __getitem__(self, index: int) -> Example: ...

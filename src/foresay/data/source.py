@@ -1,6 +1,5 @@
 """Where training data come from: a file, a folder or a hub id, with its columns, its split and its weight."""
 
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 from foresay.data.records import SUFFIXES, Complain, Record, fatal, read_records, suffix_of
 from foresay.foundation.errors import ConfigError, DataError
+from foresay.foundation.hashes import SHORT, file_hash
 
 COLUMNS = ("messages", "prompt", "response", "text", "domain", "system", "tools", "history", "input")
 """Columns that a source may have under other names."""
@@ -150,9 +150,7 @@ def _describe(path: Path) -> dict[str, Any]:
     """Name, size and hash of a file."""
     if not path.is_file():
         next(read_records(path), None)
-    with path.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": content}
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": file_hash(path)[:SHORT]}
 
 
 def _parts(text: str) -> list[str]:

@@ -1,6 +1,5 @@
 """Tokenised data on disk: made once for each data, tokenizer, template and setting, then read in place."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -12,8 +11,9 @@ import numpy as np
 
 from foresay.data.encoder import Encoder
 from foresay.data.example import Example, Examples
-from foresay.foundation.errors import DataError
+from foresay.foundation.errors import DataError, in_words
 from foresay.foundation.files import cache_folder, made_once
+from foresay.foundation.hashes import file_hash, sha256
 
 MODULES = ("records", "compressed", "source", "example", "columns", "chat", "encoder")
 CODE = [Path(__file__).with_name(f"{module}.py") for module in MODULES]
@@ -44,7 +44,7 @@ def key(described: dict[str, Any], encoder: Encoder) -> str:
     """What tokenised data are known by; `described` names the content of the source."""
     backend = getattr(encoder.tokenizer, "backend_tokenizer", None)
     facts = {
-        "code": [hashlib.sha256(path.read_bytes()).hexdigest() for path in CODE],
+        "code": [file_hash(path) for path in CODE],
         "transformers": metadata.version("transformers"),
         "data": described,
         "tokenizer": sorted(encoder.tokenizer.get_vocab().items()) if backend is None else backend.to_str(),
@@ -54,7 +54,7 @@ def key(described: dict[str, Any], encoder: Encoder) -> str:
         "stops": sorted(encoder.stops),
         "vocabulary": encoder.vocabulary,
     }
-    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:24]
+    return sha256([json.dumps(facts, default=str)])[:24]
 
 
 def cached(name: str, make: Callable[[], Iterable[Example]], facts: Callable[[], dict[str, Any]]) -> TokenStore:
@@ -63,10 +63,8 @@ def cached(name: str, make: Callable[[], Iterable[Example]], facts: Callable[[],
     Written under a temporary name and renamed, so that another process never sees half of them. Raises DataError.
     """
     folder = cache_folder() / "tokens" / name
-    try:
+    with in_words(DataError, f"{folder} could not be written", "set FORESAY_CACHE to another folder"):
         made_once(folder, lambda fresh: _write(fresh, make(), facts))
-    except OSError as error:
-        raise DataError(f"{folder} could not be written ({error}); set FORESAY_CACHE to another folder") from error
     return TokenStore(folder)
 
 

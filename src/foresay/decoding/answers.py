@@ -52,7 +52,7 @@ def choosing(
     return penalised
 
 
-def settings(config: DecodeConfig | None, changes: dict[str, Any]) -> DecodeConfig:
+def with_changes(config: DecodeConfig | None, changes: dict[str, Any]) -> DecodeConfig:
     """`config` (the defaults when None) with some fields changed; an unknown one is a PromptError."""
     _check_known(changes, DecodeConfig)
     return replace(config or DecodeConfig(), **changes)

@@ -9,12 +9,9 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby, islice
 from typing import Any
 
-import torch
-
 from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.detokenizer import StepText, transcript
-from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.metrics import PositionAcceptance, repeated_4grams, tally, within
 from foresay.decoding.session import GenerationHooks
 from foresay.decoding.steps import Generation, Step
@@ -95,10 +92,10 @@ def check_evaluation(model: MultiTokenModel, prompts: Sequence[Prompt], config: 
     Raises PromptError for prompts that cannot be served and for more masks than there are, ConfigError for a model that
     drafts nothing.
     """
-    drafts = model.core.config.drafts
+    drafts = model.drafts
     require(drafts > 0, "the model has one head and drafts nothing, so there is no acceptance; give --no-acceptance")
     counts = config.masks or tuple(range(1, drafts + 1))
-    check_prompts(model.core, [prompt.ids for prompt in prompts], DecodeConfig(masks=max(counts)))
+    model.check_prompts([prompt.ids for prompt in prompts], DecodeConfig(masks=max(counts)))
     return counts
 
 
@@ -142,7 +139,7 @@ def _answers(
     decode = DecodeConfig(layout=config.layout, masks=masks, max_new_tokens=most)
     for start in range(0, len(prompts), config.batch_size):
         group = [prompt.ids for prompt in prompts[start : start + config.batch_size]]
-        yield from generate(model.core, group, decode, _enough(config, len(group)))
+        yield from model.decode(group, decode, _enough(config, len(group)))
         watch(len(group))
 
 
@@ -184,11 +181,10 @@ def _sample(model: MultiTokenModel, prompt: Prompt, answer: Generation, masks: i
     return Sample(prompt.domain, prompt.benchmark or prompt.domain, masks, prompt.text, said, margins)
 
 
-@torch.no_grad()
 def _margins(model: MultiTokenModel, prompt: Prompt, answer: Generation) -> Iterator[float]:
     """From one plain pass of the base over prompt and answer."""
-    ids = torch.tensor([[*prompt.ids, *answer.tokens]], device=model.core.base.device)
-    best = model.core.model(ids, use_cache=False).logits[0, len(prompt.ids) - 1 : -1].float().topk(2).values
+    logits = model.base_logits([*prompt.ids, *answer.tokens])
+    best = logits[len(prompt.ids) - 1 : -1].float().topk(2).values
     left = iter((best[:, 0] - best[:, 1]).tolist())
     for step in answer.steps:
         yield min(islice(left, len(step.tokens)))

@@ -60,15 +60,15 @@ def plain_answers(
     `lookup_tokens` are drafted from the prompt in each step (transformers' prompt lookup, one prompt only); `heard` is
     called after every step; `settings` are further arguments of transformers' `generate`.
     """
-    base = model.core.base
+    base = model.base
     longest = max(length, *map(len, prompts))
     pad = next(iter(base.stop_tokens), 0)
     ids = torch.tensor([[*[pad] * (longest - len(prompt)), *prompt] for prompt in prompts], device=base.device)
     lengths = torch.tensor([[len(prompt)] for prompt in prompts], device=base.device)
     mask = torch.arange(longest, device=base.device) >= longest - lengths
     model.close()  # the baseline is the base as it was found
-    with without_own_rules(model.core.model):
-        said = model.core.model.generate(
+    with without_own_rules(base.model):
+        said = base.model.generate(
             ids,
             attention_mask=mask.long(),
             do_sample=False,
@@ -88,13 +88,13 @@ def sampled_answers(
 
     torch's global generator is left as it was.
     """
-    base = model.core.base
+    base = model.base
     ids = torch.tensor([prompt], device=base.device)
     model.close()
     forked = torch.random.fork_rng([base.device] if base.device.type == "cuda" else [])
-    with forked, without_own_rules(model.core.model):
+    with forked, without_own_rules(base.model):
         torch.manual_seed(sample.seed)
-        said = model.core.model.generate(
+        said = base.model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             do_sample=True,

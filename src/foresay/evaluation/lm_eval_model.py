@@ -23,8 +23,8 @@ class ForesayLM(HFLM):  # type: ignore[misc]
         named = isinstance(pretrained, str)
         self.multi: MultiTokenModel = MultiTokenModel.from_pretrained(pretrained) if named else pretrained  # type: ignore
         self.decode = decode or DecodeConfig()
-        super().__init__(self.multi.core.model, tokenizer=self.multi.require_tokenizer(), **settings)
-        self.multi.core.attach_hooks()
+        super().__init__(self.multi.base.model, tokenizer=self.multi.require_tokenizer(), **settings)
+        self.multi.attach_hooks()
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **asked: Any) -> Any:
         """(B, L) int64: prompts with continuations; greedy unless a temperature or `do_sample` is asked for."""

@@ -9,7 +9,7 @@ from foresay.decoding.step_costs import Curve
 from foresay.evaluation.speed.bench import Bench
 from foresay.evaluation.studies.findings import Findings
 from foresay.evaluation.studies.study import Figure, Lines
-from foresay.foundation.errors import ConfigError
+from foresay.foundation.errors import ConfigError, in_words
 
 SPEEDUPS, COSTS = "speedups.png", "costs.png"
 MARKERS = {"plain": "o", "linear": "D", "quadratic": "s"}
@@ -133,10 +133,9 @@ def _draw_lines(found: Findings, figure: Figure, lines: Lines, folder: Path) -> 
 
 def _saved(pyplot: Any, figure: Any, path: Path) -> Path:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be drawn ({error}); give --plot a folder that can be written") from error
+        with in_words(ConfigError, f"{path} cannot be drawn", "give --plot a folder that can be written"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, dpi=150)
     finally:
         pyplot.close(figure)
     return path

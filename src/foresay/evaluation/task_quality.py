@@ -76,7 +76,7 @@ def compare(
     found, seconds = dict[str, Any](), dict[str, float]()
     for who in ("base", "accelerated"):
         watch(who)
-        model.core.detach_hooks()
+        model.detach_hooks()
         lm = _bare(model, config) if who == "base" else ForesayLM(model, decode, batch_size=config.task_batch_size)
         started = time.perf_counter()
         found[who] = _evaluated(lm, config, manager)
@@ -106,7 +106,7 @@ def check_tasks(config: HarnessConfig) -> Any:
 def _bare(model: MultiTokenModel, config: HarnessConfig) -> Any:
     from lm_eval.models.huggingface import HFLM  # noqa: PLC0415
 
-    return HFLM(model.core.model, tokenizer=model.require_tokenizer(), batch_size=config.task_batch_size)
+    return HFLM(model.base.model, tokenizer=model.require_tokenizer(), batch_size=config.task_batch_size)
 
 
 def _require_harness() -> None:

@@ -3,6 +3,8 @@
 Each message says what was asked, what was found and what to do; none needs a traceback.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
@@ -51,6 +53,26 @@ class MissingPackage(ForesayError):
 
 class BusyError(ForesayError):
     """A request that comes when the queue is full: try again later."""
+
+
+def first_line(said: object) -> str:
+    """The first line of what a library said, or its kind where it said nothing."""
+    return next(iter(str(said).strip().splitlines()), "") or type(said).__name__
+
+
+@contextmanager
+def in_words(kind: type[ForesayError], failed: str, cure: str, *also: type[BaseException]) -> Iterator[None]:
+    """What the operating system refuses in this block becomes a `kind`: "`failed` (its reason); `cure`".
+
+    So do the errors in `also`, those of a library that reads or writes.
+
+        with in_words(DataError, f"{path} cannot be read", "restore it", ValueError):
+            content = json.loads(path.read_text(encoding="utf-8"))
+    """
+    try:
+        yield
+    except (OSError, *also) as error:  # type: ignore[misc]
+        raise kind(f"{failed} ({first_line(error)}); {cure}") from error
 
 
 def require(condition: bool, message: str) -> None:

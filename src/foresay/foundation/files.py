@@ -12,7 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from foresay.foundation.errors import ArtefactError, ConfigError
+from foresay.foundation.errors import ArtefactError, ConfigError, in_words
 
 
 def put(path: Path, text: str) -> None:
@@ -31,10 +31,8 @@ def put(path: Path, text: str) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """`put`, for a place that the user named. Raises ConfigError."""
-    try:
+    with in_words(ConfigError, f"{path} cannot be written", "give a file in a folder that can be"):
         put(path, text)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error}); give a place that can") from error
 
 
 def check_place(path: Path) -> None:
@@ -83,34 +81,10 @@ def replacing(folder: Path, overwrite: bool) -> Iterator[Path]:
     """A temporary folder beside `folder` that takes its place when the block ends well, and vanishes when not."""
     check_writable(folder, overwrite)
     folder = folder.resolve()
-    fresh = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    unchanged = "what stood there before is unchanged"
+    with in_words(ArtefactError, f"{folder} could not be written", unchanged, SafetensorError), beside(folder) as fresh:
         yield fresh
-        _swap(fresh, folder)
-    except (OSError, SafetensorError) as error:
-        raise ArtefactError(f"{folder} could not be written ({error}); what stood there before is unchanged") from error
-    finally:
-        if fresh is not None:
-            shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _swap(fresh: Path, folder: Path) -> None:
-    """Put `fresh` where `folder` is; an old folder is moved aside first and removed last."""
-    for path in (fresh, *fresh.iterdir()):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    if not folder.exists():
-        fresh.rename(folder)
-        return
-    aside = fresh.with_name(f"{fresh.name}.old")
-    folder.rename(aside)
-    try:
-        fresh.rename(folder)
-    except BaseException:
-        aside.rename(folder)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+        install(fresh, folder)
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
@@ -120,21 +94,72 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     """
     if folder.is_dir():
         return folder
+    with beside(folder) as fresh:
+        make(fresh)
+        settle(fresh)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    return folder
+
+
+@contextmanager
+def beside(folder: Path) -> Iterator[Path]:
+    """An empty folder under a temporary name beside `folder`, which vanishes at the end unless it got another name."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        make(fresh)
-        for path in fresh.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        fresh.chmod(0o755)
-        fresh.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
+        yield fresh
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return folder
+
+
+def install(fresh: Path, folder: Path) -> None:
+    """Put `fresh` where `folder` is, once its content is on the disk. Raises OSError; an old folder then stays.
+
+    An old folder is moved aside first and removed last.
+    """
+    settle(fresh)
+    if not folder.exists():
+        fresh.rename(folder)
+    else:
+        aside = fresh.with_name(f"{fresh.name}.old")
+        folder.rename(aside)
+        try:
+            fresh.rename(folder)
+        except BaseException:
+            aside.rename(folder)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+    _sync(folder.parent)
+
+
+def settle(folder: Path) -> None:
+    """Make a folder that was filled outlast a power cut, and readable as files usually are."""
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        _sync(path)
+    folder.chmod(0o755)
+    _sync(folder)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder under another name, so that a kill leaves no half of it where it was."""
+    if folder.exists():
+        gone = folder.with_name(f".{folder.name}.gone")
+        shutil.rmtree(gone, ignore_errors=True)
+        folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def cache_folder() -> Path:

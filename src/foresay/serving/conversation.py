@@ -5,10 +5,9 @@ from dataclasses import dataclass, field, replace
 
 from foresay.data.chat import template_ids
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.metrics import Tally, tally
 from foresay.decoding.planning.planner import Planner
-from foresay.decoding.step_costs import Watch, planner_for, unwatched
+from foresay.decoding.step_costs import Watch, unwatched
 from foresay.decoding.steps import Generation, Step
 from foresay.foundation.errors import PromptError
 from foresay.model import MultiTokenModel
@@ -34,7 +33,7 @@ class Conversation:
         if self.model.require_tokenizer().chat_template is None:
             raise PromptError(f"{self.model.base_name} has no chat template; use foresay generate")
         if self.decode.layout == "planned":
-            self._planner = planner_for(self.model.core, 1, TYPICAL_TOKENS, self.decode.masks, watch)
+            self._planner = self.model.planner(1, TYPICAL_TOKENS, self.decode.masks, watch)
 
     def ask(self, text: str, watch: Callable[[Step], None]) -> Generation:
         """The answer to `text`, told step by step; an interrupted one stays as far as it came.
@@ -44,7 +43,7 @@ class Conversation:
         tokenizer, steps = self.model.require_tokenizer(), list[Step]()
         asked = [*self.messages, {"role": "user", "content": text}]
         ids = template_ids(tokenizer, asked, prompt=True)
-        check_prompts(self.model.core, [ids], self.decode)
+        self.model.check_prompts([ids], self.decode)
 
         def tell(index: int, step: Step) -> None:
             steps.append(step)
@@ -54,7 +53,7 @@ class Conversation:
         hooks = replace(self.rules, sample=seeded).hooks(self.model, ids)
         how = replace(hooks, watch=tell, planner=self._planner)
         try:
-            [generation] = generate(self.model.core, [ids], self.decode, how)
+            [generation] = self.model.decode([ids], self.decode, how)
         finally:
             said = Generation(tuple(steps), "stop")
             answer = tokenizer.decode(said.tokens, skip_special_tokens=True)

@@ -85,20 +85,58 @@ class LossConfig:
         return self.kl_weight > 0 or self.variation_weight > 0
 
 
-def require_pace(config: "TrainConfig | PretrainConfig") -> None:
-    """Raise `ConfigError` unless the settings that every training loop has make sense."""
-    require_at_least(config, 0, "warmup_steps", "eval_every", "save_every", "weight_decay", "final_rate")
-    require(0 <= config.seed < 2**63, f"seed is {config.seed}; give a number from 0 to 2**63 - 1")
-    require(config.learning_rate > 0, f"learning_rate is {config.learning_rate}; give a positive one")
-    require(config.clip > 0, f"clip is {config.clip}; give a positive gradient norm")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopConfig:
+    """What every training loop has; the two kinds of training set their own defaults."""
+
+    steps: int
+    """Optimizer steps."""
+    optimizer: OptimizerName = "adamw"
+    """What moves the weights: `adamw`, or `muon` for matrices between states, with AdamW for the rest."""
+    learning_rate: float
+    """Peak learning rate."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after warm-up: falls as a `cosine`, or stays `constant` (paper A)."""
+    final_rate: float
+    """Share of the peak learning rate at which the cosine ends."""
+    warmup_steps: int
+    """Steps of linear warm-up."""
+    weight_decay: float
+    """Decoupled weight decay, of matrices only."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+    eval_every: int = 0
+    """Steps between measurements on what is held out; 0 measures at the end only."""
+    save_every: int = 100
+    """Steps between checkpoints of the run's state; 0 keeps none."""
+    keep_checkpoints: int = 2
+    """Checkpoints of the run's state that are kept while it runs."""
+    parallel: Parallel = "none"
+    """Processes under torchrun: `none`, `ddp` (each step's rows divided) or `fsdp` (layers sharded too)."""
+    tracker: TrackerName = "auto"
+    """Where figures are logged: `tensorboard` (to OUT.tensorboard), `wandb`, `trackio` or `none`; `auto` is tensorboard
+    where it is installed."""
+    heldout: int
+    """Examples kept out of training."""
+    seed: int = 0
+    """Seed of all that is drawn."""
+    save_dtype: DType = "float32"
+    """Dtype of what is saved."""
+
+    def __post_init__(self) -> None:
+        require_choices(self)
+        require_at_least(self, 1, "steps", "keep_checkpoints")
+        require_at_least(self, 0, "warmup_steps", "eval_every", "save_every", "weight_decay", "final_rate", "heldout")
+        require(0 <= self.seed < 2**63, f"seed is {self.seed}; give a number from 0 to 2**63 - 1")
+        require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; give a positive one")
+        require(self.clip > 0, f"clip is {self.clip}; give a positive gradient norm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(LoopConfig):
     """How an adapter is trained."""
 
     steps: int = 500
-    """Optimizer steps."""
     sequences: int = 8
     """Sequences in a step."""
     pack: bool = False
@@ -111,20 +149,10 @@ class TrainConfig:
     """Steps over which blocks grow from 1 mask to all k; 0: all from the start."""
     max_length: int = 512
     """Longest training sequence in tokens; longer ones are cut."""
-    optimizer: OptimizerName = "adamw"
-    """What moves the weights: `adamw`, or `muon` for matrices between states, with AdamW for the rest."""
     learning_rate: float = 1e-3
-    """Peak learning rate."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Learning rate after warm-up: falls as a `cosine`, or stays `constant` (paper A)."""
     final_rate: float = 0.01
-    """Share of the peak learning rate at which the cosine ends."""
     warmup_steps: int = 50
-    """Steps of linear warm-up."""
     weight_decay: float = 0.0
-    """Decoupled weight decay, of matrices only."""
-    clip: float = 1.0
-    """Largest gradient norm."""
     eval_every: int = 0
     """Steps between real decodes of held-out prompts (quadratic, all masks); 0 decodes at the end only."""
     eval_tokens: int = 64
@@ -136,13 +164,8 @@ class TrainConfig:
     save_every: int = 100
     """Steps between checkpoints: the adapter as it is (`keep` best: as it decoded best), and the run's state beside
     it; 0 saves at the end only."""
-    keep_checkpoints: int = 2
-    """Checkpoints of the run's state that are kept while it runs."""
     parallel: Parallel = "none"
     """Processes under torchrun: `none`, `ddp` (sequences divided) or `fsdp` (the base's layers sharded too)."""
-    tracker: TrackerName = "auto"
-    """Where figures are logged: `tensorboard` (to OUT.tensorboard), `wandb`, `trackio` or `none`; `auto` is tensorboard
-    where it is installed."""
     heldout: int = 16
     """Examples kept out of training for the decodes."""
     seed: int = 0
@@ -154,24 +177,20 @@ class TrainConfig:
     """Dtype of the saved adapter."""
 
     def __post_init__(self) -> None:
-        require_choices(self)
-        for name in ("steps", "sequences", "max_length", "keep_checkpoints", "eval_tokens", "eval_batch"):
-            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; give at least 1")
+        LoopConfig.__post_init__(self)
+        require_at_least(self, 1, "sequences", "max_length", "eval_tokens", "eval_batch")
+        require_at_least(self, 0, "anchors", "chunk_anchors", "curriculum_steps")
         often = self.keep == "last" or self.eval_every >= 1
         require(
             often, "keep is best and eval_every is 0; give the steps between decodes with --eval-every, or keep last"
         )
-        require_at_least(self, 0, "anchors", "chunk_anchors", "curriculum_steps")
-        require_at_least(self, 0, "heldout")
-        require_pace(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainConfig:
+class PretrainConfig(LoopConfig):
     """How a whole model is trained."""
 
     steps: int = 1000
-    """Optimizer steps."""
     batch_tokens: int = 8192
     """Tokens in a step."""
     length: int = 512
@@ -186,31 +205,14 @@ class PretrainConfig:
     continued: bool = False
     """Go on from the weights in CONFIG, a model with heads or an ordinary one; fewer heads drop the farthest, more
     begin as copies of head 1 on top."""
-    optimizer: OptimizerName = "adamw"
-    """What moves the weights: `adamw`, or `muon` for matrices between states, with AdamW for the rest."""
     learning_rate: float = 3e-4
-    """Peak learning rate."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Learning rate after warm-up: falls as a `cosine`, or stays `constant`."""
     final_rate: float = 0.03
-    """Share of the peak learning rate at which the cosine ends."""
     warmup_steps: int = 100
-    """Steps of linear warm-up."""
     weight_decay: float = 0.1
-    """Decoupled weight decay, of matrices only."""
-    clip: float = 1.0
-    """Largest gradient norm."""
     eval_every: int = 0
     """Steps between measurements of bits per byte on held-out examples; 0 measures at the end only."""
-    save_every: int = 100
-    """Steps between checkpoints of the run's state; 0 keeps none."""
-    keep_checkpoints: int = 2
-    """Checkpoints that are kept while it runs."""
     parallel: Parallel = "none"
     """Processes under torchrun: `none`, `ddp` (rows divided) or `fsdp` (layers and optimizer state sharded too)."""
-    tracker: TrackerName = "auto"
-    """Where figures are logged: `tensorboard` (to OUT.tensorboard), `wandb`, `trackio` or `none`; `auto` is tensorboard
-    where it is installed."""
     heldout: int = 64
     """Examples kept out of training for the bits per byte."""
     seed: int = 0
@@ -222,15 +224,14 @@ class PretrainConfig:
     """Dtype of the saved model."""
 
     def __post_init__(self) -> None:
-        require_choices(self)
-        require_at_least(self, 1, "steps", "batch_tokens", "keep_checkpoints", "heldout")
+        LoopConfig.__post_init__(self)
+        require_at_least(self, 1, "batch_tokens", "heldout")
         require_at_least(self, 0, "chunk_rows")
         require(self.length >= 2, f"length is {self.length}; a row needs at least 2 tokens")
         require(
             self.batch_tokens >= self.length,
             f"batch_tokens is {self.batch_tokens} for rows of {self.length} tokens; give at least one row",
         )
-        require_pace(self)
         require(
             not (self.continued and self.added_layers),
             "continued and added_layers were both given, and heads always come on top of a model that is there; "

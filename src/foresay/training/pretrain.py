@@ -1,6 +1,5 @@
 """The verb `pretrain`: a whole model from random weights, with one head or several (paper B)."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -8,11 +7,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from foresay.data.corpus import Part, read
 from foresay.data.encoder import Encoder
 from foresay.data.mixture import split
 from foresay.foundation.errors import BaseNotFound, ConfigError, require
 from foresay.foundation.files import check_output
+from foresay.foundation.hashes import short_hash
 from foresay.foundation.machine import in_software
 from foresay.models.artefact.fingerprint import fingerprint, weights_hash
 from foresay.models.base.device import check_trains, device_for, dtype_for
@@ -20,16 +19,15 @@ from foresay.models.base.load import load_tokenizer, own_dtype
 from foresay.models.base.untrained import blank_model, named_tokenizer, read_config
 from foresay.models.heads.model import HeadsModel
 from foresay.training.config import PretrainConfig, warm_up_notes
-from foresay.training.loop.checkpoint import Checkpoints, run_folder
 from foresay.training.loop.distributed import Ranks, joined
 from foresay.training.loop.fsdp import shard
 from foresay.training.loop.progress import Progress
-from foresay.training.loop.trainer import Trainer
 from foresay.training.objectives.heads import HeadsObjective
 from foresay.training.objectives.token_rows import token_rows
-from foresay.training.recipe import PretrainRecipe, sources_of
-from foresay.training.runs.pretrain_run import PretrainCallbacks, PretrainResult, PretrainRun, PretrainUpdate
-from foresay.training.runs.trackers import check_tracker, closing
+from foresay.training.recipe import PretrainRecipe, may_replace, read_sources, sources_of
+from foresay.training.runs.pretrain_run import PretrainHooks, PretrainResult, PretrainUpdate
+from foresay.training.runs.run import Callbacks, Run
+from foresay.training.runs.trackers import check_tracker
 from foresay.training.warm_start import checkpoint_of, continued
 
 __all__ = ["PretrainRecipe", "PretrainResult", "PretrainUpdate", "pretrain"]
@@ -52,43 +50,40 @@ def pretrain(
     """
     check_tracker(recipe.train.tracker)
     with joined(recipe.train.parallel) as ranks:
-        return _pretrain(recipe, PretrainCallbacks(watch, stop, told), ranks)
+        return _pretrain(recipe, Callbacks(watch, stop, told), ranks)
 
 
-def _pretrain(recipe: PretrainRecipe, callbacks: PretrainCallbacks, ranks: Ranks) -> PretrainResult:
-    recipe = settled(recipe)
-    place, config = run_folder(recipe.out), recipe.train
-    # Killed between its last two acts, a run has left its model and still has its state.
-    may_replace = recipe.overwrite or (place.exists() and not recipe.restart)
+def _pretrain(recipe: PretrainRecipe, callbacks: Callbacks[PretrainUpdate], ranks: Ranks) -> PretrainResult:
+    recipe, replaces = settled(recipe), may_replace(recipe)
+    config = recipe.train
     _check_shares(config, ranks)
-    data = [source.name for source in sources_of(recipe)]
-    check_output(recipe.out, may_replace, (recipe.config, recipe.tokenizer or recipe.config, *data))
+    read = (recipe.config, recipe.tokenizer or recipe.config, *(source.name for source in sources_of(recipe)))
+    check_output(recipe.out, replaces, read)
     tokenizer = _tokenizer(recipe)
     model = _blank(recipe, tokenizer)
-    parts = _read(recipe, tokenizer, model)
-    said = [*(part.report.sentence for part in parts), *warm_up_notes(config)]
-    for sentence in said if ranks.leads else ():
-        callbacks.told(sentence)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    stops, known = frozenset(model.base.stop_tokens), model.base.embedding.weight.shape[0]
+    parts = read_sources(recipe, Encoder(tokenizer, config.length, stops, known))
+    callbacks.say((*(part.report.sentence for part in parts), *warm_up_notes(config)), ranks)
     examples, heldout = split(parts, config.heldout, config.seed)
     rows = token_rows(examples, config.length, config.answers_only)
     objective = HeadsObjective(model, rows, config)
     start = _start(recipe, model)
-    identity = _identity(recipe, start, rows, tokenizer)
     _place(model, config)
-    if ranks.leads:
-        slow = in_software(config.dtype, model.base.device)
-        callbacks.told(f"products in {config.dtype} on {model.base.device}{slow and f': {slow}'}")
-    checkpoints = Checkpoints(place, identity, config.keep_checkpoints)
-    if recipe.restart and ranks.leads:
-        checkpoints.remove()
+    slow = in_software(config.dtype, model.base.device)
+    callbacks.say([f"products in {config.dtype} on {model.base.device}{slow and f': {slow}'}"], ranks)
     described = [part.described for part in parts]
-    run = PretrainRun(recipe, start, model, tokenizer, heldout, described, callbacks, ranks, checkpoints, may_replace)
-    with closing(lambda: run.tracker):
-        last = Trainer(objective, config, run.after_step, ranks, checkpoints, run.begin).run()
-        pretrained = run.finish(last, rows.numel())
-    if ranks.leads:
-        checkpoints.remove()
-    return pretrained
+    hooks = PretrainHooks(recipe, start, model, tokenizer, heldout, described, ranks, replaces)
+    last = Run.of(recipe, hooks, _identity(recipe, start, rows, tokenizer), callbacks, ranks).train(objective)
+    return PretrainResult(
+        folder=recipe.out,
+        parameters=parameters,
+        tokens=rows.numel(),
+        last=hooks.update(last),
+        tokens_per_step=hooks.tokens_per_step,
+        dtype=config.dtype,
+        leads=ranks.leads,
+    )
 
 
 def settled(recipe: PretrainRecipe) -> PretrainRecipe:
@@ -174,12 +169,6 @@ def _blank(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> HeadsM
     return model.requires_grad_(True)
 
 
-def _read(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase, model: HeadsModel) -> list[Part]:
-    known = model.base.embedding.weight.shape[0]
-    encoder = Encoder(tokenizer, recipe.train.length, frozenset(model.base.stop_tokens), known)
-    return [read(source, encoder, recipe.reading.strict) for source in sources_of(recipe)]
-
-
 def _start(recipe: PretrainRecipe, model: HeadsModel) -> dict[str, Any]:
     """What the model is, ready for JSON: its config, or the weights that it goes on from."""
     if not recipe.train.continued:
@@ -193,8 +182,9 @@ def _identity(
     """What a run is: whatever could change a weight, and nothing that cannot."""
     return {
         "model": start,
-        "data": {"rows": len(rows), "sha256": hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:16]},
-        "tokenizer": hashlib.sha256(repr(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16],
+        "data": {"rows": len(rows), "sha256": short_hash(rows.numpy().tobytes())},
+        # Not `tokenizer_fingerprints`: runs that were begun with this value go on.
+        "tokenizer": short_hash(repr(sorted(tokenizer.get_vocab().items()))),
         **asdict(recipe.heads),
         **{name: value for name, value in asdict(recipe.train).items() if name not in MAY_CHANGE},
     }

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from foresay.data.config import DataConfig
+from foresay.data.corpus import Part, read
+from foresay.data.encoder import Encoder
 from foresay.data.source import Source
 from foresay.models.config import Family, HeadsConfig, LoadConfig, MTPConfig
 from foresay.training.config import LossConfig, PretrainConfig, TrainConfig
@@ -46,12 +48,20 @@ class Recipe:
     restart: bool = False
     """Forget the checkpoints that an interrupted run left."""
 
-    @property
-    def run_folder(self) -> Path:
-        """Where the state of the run is kept until it is over: beside `out`."""
-        return run_folder(self.out)
-
 
 def sources_of(recipe: Recipe | PretrainRecipe) -> list[Source]:
     """The sources of a recipe's data, in its order. Raises ConfigError for a setting that no source has."""
     return [Source.parse(str(text), recipe.reading.columns) for text in recipe.data]
+
+
+def read_sources(recipe: Recipe | PretrainRecipe, encoder: Encoder) -> list[Part]:
+    """Every source of a recipe's data, its rows made tokens by `encoder`. Raises DataError, ConfigError."""
+    return [read(source, encoder, recipe.reading.strict) for source in sources_of(recipe)]
+
+
+def may_replace(recipe: Recipe | PretrainRecipe) -> bool:
+    """What lies in `out` may be replaced: so it was asked for, or it is of the run that goes on here.
+
+    A run that was killed between its last two acts has left what it trained, and still has its state.
+    """
+    return recipe.overwrite or (run_folder(recipe.out).exists() and not recipe.restart)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from foresay.data.corpus import Part, read
+from foresay.data.corpus import Part
 from foresay.data.encoder import Encoder
 from foresay.data.example import Example
 from foresay.data.mixture import split
@@ -19,22 +19,19 @@ from foresay.models.base.load import BaseName, chosen_dtype
 from foresay.models.base.quantization import quantization_of
 from foresay.models.config import HeadsConfig
 from foresay.models.families import dtype_of_family
-from foresay.models.heads.model import HeadsModel
-from foresay.models.masks.model import MaskModel
 from foresay.training.config import LossConfig, TrainConfig, warm_up_notes
 from foresay.training.label_check import PROBED, check_labels
-from foresay.training.loop.checkpoint import Checkpoints
 from foresay.training.loop.distributed import Ranks, joined
 from foresay.training.loop.fsdp import shard
 from foresay.training.loop.objective import Objective
 from foresay.training.loop.progress import Progress
-from foresay.training.loop.trainer import Trainer
 from foresay.training.objectives.batches import Batch
 from foresay.training.objectives.heads_on_frozen_base import RetrofitObjective
 from foresay.training.objectives.masks import MaskObjective
-from foresay.training.recipe import Recipe, sources_of
-from foresay.training.runs.adapter_run import AdapterRun, Callbacks, TrainUpdate
-from foresay.training.runs.trackers import check_tracker, closing
+from foresay.training.recipe import Recipe, may_replace, read_sources, sources_of
+from foresay.training.runs.adapter_run import AdapterHooks, TrainUpdate
+from foresay.training.runs.run import Callbacks, Run
+from foresay.training.runs.trackers import check_tracker
 from foresay.training.runs.validation import HeldOut, Measured, heldout_prompts
 
 __all__ = ["Recipe", "TrainResult", "TrainUpdate", "train"]
@@ -92,40 +89,23 @@ def train(
         return _train(recipe, prompts, Callbacks(watch, stop, told), ranks)
 
 
-def _train(recipe: Recipe, prompts: Sequence[Prompt], callbacks: Callbacks, ranks: Ranks) -> TrainResult:
-    going_on = recipe.run_folder.exists() and not recipe.restart
-    data = [source.name for source in sources_of(recipe)]
-    read = (recipe.base, recipe.loading.base_adapter or recipe.base, *data)
-    check_output(recipe.out, recipe.overwrite or going_on, read)
+def _train(recipe: Recipe, prompts: Sequence[Prompt], callbacks: Callbacks[TrainUpdate], ranks: Ranks) -> TrainResult:
+    replaces = may_replace(recipe)
+    read = (recipe.base, recipe.loading.base_adapter or recipe.base, *(source.name for source in sources_of(recipe)))
+    check_output(recipe.out, replaces, read)
     if isinstance(recipe.mtp, HeadsConfig):
         _refuse_mask_settings(recipe)
     recipe = settled(recipe)
-    config = recipe.train
     model = open_fresh(recipe)
     parts = read_parts(recipe, model)
-    examples, apart = split(parts, 0 if prompts else config.heldout, config.seed)
-    heldout = HeldOut(tuple(prompts) or heldout_prompts(apart), config.eval_tokens, config.eval_batch)
-    decodes = config.keep == "last" or bool(heldout.prompts)
-    require(decodes, "keep is best and nothing is held out to decode; give --prompts or --heldout, or keep last")
-    heldout.check(model)
-    if isinstance(model.core, MaskModel):
-        check_labels(model.core, examples[:PROBED])
-    if ranks.leads:
-        _tell(callbacks, parts, config, model)
+    examples, apart = split(parts, 0 if prompts else recipe.train.heldout, recipe.train.seed)
+    heldout = _heldout(recipe, model, tuple(prompts) or heldout_prompts(apart))
+    objective = _objective(recipe, model, examples)
+    said = (*(part.report.sentence for part in parts), *warm_up_notes(recipe.train), f"base: {model.loaded}")
+    callbacks.say(said, ranks)
     what = identity(recipe, model.fingerprints(), examples.content)
-    checkpoints = Checkpoints(recipe.run_folder, what, config.keep_checkpoints)
-    if recipe.restart and ranks.leads:
-        checkpoints.remove()
-    described = [part.described for part in parts]
-    run = AdapterRun(
-        recipe, model, heldout, described, callbacks, ranks, checkpoints, may_replace=recipe.overwrite or going_on
-    )
-    trainer = Trainer(_objective(recipe, model, examples), config, run.after_step, ranks, checkpoints, run.begin)
-    with closing(lambda: run.tracker):
-        last = trainer.run()
-        run.finish(last)
-    if ranks.leads:
-        checkpoints.remove()
+    hooks = AdapterHooks(recipe, model, heldout, [part.described for part in parts], ranks, replaces)
+    last = Run.of(recipe, hooks, what, callbacks, ranks).train(objective)
     return TrainResult(
         model=model,
         folder=recipe.out,
@@ -133,10 +113,20 @@ def _train(recipe: Recipe, prompts: Sequence[Prompt], callbacks: Callbacks, rank
         steps=last.step,
         seconds=last.seconds,
         loss=last.losses.total,
-        measured=run.best or run.measured,
-        decodes=tuple(run.decodes),
+        measured=hooks.best or hooks.measured,
+        decodes=tuple(hooks.decodes),
         leads=ranks.leads,
     )
+
+
+def _heldout(recipe: Recipe, model: MultiTokenModel, prompts: tuple[Prompt, ...]) -> HeldOut:
+    """What is decoded on the way. Raises ConfigError where nothing is and should be, PromptError."""
+    config = recipe.train
+    decodes = config.keep == "last" or bool(prompts)
+    require(decodes, "keep is best and nothing is held out to decode; give --prompts or --heldout, or keep last")
+    heldout = HeldOut(prompts, config.eval_tokens, config.eval_batch)
+    heldout.check(model)
+    return heldout
 
 
 def _refuse_mask_settings(recipe: Recipe) -> None:
@@ -163,33 +153,28 @@ def open_fresh(recipe: Recipe) -> MultiTokenModel:
     config, sharded = recipe.train, recipe.train.parallel == "fsdp"
     loading = replace(recipe.loading, device="cpu") if sharded else recipe.loading
     model = MultiTokenModel.from_base(recipe.base, recipe.mtp, None, config.dtype, config.seed, loading)
-    if sharded and quantization_of(model.core.model.config):
+    if sharded and quantization_of(model.base.model.config):
         raise ConfigError("parallel is fsdp, which shards no quantised weights; give --parallel ddp or a plain base")
     model.fingerprints()  # Of whole weights: shards have no fingerprint.
     if sharded:
-        shard(model.core, model.core.base.decoder_layers())
+        shard(model.heads_model if model.family == "heads" else model.mask_model, model.base.decoder_layers())
     return model
 
 
 def _objective(recipe: Recipe, model: MultiTokenModel, examples: Sequence[Example]) -> Objective[Batch]:
-    """What the recipe's family trains."""
-    if isinstance(model.core, HeadsModel):
-        return RetrofitObjective(model.core, examples, recipe.train, recipe.losses)
+    """What the recipe's family trains. Raises LossMaskError where masks would learn other tokens than they draft."""
+    if model.family == "heads":
+        return RetrofitObjective(model.heads_model, examples, recipe.train, recipe.losses)
+    check_labels(model.mask_model, examples[:PROBED])
     return MaskObjective(model.mask_model, examples, recipe.train, recipe.losses)
-
-
-def _tell(callbacks: Callbacks, parts: Sequence[Part], config: TrainConfig, model: MultiTokenModel) -> None:
-    """Say what became of the rows, whether the run gets warm, and what the base is."""
-    for sentence in (*(part.report.sentence for part in parts), *warm_up_notes(config), f"base: {model.loaded}"):
-        callbacks.told(sentence)
 
 
 def read_parts(recipe: Recipe, model: MultiTokenModel) -> list[Part]:
     """Every source of the recipe, read for the model. Raises DataError."""
-    base, tokenizer = model.core.base, model.require_tokenizer()
+    base = model.base
     length, known = min(recipe.train.max_length, base.limits[0]), base.embedding.weight.shape[0]
-    encoder = Encoder(tokenizer, length, frozenset(base.stop_tokens), known)
-    return [read(source, encoder, recipe.reading.strict) for source in sources_of(recipe)]
+    encoder = Encoder(model.require_tokenizer(), length, frozenset(base.stop_tokens), known)
+    return read_sources(recipe, encoder)
 
 
 def identity(recipe: Recipe, base: Fingerprints, data: dict[str, Any]) -> dict[str, Any]:

@@ -47,10 +47,10 @@ def _held(name: str, loading: LoadConfig) -> HeadsModel | None:
     """A model with heads; None where there is an ordinary checkpoint only."""
     if not (Path(name) / SETTINGS).is_file():
         return None
-    core = MultiTokenModel.from_pretrained(name, dtype="float32", loading=loading).core
-    if not isinstance(core, HeadsModel):
+    model = MultiTokenModel.from_pretrained(name, dtype="float32", loading=loading)
+    if model.family != "heads":
         raise ConfigError(f"{name} is an adapter with masks, which has no whole model to go on from; give its base")
-    return core
+    return model.heads_model
 
 
 def _check_kind(name: str, held: HeadsConfig, wanted: HeadsConfig) -> None:

@@ -7,7 +7,6 @@ import pytest
 from foresay.cli import main as cli
 from foresay.data.chat import template_ids
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import generate
 from foresay.decoding.steps import Step
 from foresay.foundation.errors import PromptError
 from foresay.model import MultiTokenModel
@@ -37,7 +36,7 @@ def test_a_conversation_goes_on_from_what_was_said(model: MultiTokenModel) -> No
     answer = tokenizer.decode(first.tokens, skip_special_tokens=True)
     turns = [("user", "Tom has 3 apples."), ("assistant", answer), ("user", "And Ann?")]
     ids = template_ids(tokenizer, [{"role": role, "content": text} for role, text in turns], prompt=True)
-    assert second.tokens == generate(model.core, [ids], DECODE)[0].tokens
+    assert second.tokens == model.decode([ids], DECODE)[0].tokens
     assert talk.count().tokens == len(first.tokens) + len(second.tokens)
     talk.reset()
     assert talk.ask("Tom has 3 apples.", lambda step: None).tokens == first.tokens

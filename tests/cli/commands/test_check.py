@@ -76,7 +76,7 @@ def test_a_base_that_changes_fails_the_check(at: At, run: Run, monkeypatch: pyte
 
     def spoilt(*args: Any) -> MultiTokenModel:
         model = real(*args)
-        model.core.model.model.norm.weight.data[0] += 1e-3
+        model.base.model.model.norm.weight.data[0] += 1e-3
         return model
 
     monkeypatch.setattr(Opening, "open", spoilt)

@@ -46,7 +46,7 @@ def test_planned_says_what_it_waits_for(at: At, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_planned_measures_nothing_for_what_is_refused(at: At, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
-    monkeypatch.setattr("foresay.cli.commands.generate.planner_for", lambda *_: pytest.fail("it measured"))
+    monkeypatch.setattr("foresay.model.planner_for", lambda *_: pytest.fail("it measured"))
     said = run("generate", at.adapter, "Hi", "--layout", "planned", "--masks", "4")
     assert (said.status, said.out) == (2, "")
     assert "4 masks were asked for and the adapter was trained with 3" in said.err

@@ -39,6 +39,6 @@ def test_info_of_a_base_says_what_an_adapter_would_weigh(at: At, run: Run) -> No
     assert content["base_parameters"] == model.num_parameters()
     assert (content["layers"], content["adapted_linears"], content["vocabulary"]) == (2, 14, 4096)
     for size in content["adapters"]:
-        adapter = MultiTokenModel.from_base(model, MTPConfig(rank=size["rank"])).core.added
+        adapter = MultiTokenModel.from_base(model, MTPConfig(rank=size["rank"])).added
         assert size["parameters"] == sum(parameter.numel() for parameter in adapter.parameters())
         assert size["megabytes"] == size["parameters"] * 2 / 1e6

@@ -193,7 +193,7 @@ def quadratic(model: MultiTokenModel) -> list[Generation]:
     """What `check` decodes, in its batches."""
     ids, [size] = [prompt.ids for prompt in prompts()], CONFIG.batch_sizes
     decode = DecodeConfig(layout="quadratic", max_new_tokens=CONFIG.max_new_tokens)
-    return [said for start in range(0, 6, size) for said in generate(model.core, ids[start : start + size], decode)]
+    return [said for start in range(0, 6, size) for said in model.decode(ids[start : start + size], decode)]
 
 
 def test_the_first_unequal_token_is_named(exact: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +293,7 @@ def test_an_answer_that_ends_too_soon_is_a_bug(exact: MultiTokenModel, monkeypat
     def shorter(*args: Any) -> list[Generation]:
         return [replace(said, steps=said.steps[:-1]) for said in generate(*args)]
 
-    monkeypatch.setattr("foresay.evaluation.lossless.greedy.generate", shorter)
+    monkeypatch.setattr("foresay.model.generate", shorter)
     found = check(exact, exact)
     assert found.bugs == len(found.divergences) == 12
     for divergence in found.divergences:

@@ -107,7 +107,7 @@ def test_what_is_compared_shares_no_draws(trial: Trial) -> None:
 
 def test_ended_answers_are_filled_up(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     stops = list(range(0, VOCABULARY, 3))
-    monkeypatch.setattr(trial.model.core.model.generation_config, "eos_token_id", stops)
+    monkeypatch.setattr(trial.model.base.model.generation_config, "eos_token_id", stops)
     for drawn in (trial.answers("quadratic"), trial.reference()):
         ended = drawn == ENDED
         assert ended.any()
@@ -127,7 +127,7 @@ def test_transformers_draws_by_the_settings_alone(
     sure = SampleConfig(**{"temperature": 1.0} | settings)
     before = torch.get_rng_state()
     best = plain_answer(model, PROMPT, 5)
-    monkeypatch.setattr(model.core.model.generation_config, "repetition_penalty", 50.0)
+    monkeypatch.setattr(model.base.model.generation_config, "repetition_penalty", 50.0)
     assert sampled_answers(model, PROMPT, sure, 3, 5) == [best] * 3
     assert torch.equal(before, torch.get_rng_state())
 

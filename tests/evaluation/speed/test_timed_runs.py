@@ -9,7 +9,6 @@ import torch
 
 from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import generate
 from foresay.decoding.metrics import tally
 from foresay.decoding.planning.planner import MENU, AcceptanceEstimate, Cost, Planner
 from foresay.evaluation.baseline import plain_answers
@@ -46,11 +45,11 @@ def planners(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Nothing is measured; each planner that was asked for: (batch size, longest prompt)."""
     asked = []
 
-    def planner_for(core: Any, batch_size: int, length: int, **more: Any) -> Planner:
+    def planner_for(core: Any, batch_size: int, length: int, *more: Any) -> Planner:
         asked.append((batch_size, length))
         return Planner({entry: Cost(1.0, 1.0) for entry in MENU}, AcceptanceEstimate((0.5, 0.4, 0.3)))
 
-    monkeypatch.setattr(stand, "planner_for", planner_for)
+    monkeypatch.setattr("foresay.model.planner_for", planner_for)
     return asked
 
 
@@ -152,7 +151,7 @@ def test_transformers_is_heard_in_a_batch_too(model: MultiTokenModel) -> None:
     answers = plain_answers(model, IDS, 6, heard=lambda: heard.append(1))
     assert len(heard) == 6
     config = DecodeConfig(layout="plain", max_new_tokens=6)
-    assert answers == [generation.tokens for generation in generate(model.core, IDS, config)]
+    assert answers == [generation.tokens for generation in model.decode(IDS, config)]
 
 
 def test_prompt_lookup_says_the_same_in_fewer_steps() -> None:

@@ -14,7 +14,6 @@ import torch
 from foresay.data.example import Example
 from foresay.data.prompts import embedded_prompts
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import generate
 from foresay.decoding.metrics import tally
 from foresay.evaluation.studies import STUDIES, study_called
 from foresay.evaluation.studies.ablation import LADDER, ORDER, RUNGS, TOKENS
@@ -73,7 +72,7 @@ def run(asked: Grid, *labels: str) -> list[Result]:
 
 def count_weights(subject: Subject) -> Any:
     yield Point(
-        "sum", subject.cell.label, subject.progress.step, subject.model.core.adapter.mask_embeddings.sum().item()
+        "sum", subject.cell.label, subject.progress.step, subject.model.mask_model.adapter.mask_embeddings.sum().item()
     )
 
 
@@ -264,7 +263,7 @@ def test_rungs_are_direct_decodes(data: Path, tmp_path: Path) -> None:
     asked = recipe(data, tmp_path)
     model = open_fresh(replace(asked, mtp=replace(MTP, sampler="none")))
     with torch.no_grad():
-        for parameter in model.core.adapter.parameters():
+        for parameter in model.mask_model.adapter.parameters():
             parameter.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
     prompts = embedded_prompts(model.require_tokenizer(), "test", 2)
     material = Material.read(asked, model, prompts, 16)
@@ -275,14 +274,14 @@ def test_rungs_are_direct_decodes(data: Path, tmp_path: Path) -> None:
         layout = "linear" if line == "linear" else "quadratic"
         ids = [prompt.ids for prompt in prompts if prompt.domain == domain]
         decode = DecodeConfig(layout=layout, masks=int(masks), max_new_tokens=16)  # type: ignore[arg-type]
-        assert value == tally(generate(model.core, ids, decode)).tokens_per_step
+        assert value == tally(model.decode(ids, decode)).tokens_per_step
     assert tokens_per_step(model, material, "plain", 2) == dict.fromkeys(("math", "code", "stories", "chat"), 1.0)
 
 
 def test_ranks_count_better_tokens(data: Path, tmp_path: Path) -> None:
     model = open_fresh(replace(recipe(data, tmp_path), mtp=replace(MTP, sampler="none")))
     see_dummies(model)
-    tokenizer, core = model.require_tokenizer(), model.core
+    tokenizer, core = model.require_tokenizer(), model.mask_model
     ids = tuple(tokenizer.encode("Two plus two equals four, and that is that."))
     batch = collate([Example(ids, tuple(t > 2 for t in range(len(ids))))], 0, torch.Generator(), torch.device("cpu"))
     cell = replace(START, mtp=replace(MTP, sampler="none"))
@@ -303,8 +302,10 @@ def test_memory_is_that_of_the_weights(data: Path, tmp_path: Path) -> None:
     material = Material.read(asked, model, embedded_prompts(model.require_tokenizer(), "test", 1)[:1], 2)
     subject = Subject(replace(START, label="rank 2"), model, material, Progress(step=4))
     found = {point.x: point.value for point in RANK.measure(subject) if point.figure == BYTES.name}
-    assert found["all"] == 4 * sum(parameter.numel() for parameter in model.core.adapter.parameters())
-    assert found["LoRA"] == 4 * sum(2 * (pair.down.shape[1] + pair.up.shape[0]) for pair in model.core.adapter.pairs)
+    assert found["all"] == 4 * sum(parameter.numel() for parameter in model.mask_model.adapter.parameters())
+    assert found["LoRA"] == 4 * sum(
+        2 * (pair.down.shape[1] + pair.up.shape[0]) for pair in model.mask_model.adapter.pairs
+    )
 
 
 # What is found.

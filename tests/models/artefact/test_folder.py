@@ -69,17 +69,17 @@ def test_what_is_saved_is_loaded_to_the_bit(toy: Toy, sampler: Any, tmp_path: Pa
     before = MultiTokenModel(core, None, "toy", {"steps": 7})
     before.save_pretrained(tmp_path / "saved")
     after = load(tmp_path / "saved", toy)
-    assert after.core.config == core.config
+    assert after.config == core.config
     assert after.provenance == {"steps": 7}
-    mine, theirs = core.adapter.state_dict(), after.core.adapter.state_dict()
+    mine, theirs = core.adapter.state_dict(), after.mask_model.adapter.state_dict()
     assert mine.keys() == theirs.keys()
     for name, tensor in mine.items():
         assert tensor.any(), f"{name} is all zero, so that losing it would not show"
         assert torch.equal(tensor, theirs[name]), name
         assert theirs[name].dtype == torch.float32
-    config, prompts = DecodeConfig(max_new_tokens=24), random_prompts((5, 9))
-    # Steps and not only tokens: what a lost weight changes is which drafts are made.
-    assert generate(after.core, prompts, config) == generate(core, prompts, config)
+    config, prompts = DecodeConfig(layout="quadratic", max_new_tokens=24), random_prompts((5, 9))
+    # Steps and not only tokens: what a lost weight changes is which drafts are made. Not `planned`, which measures.
+    assert after.decode(prompts, config) == generate(core, prompts, config)
 
 
 def test_the_folder_holds_what_the_card_says(saved: Path) -> None:
@@ -104,14 +104,14 @@ def test_saved_in_half_precision(model: MultiTokenModel, tmp_path: Path, dtype: 
     model.save_pretrained(tmp_path / "half", dtype)
     for name in (LORA, "foresay.safetensors"):
         assert {tensor.dtype for tensor in load_file(tmp_path / "half" / name).values()} == {getattr(torch, dtype)}
-    after = load(tmp_path / "half").core.adapter.state_dict()
-    for name, tensor in model.core.adapter.state_dict().items():
+    after = load(tmp_path / "half").mask_model.adapter.state_dict()
+    for name, tensor in model.mask_model.adapter.state_dict().items():
         assert torch.equal(after[name], tensor.to(getattr(torch, dtype)).float()), name
 
 
 def test_on_a_cpu_the_adapter_computes_in_float32_whatever_the_base_does(saved: Path) -> None:
     loaded = MultiTokenModel.from_pretrained(saved, LLAMA.model().to(torch.bfloat16))
-    assert {parameter.dtype for parameter in loaded.core.adapter.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in loaded.mask_model.adapter.parameters()} == {torch.float32}
     ids = torch.arange(6)[None]
     assert loaded.generate(ids, max_new_tokens=5, layout="linear").shape == (1, 11)
 
@@ -189,7 +189,7 @@ def test_the_base_is_the_same_in_bfloat16() -> None:
 @pytest.fixture
 def with_tokenizer(model: MultiTokenModel, tmp_path: Path) -> Path:
     """An artefact trained with a tokenizer that has a chat template."""
-    spoken = MultiTokenModel(model.core, load_tokenizer("nano"), "toy")
+    spoken = MultiTokenModel(model.mask_model, load_tokenizer("nano"), "toy")
     spoken.save_pretrained(tmp_path / "spoken")
     return tmp_path / "spoken"
 
@@ -363,7 +363,7 @@ def test_overwriting_replaces_everything(saved: Path) -> None:
     other = MultiTokenModel(with_adapter(LLAMA.model(), masks=2), None, "toy")
     other.save_pretrained(saved, overwrite=True)
     assert contents(saved).keys() == FILES
-    assert load(saved).core.config.num_masks == 2
+    assert load(saved).config.num_masks == 2
     assert [path.name for path in saved.parent.iterdir()] == ["saved"]
 
 
@@ -371,9 +371,9 @@ FULL = OSError(28, "No space left on device")
 FAILURES = [
     ("foresay.models.artefact.folder.save_file", 1),
     ("foresay.models.artefact.folder.save_file", 2),
-    ("foresay.models.artefact.folder._write_json", 1),
-    ("foresay.models.artefact.folder._write_json", 2),
     ("pathlib.Path.write_text", 1),
+    ("pathlib.Path.write_text", 2),
+    ("pathlib.Path.write_text", 3),
     ("pathlib.Path.chmod", 1),
     ("pathlib.Path.rename", 1),
 ]
@@ -412,7 +412,7 @@ def test_failed_saving_leaves_the_old_artefact_whole(
     assert contents(saved.parent) == before
     assert [path.name for path in saved.parent.iterdir()] == ["saved"], "a temporary folder was left behind"
     other.save_pretrained(saved, overwrite=True)
-    assert load(saved).core.config.num_masks == 2
+    assert load(saved).config.num_masks == 2
 
 
 @pytest.mark.parametrize(("name", "call"), FAILURES)

@@ -51,7 +51,7 @@ def test_a_revision_is_taken(hub: Hub, folder: Path) -> None:
     publish(publication(folder, REPO))
     [first] = [commit for commit in hub.commits[REPO] if commit != "main"]
     hub.add(REPO, {"foresay.json": b"torn"})
-    assert opened(REPO, revision=first).core.config.drafts == 3
+    assert opened(REPO, revision=first).drafts == 3
     with pytest.raises(ArtefactError, match="damaged"):
         opened(REPO)
 

@@ -127,7 +127,7 @@ def all_heads(weights: dict[str, Tensor], ids: Tensor) -> list[Tensor]:
 def test_every_head_says_what_theirs_says(theirs: Path, ours: Path) -> None:
     weights = torch.load(theirs / "consolidated.pth", weights_only=True)
     ids = torch.randint(0, TOKENS, (17,), generator=torch.Generator().manual_seed(1))
-    model = MultiTokenModel.from_pretrained(ours).core
+    model = MultiTokenModel.from_pretrained(ours).heads_model
     assert isinstance(model, HeadsModel)
     with torch.no_grad():
         points, call = model.points(ids[None], cut=False)
@@ -237,9 +237,7 @@ def test_another_vocabulary_is_refused(theirs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("odd", [{"head_dim": 16}, {"hidden_act": "gelu"}])
 def test_a_llama_that_their_files_cannot_describe_is_refused(odd: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="and this base"):
-        to_meta(
-            MultiTokenModel.from_base(LLAMA.model(**odd), HeadsConfig(heads=2)).core, tmp_path / "out", overwrite=False
-        )
+        to_meta(MultiTokenModel.from_base(LLAMA.model(**odd), HeadsConfig(heads=2)), tmp_path / "out", overwrite=False)
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +246,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(ArtefactError, match=r"could not be written .*No space left"):
-        to_meta(MultiTokenModel.from_base(LLAMA.model(), HeadsConfig(heads=2)).core, tmp_path / "out", overwrite=False)
+        to_meta(MultiTokenModel.from_base(LLAMA.model(), HeadsConfig(heads=2)), tmp_path / "out", overwrite=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -259,7 +257,7 @@ def test_what_their_files_cannot_hold_is_refused(tmp_path: Path) -> None:
         (GPT2, HeadsConfig(heads=2), "a Llama without biases, and this base is gpt2"),
     ):
         with pytest.raises(ConfigError, match=message):
-            to_meta(MultiTokenModel.from_base(base.model(), heads).core, tmp_path / "out", overwrite=False)
+            to_meta(MultiTokenModel.from_base(base.model(), heads), tmp_path / "out", overwrite=False)
     assert list(tmp_path.iterdir()) == []
 
 

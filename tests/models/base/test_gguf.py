@@ -98,7 +98,7 @@ def test_an_adapter_names_the_file_and_is_refused_on_another(
     loaded = MultiTokenModel.from_pretrained(tmp_path / "adapter")
     assert loaded.base_name == str(file)
     ids = torch.tensor([load_tokenizer(str(file))("the")["input_ids"]])
-    plain = loaded.core.model.generate(ids, do_sample=False, max_new_tokens=12)
+    plain = loaded.base.model.generate(ids, do_sample=False, max_new_tokens=12)
     assert torch.equal(loaded.generate(ids, layout="quadratic", do_sample=False, max_new_tokens=12), plain)
     write_gguf(tmp_path / "rounder.gguf", gguf.GGMLQuantizationType.Q4_0)
     with pytest.raises(

@@ -49,7 +49,7 @@ def test_it_chats_and_drafts_without_changing_a_word(model: MultiTokenModel) -> 
     tokenizer = load_tokenizer(SMOLLM2)
     ids = torch.tensor([encode(tokenizer, "Name the three primary colours.")])
     assert load_stop_tokens(SMOLLM2) == {tokenizer.convert_tokens_to_ids("<|im_end|>")}
-    plain = model.core.model.generate(ids, do_sample=False, max_new_tokens=24)
+    plain = model.base.model.generate(ids, do_sample=False, max_new_tokens=24)
     drafted = model.generate(ids, layout="quadratic", do_sample=False, max_new_tokens=24)
     assert torch.equal(drafted, plain)
     assert tokenizer.decode(plain[0, ids.shape[1] :]).startswith("The three primary colours are:")

@@ -27,8 +27,7 @@ from foresay.cli.main import main
 from foresay.data.chat import encode
 from foresay.data.prompts import embedded_prompts
 from foresay.decoding.config import LayoutName, QueueConfig, SampleConfig
-from foresay.decoding.engine import Engine, Request
-from foresay.decoding.generate import generate
+from foresay.decoding.engine import Request
 from foresay.decoding.sampling.chooser import chooser_of
 from foresay.decoding.session import GenerationHooks, Session
 from foresay.foundation.errors import PromptError
@@ -37,7 +36,7 @@ from foresay.models.masks.model import MaskModel
 from foresay.serving.config import PluginConfig, ServeConfig, VllmServeConfig
 from foresay.serving.openai import memory_check as room
 from foresay.serving.openai.api_errors import dead, failed, stopping, timed_out
-from foresay.serving.openai.memory_check import free_bytes, kv_bytes
+from foresay.serving.openai.memory_check import free_bytes
 from foresay.serving.openai.replies import ChatReply, CompletionReply
 from foresay.serving.openai.schema import ChatRequest, CompletionRequest
 from foresay.serving.openai.service import _chat_ids
@@ -72,7 +71,7 @@ def server(model: MultiTokenModel) -> Iterator[Served]:
 
 def offline(model: MultiTokenModel, ids: list[int], tokens: int, sample: SampleConfig | None = None) -> str:
     decode = replace(DECODE, max_new_tokens=tokens, layout="plain")
-    [said] = generate(model.core, [ids], decode, GenerationHooks(chooser_of(sample or SampleConfig())))
+    [said] = model.decode([ids], decode, GenerationHooks(chooser_of(sample or SampleConfig())))
     return str(model.require_tokenizer().decode(said.tokens, skip_special_tokens=True))
 
 
@@ -188,7 +187,7 @@ def test_tokens_are_named_where_asked_for(server: Served, model: MultiTokenModel
     said = server.client.completions.create(**asked, extra_body={"return_token_ids": True})
     tokens = [token for part in (said if stream else [said]) for choice in part.choices for token in choice.token_ids]
     ids = model.require_tokenizer()("Once upon")["input_ids"]
-    [own] = generate(model.core, [ids], replace(DECODE, max_new_tokens=12, layout="plain"))
+    [own] = model.decode([ids], replace(DECODE, max_new_tokens=12, layout="plain"))
     assert tokens == own.tokens
     silent = server.client.completions.create(**asked)
     assert not any(hasattr(choice, "token_ids") for part in (silent if stream else [silent]) for choice in part.choices)
@@ -520,12 +519,12 @@ def test_an_answer_that_cannot_be_told_ends_alone(endless: Served) -> None:
 @pytest.mark.parametrize("layout", ["plain", "quadratic", "planned", "tree"])
 def test_the_room_that_is_asked_for_is_the_room_that_is_taken(model: MultiTokenModel, layout: LayoutName) -> None:
     decode = replace(DECODE, layout=layout)
-    engine = Engine.open(model.core, decode, QueueConfig(sequences=3, max_length=70))
+    engine = model.engine(decode, QueueConfig(sequences=3, max_length=70))
     engine.submit([Request((5, 6, 7), 9)])
     engine.step()
     taken = sum(stored.nbytes for layer in engine.session.cache.layers for stored in (layer.keys, layer.values))
-    assert kv_bytes(model.core, decode, 3, 70) == taken
-    assert (free_bytes(model.core.base.device) or 2**40) > taken
+    assert model.kv_bytes(decode, 3, 70) == taken
+    assert (free_bytes(model.base.device) or 2**40) > taken
 
 
 def test_a_containers_limit_is_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

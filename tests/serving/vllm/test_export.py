@@ -49,20 +49,20 @@ def exported(model: MultiTokenModel, out: Path, config: PluginConfig | None = No
 @pytest.mark.parametrize("toy", KINDS, ids=lambda toy: toy.name)
 def test_the_copy_says_what_the_base_says(toy: Toy, tmp_path: Path) -> None:
     model = MultiTokenModel(with_adapter(toy.model(), masks=MASKS), None, "toy")
-    before = {name: tensor.clone() for name, tensor in model.core.model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in model.base.model.state_dict().items()}
     folder = exported(model, tmp_path)
     copy = AutoModelForCausalLM.from_pretrained(folder).eval()
-    vocabulary, said = model.core.base.vocabulary, served.read(folder)
+    vocabulary, said = model.base.vocabulary, served.read(folder)
     assert copy.config.vocab_size == vocabulary + MASKS
     assert (said.first_mask, said.num_masks, said.rank) == (vocabulary, MASKS, 4)
     ids = torch.arange(12)[None]
     with torch.no_grad():
-        mine, theirs = model.core.model(ids).logits, copy(ids).logits
+        mine, theirs = model.base.model(ids).logits, copy(ids).logits
         masks = copy.get_input_embeddings()(torch.arange(vocabulary, vocabulary + MASKS))
     torch.testing.assert_close(theirs[..., :vocabulary], mine)
-    torch.testing.assert_close(masks, model.core.adapter.mask_embeddings.detach(), rtol=1e-6, atol=1e-6)
-    assert model.core.model.config.vocab_size == vocabulary
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.core.model.state_dict().items())
+    torch.testing.assert_close(masks, model.mask_model.adapter.mask_embeddings.detach(), rtol=1e-6, atol=1e-6)
+    assert model.base.model.config.vocab_size == vocabulary
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.base.model.state_dict().items())
 
 
 def test_the_adapter_and_the_tokenizer_go_into_the_copy_as_they_are(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from foresay.data.encoder import Encoder
 from foresay.data.example import TEXT_PROMPT_TOKENS
 from foresay.data.source import Source
 from foresay.decoding.config import DecodeConfig, SampleConfig
-from foresay.decoding.generate import generate
 from foresay.foundation.errors import DataError
 from foresay.model import MultiTokenModel
 from foresay.training.config import DistilConfig
@@ -71,7 +70,7 @@ def test_answers_are_the_bases_own_and_train_as_they_are(model: MultiTokenModel,
     found, tokenizer = rows(tmp_path / "own"), model.require_tokenizer()
     assert [row["row"] for row in found] == list(range(7))
     prompts = [encode(tokenizer, text) for text in QUESTIONS]
-    said = generate(model.core, prompts, replace(TASK.decode, layout="plain", masks=0))
+    said = model.decode(prompts, replace(TASK.decode, layout="plain", masks=0))
     assert [row["ids"] for row in found] == [[*prompt, *answer.tokens] for prompt, answer in zip(prompts, said)]
     part = read(Source(str(tmp_path / "own")), Encoder(tokenizer, 512))
     assert [list(example.ids) for example in part.examples] == [row["ids"] for row in found]

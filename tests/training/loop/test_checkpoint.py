@@ -190,7 +190,7 @@ def test_a_run_killed_while_it_finished_only_finishes(
 ) -> None:
     asked = recipe(base, data, tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr("foresay.training.runs.adapter_run.AdapterRun.finish", stop_here)
+        patch.setattr("foresay.training.runs.run.Run.finish", stop_here)
         with pytest.raises(StoppedError):
             run(asked)
     monkeypatch.setattr(masks_module, "two_pass", stop_here)

@@ -75,10 +75,10 @@ def test_heads_are_trained_on_a_base(tmp_path: Path) -> None:
     done = train(asked, lambda news: first.append(news.progress.losses.total))
     assert done.loss < 0.7 * first[0]
     again = MultiTokenModel.from_pretrained(tmp_path / "out")
-    assert isinstance(again.core, HeadsModel)
+    assert again.family == "heads"
     assert again.base_name == str(tmp_path / "base")
     for name, tensor in base.state_dict().items():
-        assert torch.equal(again.core.model.state_dict()[name], tensor), name
+        assert torch.equal(again.base.model.state_dict()[name], tensor), name
     ids = torch.tensor([[5, 9, 2]])
     plain = base.generate(ids, do_sample=False, max_new_tokens=20)
     assert torch.equal(again.generate(ids, do_sample=False, max_new_tokens=20, layout="quadratic"), plain)

@@ -54,7 +54,7 @@ def check_best(out: Path, done: TrainResult, at_best: dict[str, torch.Tensor]) -
     assert (said["steps"], said["measured"]["step"], said["measured"]["mean"]) == (BEST, BEST, RATES[BEST])
     assert done.measured is not None
     assert (done.measured.step, done.tokens_per_step, done.steps) == (BEST, {"heldout": RATES[BEST]}, STEPS)
-    pair = done.model.core.adapter.pairs[0]
+    pair = done.model.mask_model.adapter.pairs[0]
     assert torch.equal(pair.up, at_best[f"base_model.model.{pair.name}.lora_B.weight"])
     assert done.model.provenance["settings"]["steps"] == BEST
     assert [path.name for path in out.parent.iterdir()] == [out.name]
@@ -80,9 +80,9 @@ def test_it_is_kept_through_a_stop(
 @pytest.mark.parametrize(
     "where",
     [
-        "foresay.training.runs.validation.in_batches",
+        "foresay.model.MultiTokenModel.decode",
         "foresay.models.artefact.folder.save",
-        "foresay.training.runs.adapter_run.AdapterRun.tell",
+        "foresay.training.runs.run.Run.tell",
     ],
 )
 @pytest.mark.parametrize("save_every", [3, 9, 24])
@@ -103,7 +103,7 @@ def test_it_is_kept_through_a_stop_behind_its_checkpoint(
     with pytest.MonkeyPatch.context() as patch:
 
         def measure(self: HeldOut, model: MultiTokenModel, step: int = 0, *more: Any) -> Measured:
-            if step == BEST and where == "foresay.training.runs.validation.in_batches":
+            if step == BEST and where == "foresay.model.MultiTokenModel.decode":
                 patch.setattr(where, stop_here)
             found = real(self, model, step, *more)
             if step == BEST:

@@ -8,7 +8,6 @@ from foresay.cli.given import Given
 from foresay.cli.terminal import ERR, print_json, print_table
 from foresay.cli.views.bars import bench_watching, calibration_watch, progress_bar
 from foresay.cli.views.tables import bench_view
-from foresay.decoding.step_costs import curve_for, rounded
 from foresay.evaluation.config import BenchConfig
 from foresay.evaluation.plots import draw_costs, draw_speedups, require_matplotlib
 from foresay.evaluation.speed.bench import Bench, bench
@@ -60,9 +59,7 @@ class BenchCommand:
         return 0
 
     def _draw(self, model: MultiTokenModel, measured: Bench, folder: Path) -> None:
-        cells = dict.fromkeys(
-            rounded(model.core, result.batch_size, round(result.prompt_tokens)) for result in measured.results
-        )
+        sizes = [(result.batch_size, round(result.prompt_tokens)) for result in measured.results]
         with progress_bar(ERR) as bar:
-            curves = [curve_for(model.core, *cell, calibration_watch(bar)) for cell in cells]
+            curves = model.step_costs(sizes, calibration_watch(bar))
         ERR.print(f"drawn: {draw_speedups(measured, folder)}, {draw_costs(curves, folder)}")

@@ -1,12 +1,13 @@
 """`foresay calibrate`: what steps cost on this machine."""
 
 from dataclasses import asdict, dataclass, field
+from itertools import product
 
 from foresay.cli.commands.options import Model, Opening
 from foresay.cli.terminal import ERR, OUT, print_json, print_table
 from foresay.cli.views.bars import calibration_watch, progress_bar
 from foresay.cli.views.tables import curve_table
-from foresay.decoding.step_costs import SECONDS, calibrate, forecast, known_acceptance, rounded
+from foresay.decoding.step_costs import SECONDS, forecast
 from foresay.foundation.errors import require
 from foresay.foundation.provenance import provenance
 
@@ -44,11 +45,10 @@ class CalibrateCommand:
     def run(self) -> int:
         """Measure, keep, print."""
         model = self.opening.open(self.model)
-        core = model.core
-        cells = dict.fromkeys(rounded(core, size, length) for size in self.batch_sizes for length in self.contexts)
         with progress_bar(ERR) as bar:
-            curves = [calibrate(core, *cell, self.seconds, calibration_watch(bar)) for cell in cells]
-        known = known_acceptance(core)
+            sizes = product(self.batch_sizes, self.contexts)
+            curves = model.step_costs(sizes, calibration_watch(bar), self.seconds)
+        known = model.expected_acceptance()
         if self.json:
             origin = provenance(model=self.model, **model.described)
             content = [
@@ -62,6 +62,6 @@ class CalibrateCommand:
             print_table(curve_table(curve, forecast(curve, known)))
             OUT.print()
         shares = ", ".join(f"{share:.0%}" for share in known)
-        told = "as training left it" if core.acceptance else "assumed, for training left none"
+        told = "as training left it" if model.acceptance else "assumed, for training left none"
         OUT.print(f"< is what planned begins with.\nDrafts kept, by position, {told}: {shares}.", highlight=False)
         return 0

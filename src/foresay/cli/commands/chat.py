@@ -81,7 +81,7 @@ def _answer(chat: Conversation, text: str) -> None:
         OUT.print(detokenizer.add(step.tokens), style=colour_of(len(steps)), end="", highlight=False)
         steps.append(step)
 
-    device = chat.model.core.base.device
+    device = chat.model.base.device
     began, ended = now(device), ""
     try:
         chat.ask(text, show)

@@ -65,7 +65,7 @@ class CheckCommand:
         config = filled(self.check, self.given, max_new_tokens=128, shift=0.05) if self.full else self.check
         prompts = self.chosen.load(model, 50 if self.full else 8, "all")
         greedy, sampling = self._compare(model, prompts, config)
-        proof = Proof(greedy, check_untouched(before, model.core), sampling)
+        proof = Proof(greedy, check_untouched(before, model), sampling)
         tell_and_keep(proof.content(), None if self.json else lambda: _tell(proof), self.out)
         return 1 if proof.fails else 0
 

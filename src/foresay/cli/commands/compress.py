@@ -7,7 +7,6 @@ from foresay.cli.commands.options import Chosen, Model, Opening
 from foresay.cli.terminal import ERR, OUT, print_json
 from foresay.cli.views.bars import progress_bar
 from foresay.foundation.files import check_output
-from foresay.models.artefact.folder import load_weights
 from foresay.models.base.load import adapter_folder
 from foresay.models.config import DType
 from foresay.training.compress import compress
@@ -41,8 +40,8 @@ class CompressCommand:
         check_output(self.out, self.overwrite, (self.model, self.opening.base or self.model))
         model = self.opening.open(self.model)
         # What is cut is the adapter as it was saved, whatever the base decodes in.
-        model.core.added.float()
-        load_weights(adapter_folder(self.model), model.core)
+        model.added.float()
+        model.load_weights(adapter_folder(self.model))
         with progress_bar(ERR) as bar:
             bar.add_task("measuring what the smaller adapter drafts", total=None)
             small = compress(model, self.rank, self.chosen.load(model, 16, "dev"))

@@ -47,7 +47,7 @@ class ConvertCommand:
         if self.to == "meta":
             require(not self.tokenizer, "their files hold no tokenizer; leave out --tokenizer")
             model = MultiTokenModel.from_pretrained(self.folder, dtype=own_dtype(checkpoint_of(self.folder)))
-            to_meta(model.core, self.out, self.overwrite)
+            to_meta(model, self.out, self.overwrite)
             ERR.print(f"Wrote {self.out} in {model.dtype_name}.")
             return 0
         require(bool(self.tokenizer), "their files bring no tokenizer; give --tokenizer with a folder or a hub id")

@@ -14,7 +14,6 @@ from foresay.cli.views.text import coloured
 from foresay.cli.views.training import AdapterLines, TrainingView
 from foresay.data.prompts import Prompt, by_domain, embedded_prompts
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import generate
 from foresay.evaluation.config import BenchConfig
 from foresay.evaluation.speed.bench import Bench, bench
 from foresay.foundation.names import NANO
@@ -111,7 +110,7 @@ def _measure(model: MultiTokenModel, prompts: Sequence[Prompt], demo: Demo, err:
 
 def _show(model: MultiTokenModel, domain: str, prompt: Prompt, demo: Demo, out: Console) -> None:
     tokenizer = model.require_tokenizer()
-    [said] = generate(model.core, [prompt.ids], DecodeConfig(layout="quadratic", max_new_tokens=demo.max_new_tokens))
+    [said] = model.decode([prompt.ids], DecodeConfig(layout="quadratic", max_new_tokens=demo.max_new_tokens))
     out.print(f"{domain}: {prompt.text}", style="bold", highlight=False)
     out.print(coloured(tokenizer, said.steps))
     out.print(f"{len(said.tokens)} tokens in {len(said.steps)} steps", style="dim")

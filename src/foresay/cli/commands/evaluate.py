@@ -73,7 +73,7 @@ class EvalCommand:
 
     def _evaluate(self, model: MultiTokenModel, prompts: Sequence[Prompt]) -> Evaluation:
         with progress_bar(ERR) as bar:
-            counts = len(self.evaluation.masks) or model.core.config.drafts
+            counts = len(self.evaluation.masks) or model.drafts
             task = bar.add_task("decoding", total=len(prompts) * counts)
             return evaluate(model, prompts, self.evaluation, lambda answered: bar.advance(task, answered))
 

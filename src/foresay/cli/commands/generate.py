@@ -13,10 +13,8 @@ from foresay.cli.views.bars import calibration_watch, progress_bar
 from foresay.cli.views.text import coloured, tally_line
 from foresay.data.chat import encode
 from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
-from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.metrics import tally
 from foresay.decoding.planning.planner import Planner
-from foresay.decoding.step_costs import planner_for
 from foresay.foundation.errors import DataError
 from foresay.model import MultiTokenModel
 
@@ -62,7 +60,7 @@ class GenerateCommand:
         stream = None if self.json or self.colour else AnswerStream(tokenizer)
         rules = rules_for(model, self.generation_config, self.sample, self.penalties, self.given)
         how = replace(rules.hooks(model, ids), planner=self._planner(model, ids))
-        [said] = generate(model.core, [ids], self.decode, replace(how, watch=stream.tell) if stream else how)
+        [said] = model.decode([ids], self.decode, replace(how, watch=stream.tell) if stream else how)
         counted = tally([said])
         if self.json:
             print_json({
@@ -86,9 +84,9 @@ class GenerateCommand:
         """What chooses layouts, with a bar where it has to measure first."""
         if self.decode.layout != "planned":
             return None
-        check_prompts(model.core, [ids], self.decode)
+        model.check_prompts([ids], self.decode)
         with progress_bar(ERR) as bar:
-            return planner_for(model.core, 1, len(ids), self.decode.masks, calibration_watch(bar))
+            return model.planner(1, len(ids), self.decode.masks, calibration_watch(bar))
 
 
 def _read_stdin() -> str:

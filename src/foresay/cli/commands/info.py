@@ -124,21 +124,21 @@ def _plain(value: Any) -> Any:
 def describe(model: MultiTokenModel, folder: str) -> Info:
     """Facts of `model`, loaded from `folder`."""
     settings = artefact.read_settings(adapter_folder(folder))
-    core = model.core
+    adapter = model.mask_model.adapter if model.family == "masks" else None
     return Info(
         folder=folder,
         base=model.base_name,
         base_adapter=model.base_adapter,
-        quantization=quantization_of(core.model.config),
-        base_kind=type(core.model).__name__,
-        base_parameters=sum(parameter.numel() for parameter in core.model.parameters()),
-        layers=core.base.layers,
-        context=core.base.context,
+        quantization=quantization_of(model.base.model.config),
+        base_kind=type(model.base.model).__name__,
+        base_parameters=sum(parameter.numel() for parameter in model.base.model.parameters()),
+        layers=model.base.layers,
+        context=model.base.context,
         dtype=model.dtype_name,
-        device=str(core.base.device),
-        adapter_parameters=sum(parameter.numel() for parameter in core.added.parameters()),
-        adapted_linears=len(core.adapter.pairs) if isinstance(core, MaskModel) else 0,
-        left_alone=core.base.linears().left_alone if isinstance(core, MaskModel) else (),
+        device=str(model.base.device),
+        adapter_parameters=sum(parameter.numel() for parameter in model.added.parameters()),
+        adapted_linears=len(adapter.pairs) if adapter else 0,
+        left_alone=model.base.linears().left_alone if adapter else (),
         settings=asdict(settings.mtp),
         fingerprints=asdict(settings.fingerprints),
         provenance=settings.provenance,

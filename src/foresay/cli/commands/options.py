@@ -76,7 +76,7 @@ def rules_for(
     """How tokens are chosen: by the flags, and (`auto`) where they are silent by the base's own settings; told."""
     if wanted == "none":
         return Rules(sample, penalties)
-    rules = own_rules(model.core.model.generation_config, sample, penalties, given)
+    rules = own_rules(model.base.model.generation_config, sample, penalties, given)
     if rules.sentence:
         ERR.print(f"{rules.sentence} (--generation-config none: the flags alone)", style="dim", highlight=False)
     return rules

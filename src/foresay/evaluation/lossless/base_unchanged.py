@@ -1,13 +1,14 @@
 """Is the base still itself? Every bit of its weights, and what it says while an adapter hangs on it."""
 
-import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from foresay.models.drafting import DraftingModel
+from foresay.foundation.hashes import sha256
+from foresay.model import MultiTokenModel
 
 ROWS, LENGTH = 4, 32
 """Sequences that a witness puts to the base, and their tokens."""
@@ -47,20 +48,22 @@ class Untouched:
 @torch.no_grad()
 def witness(model: PreTrainedModel) -> Witness:
     """What `model` is now; its logits come from its own forward."""
-    weights = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        weights.update(_bytes(tensor))
     known = model.get_input_embeddings().weight.shape[0]
     drawn = torch.randint(known, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
     logits = model.eval()(input_ids=drawn.to(model.device), use_cache=False).logits
-    return Witness(weights.hexdigest(), hashlib.sha256(_bytes(logits)).hexdigest())
+    return Witness(sha256(_weights(model)), sha256([_bytes(logits)]))
 
 
-def check_untouched(before: Witness, core: DraftingModel) -> Untouched:
+def check_untouched(before: Witness, model: MultiTokenModel) -> Untouched:
     """Compare with the base as it is now, the adapter on it and the gate closed."""
-    core.attach_hooks()
-    return Untouched(before, witness(core.model))
+    model.attach_hooks()
+    return Untouched(before, witness(model.base.model))
+
+
+def _weights(model: PreTrainedModel) -> Iterator[str | memoryview]:
+    for name, tensor in sorted(model.state_dict().items()):
+        yield f"{name} {tuple(tensor.shape)} {tensor.dtype}"
+        yield _bytes(tensor)
 
 
 def _bytes(tensor: Tensor) -> memoryview:

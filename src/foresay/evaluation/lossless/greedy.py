@@ -12,7 +12,6 @@ import torch
 
 from foresay.data.prompts import Prompt, by_domain
 from foresay.decoding.config import DecodeConfig, LayoutName
-from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.steps import Generation
 from foresay.evaluation.baseline import plain_answer, plain_answers
 from foresay.evaluation.config import CheckConfig, Setting
@@ -44,7 +43,7 @@ class Checker:
 
     def run(self, prompts: Sequence[Prompt]) -> Certificate:
         """Check every prompt in every setting. Raises PromptError for prompts that cannot be served."""
-        check_prompts(self.model.core, [prompt.ids for prompt in prompts], self._decode("plain"))
+        self.model.check_prompts([prompt.ids for prompt in prompts], self._decode("plain"))
         self._repeated.clear()
         self._plain_exact.clear()
         plain = []
@@ -76,7 +75,7 @@ class Checker:
 
     def _accelerate(self, setting: Setting, prompts: Sequence[Prompt]) -> Iterator[Generation]:
         for group in setting.groups(len(prompts)):
-            yield from generate(self.model.core, [prompts[index].ids for index in group], self._decode(setting.layout))
+            yield from self.model.decode([prompts[index].ids for index in group], self._decode(setting.layout))
             for _ in group:
                 self.watch(setting.layout)
 
@@ -98,7 +97,7 @@ class Checker:
         if (layout, group) not in self._repeated:
             if self._exact is None:
                 self._exact = self.reopen("float32")
-            said = generate(self._exact.core, [prompts[index].ids for index in group], self._decode(layout))
+            said = self._exact.decode([prompts[index].ids for index in group], self._decode(layout))
             for index in group:
                 if index not in self._plain_exact:  # the same for every layout and batch size
                     self._plain_exact[index] = plain_answer(self._exact, prompts[index].ids, self.config.max_new_tokens)
@@ -136,10 +135,9 @@ def judged(
     }
 
 
-@torch.no_grad()
 def _behind(model: MultiTokenModel, ids: Sequence[int], tokens: Sequence[int]) -> tuple[float, float]:
     """How far the worst of `tokens` is behind the base's best token after `ids`, and the rounding bound there."""
-    logits = model.core.model(torch.tensor([ids], device=model.core.base.device), use_cache=False).logits[0, -1]
+    logits = model.base_logits(ids)[-1]
     bound = ROUNDING * torch.finfo(logits.dtype).eps * logits.abs().max().item()
     return (logits.max().float() - logits[list(tokens)].float().min()).item(), bound
 
@@ -153,6 +151,6 @@ def noise_floor(
         some = range(start, min(start + BESIDE, len(prompts)))
         together = plain_answers(model, [prompts[index].ids for index in (*some, *some[:1])], max_new_tokens)
         # The context ends a batch for all its answers at once.
-        room = model.core.base.context - max(len(prompts[index].ids) for index in some)
+        room = model.base.context - max(len(prompts[index].ids) for index in some)
         differing += sum(list(plain[index])[:room] != said[:room] for index, said in zip(some, together))
     return NoiseFloor(BESIDE, len(prompts), differing)

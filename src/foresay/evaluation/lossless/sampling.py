@@ -13,7 +13,6 @@ import numpy as np
 
 from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig, LayoutName, SampleConfig
-from foresay.decoding.generate import generate
 from foresay.decoding.planning.planner import Planner
 from foresay.decoding.sampling.chooser import Chooser, Sampled, chooser_of
 from foresay.decoding.sampling.randomness import LoadedDice
@@ -151,13 +150,13 @@ class Trial:
         decode = DecodeConfig(layout=layout, masks=self.masks, max_new_tokens=TOKENS)
         answers = []
         for start, count in self._batches(self.samples):
-            said = generate(self.model.core, [self.prompt] * count, decode, how(start))
+            said = self.model.decode([self.prompt] * count, decode, how(start))
             answers += [generation.tokens for generation in said]
         return compared(answers)
 
     def _batches(self, answers: int) -> Iterator[tuple[int, int]]:
         """First answer and size of each batch."""
-        vocabulary = self.model.core.base.vocabulary
+        vocabulary = self.model.base.vocabulary
         size = max(SCORES // (vocabulary * (self.masks + 1)), 1)
         for start in range(0, answers, size):
             yield start, min(size, answers - start)
@@ -205,6 +204,6 @@ def check_sampling(
     if not sample.temperature:
         return None
     prompt = min((prompt.ids for prompt in prompts), key=len)
-    masks = config.masks or min(MASKS, model.core.config.drafts)
+    masks = config.masks or min(MASKS, model.drafts)
     samples = power_for(config.layouts).samples(config.shift)
     return Trial(model, prompt, sample, samples, masks).run(config.layouts, watch)

@@ -9,14 +9,14 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from foresay.data.example import Example
-from foresay.decoding.step_costs import Curve, Forecast, Watch, calibrate, forecast, rounded, unwatched
+from foresay.decoding.step_costs import Curve, Forecast, Watch, forecast, unwatched
 from foresay.evaluation.config import AdviseConfig
 from foresay.foundation.errors import DataError, require
 from foresay.foundation.provenance import provenance
@@ -123,17 +123,14 @@ def advise(
 ) -> Advice:
     """Measure the base of `model`, whose adapter is fresh, and forecast. Raises DataError for results that are none."""
     known, source = assumed(config)
-    cells = dict.fromkeys(
-        rounded(model.core, size, length) for size in config.batch_sizes for length in config.contexts
-    )
-    curves = [calibrate(model.core, *cell, config.seconds, watch) for cell in cells]
+    curves = model.step_costs(product(config.batch_sizes, config.contexts), watch, config.seconds)
     settings = {name: value for name, value in asdict(config).items() if name != "results"}
     return Advice(
         offers=offers(curves, known),
         acceptance=known,
         assumed_from=source,
         training=training_cost(model, train, losses or LossConfig()),
-        provenance=provenance(**model.described, mtp=asdict(model.core.config), **settings),
+        provenance=provenance(**model.described, mtp=asdict(model.config), **settings),
     )
 
 
@@ -181,8 +178,8 @@ def acceptance_of(content: dict[str, Any]) -> Acceptance:
 def training_cost(model: MultiTokenModel, train: TrainConfig, losses: LossConfig) -> TrainingCost:
     """Time a few steps of training on random tokens; the adapter of `model` is trained by them."""
     random = torch.Generator().manual_seed(train.seed)
-    length = min(train.max_length, model.core.base.context)
-    drawn = torch.randint(model.core.base.vocabulary, (train.sequences, length), generator=random)
+    length = min(train.max_length, model.base.context)
+    drawn = torch.randint(model.base.vocabulary, (train.sequences, length), generator=random)
     answer = tuple(place >= length // 4 for place in range(length))
     examples = [Example(tuple(row), answer) for row in drawn.tolist()]
     marks: list[float] = []

@@ -8,7 +8,6 @@ from typing import Any
 
 from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import check_prompts
 from foresay.decoding.metrics import repeated_4grams
 from foresay.evaluation.config import BenchConfig
 from foresay.evaluation.speed.timed_runs import (
@@ -103,7 +102,7 @@ def bench(
     """
     cases = cases_of(prompts, config)
     for case in cases:
-        check_prompts(model.core, case.prompts, DecodeConfig(masks=max(config.masks, default=0)))
+        model.check_prompts(case.prompts, DecodeConfig(masks=max(config.masks, default=0)))
     turns = TimedRuns(model, config, watching or Watching()).run(cases)
     results = [
         _result(case, decoder, turns[case], model.dtype_name)

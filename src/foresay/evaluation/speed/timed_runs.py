@@ -13,10 +13,10 @@ import torch
 
 from foresay.data.prompts import Prompt, by_domain, lengthened
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import generate
 from foresay.decoding.metrics import Tally, tally
+from foresay.decoding.planning.planner import Planner
 from foresay.decoding.session import GenerationHooks
-from foresay.decoding.step_costs import Watch, planner_for, unwatched
+from foresay.decoding.step_costs import Watch, unwatched
 from foresay.decoding.steps import Generation, Step
 from foresay.evaluation.baseline import plain_answers
 from foresay.evaluation.config import BenchConfig
@@ -111,7 +111,7 @@ def cases_of(prompts: Sequence[Prompt], config: BenchConfig) -> list[Case]:
 
 def decoders_of(model: MultiTokenModel, config: BenchConfig, batch_size: int) -> list[Decoder]:
     """Transformers and plain first: everything else is measured against them."""
-    masks = config.masks or (model.core.config.drafts,)
+    masks = config.masks or (model.drafts,)
     lookup = [Decoder(LOOKUP)] if config.lookup_tokens and batch_size == 1 else []
     layouts = [Decoder(name, k) for name in config.layouts for k in ((0,) if name in (PLAIN, PLANNED) else masks)]
     return list(dict.fromkeys([Decoder(TRANSFORMERS), *lookup, Decoder(PLAIN), *layouts]))
@@ -163,26 +163,17 @@ class TimedRuns:
 
     def turn(self, case: Case, decoder: Decoder) -> Turn:
         """Decode every batch of the case."""
-        device = self.model.core.base.device
+        device = self.model.base.device
         measurable = restart_peak(device)
         runs = tuple(self.decode(batch, decoder, self.config.max_new_tokens) for batch in case.batches)
         return Turn(runs, peak_bytes(device) if measurable else None)
 
     def decode(self, batch: Sequence[Sequence[int]], decoder: Decoder, max_new_tokens: int) -> TimedBatch:
-        """Decode one batch; the planner is ready before the clock starts, as it is in all requests but the first."""
-        core, device, longest = self.model.core, self.model.core.base.device, max(map(len, batch))
-        planned = decoder.name == PLANNED
-        # The planner measures steps as they will be made.
-        core.record_steps(self.config.graphs)
-        core.compile_steps(self.config.compile)
-        planner = planner_for(core, len(batch), longest, watch=self.watching.calibration) if planned else None
+        """Decode one batch; what is done once for all requests is done before the clock starts."""
+        device, generations = self.model.base.device, list[Generation]()
         if decoder.name in (TRANSFORMERS, LOOKUP):
-            core.packing.unpack()  # they run on the base as it was found
-        else:
-            core.packing.pack()
-        listener = TokenTimes(device, now(device))
-        generations: list[Generation] = []
-        if decoder.name in (TRANSFORMERS, LOOKUP):
+            self.model.close()  # they run on the base as it was found
+            listener = TokenTimes(device, now(device))
             lookup = self.config.lookup_tokens if decoder.name == LOOKUP else 0
             answers = plain_answers(self.model, batch, max_new_tokens, lookup, listener.hear)
         else:
@@ -193,6 +184,13 @@ class TimedRuns:
                 compile=self.config.compile,
                 graphs=self.config.graphs,
             )
-            generations = generate(core, batch, config, GenerationHooks(watch=listener.hear, planner=planner))
+            # The planner measures steps as they will be made.
+            self.model.prepare(config)
+            planner = self._planner(batch) if decoder.name == PLANNED else None
+            listener = TokenTimes(device, now(device))
+            generations = self.model.decode(batch, config, GenerationHooks(watch=listener.hear, planner=planner))
             answers = [generation.tokens for generation in generations]
         return TimedBatch(now(device) - listener.started, listener.first_seconds, listener.steps, answers, generations)
+
+    def _planner(self, batch: Sequence[Sequence[int]]) -> Planner:
+        return self.model.planner(len(batch), max(map(len, batch)), watch=self.watching.calibration)

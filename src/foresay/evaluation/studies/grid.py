@@ -3,7 +3,6 @@
 A result is found by the hash of all that it depends on: settings, seed, base, data, prompts.
 """
 
-import hashlib
 import json
 import re
 import time
@@ -15,8 +14,9 @@ from typing import Any
 from foresay.evaluation.studies.inputs import Material
 from foresay.evaluation.studies.run_cell import run_cell
 from foresay.evaluation.studies.study import Cell, Point, Study
-from foresay.foundation.errors import ArtefactError, require
+from foresay.foundation.errors import ArtefactError, in_words, require
 from foresay.foundation.files import check_writable, put
+from foresay.foundation.hashes import json_hash
 from foresay.foundation.provenance import provenance
 from foresay.training.loop.progress import Progress
 from foresay.training.recipe import Recipe
@@ -45,8 +45,7 @@ class GridRun:
     def file(self) -> str:
         """Name of its result: for people, then the hash of what it is."""
         words = re.sub(r"[^a-z0-9]+", "-", self.cell.label.lower()).strip("-")
-        key = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
-        return f"{words}-{self.recipe.train.seed}-{key}.json"
+        return f"{words}-{self.recipe.train.seed}-{json_hash(self.identity)}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +127,9 @@ class Grid:
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         """Whole or not at all."""
         path = self.folder / name
-        try:
+        kept = f"the {len(self.results)} cells done before it are kept: make room and start the same command again"
+        with in_words(ArtefactError, f"{path} could not be written", kept):
             put(path, json.dumps(content, indent=1, ensure_ascii=False))
-        except OSError as error:
-            raise ArtefactError(
-                f"{path} could not be written ({error}); the {len(self.results)} cells done before it are kept: make "
-                "room and start the same command again"
-            ) from error
 
 
 def grid_of(study: Study, start: Cell, seeds: Sequence[int], recipe: Recipe, material: Material) -> Grid:
@@ -160,10 +155,8 @@ def check_folder(folder: Path, study: str) -> None:
     marker = folder / MARKER
     check_writable(folder, overwrite=marker.is_file())
     if marker.is_file():
-        try:
+        with in_words(ArtefactError, f"{marker} is damaged", "give another folder", ValueError, TypeError, KeyError):
             held = json.loads(marker.read_text(encoding="utf-8"))["study"]
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ArtefactError(f"{marker} is damaged ({error}); give another folder") from error
         if held != study:
             raise ArtefactError(f"{folder} holds the study {held}, and {study} was asked for; give another folder")
 

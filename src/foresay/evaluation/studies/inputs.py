@@ -1,6 +1,5 @@
 """What the cells of a study are trained and measured on: the same for all of them."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,10 +9,10 @@ import torch
 from foresay.data.mixture import Mixture, split
 from foresay.data.prompts import Prompt, by_domain
 from foresay.decoding.config import DecodeConfig, FixedLayout
-from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.metrics import tally
 from foresay.evaluation.config import HarnessConfig
 from foresay.foundation.errors import require
+from foresay.foundation.hashes import short_hash
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.fingerprint import Fingerprints
 from foresay.training.config import TrainConfig
@@ -45,14 +44,14 @@ class Material:
         """Read the recipe's data. Raises DataError, and PromptError for prompts that cannot be served."""
         require(recipe.train.heldout >= 1, "heldout is 0; a study measures on held-out examples, so give 1 or more")
         examples, heldout = split(read_parts(recipe, model), recipe.train.heldout, SPLIT_SEED)
-        check_prompts(model.core, [prompt.ids for prompt in prompts], DecodeConfig())
+        model.check_prompts([prompt.ids for prompt in prompts])
         check_labels(model.mask_model, examples[:PROBED])
         return cls(examples, heldout, tuple(prompts), max_new_tokens, model.fingerprints(), examples.content)
 
     def identity(self, recipe: Recipe) -> dict[str, Any]:
         """What a cell trained by `recipe` is and is measured on, ready for JSON."""
-        prompts = hashlib.sha256(repr([(prompt.domain, prompt.ids) for prompt in self.prompts]).encode()).hexdigest()
-        measured = {"prompts": prompts[:16], "heldout": self.heldout.content, "max_new_tokens": self.max_new_tokens}
+        prompts = short_hash(repr([(prompt.domain, prompt.ids) for prompt in self.prompts]))
+        measured = {"prompts": prompts, "heldout": self.heldout.content, "max_new_tokens": self.max_new_tokens}
         if self.harness.tasks:
             measured["harness"] = asdict(self.harness) | {"include_path": str(self.harness.include_path or "")}
         return {**identity(recipe, self.base, self.content), "measured": measured}
@@ -69,6 +68,6 @@ def tokens_per_step(model: MultiTokenModel, material: Material, layout: FixedLay
     """Decode the prompts of each domain together, greedily: kept tokens over steps, by domain."""
     config = DecodeConfig(layout=layout, masks=masks, max_new_tokens=material.max_new_tokens)
     return {
-        domain: tally(generate(model.core, [prompt.ids for prompt in prompts], config)).tokens_per_step
+        domain: tally(model.decode([prompt.ids for prompt in prompts], config)).tokens_per_step
         for domain, prompts in by_domain(material.prompts).items()
     }

@@ -57,5 +57,5 @@ def see_dummies(model: MultiTokenModel) -> None:
     if not ids:
         raise ConfigError(f"the tokenizer of {model.base_name} has no token for {DUMMY!r}, which stands for masks")
     with torch.no_grad():
-        dummy = model.core.base.embedding(torch.tensor(ids[-1:], device=model.core.base.device))
+        dummy = model.base.embedding(torch.tensor(ids[-1:], device=model.base.device))
         model.mask_model.adapter.mask_embeddings.copy_(dummy.expand_as(model.mask_model.adapter.mask_embeddings))

@@ -1,6 +1,5 @@
 """Short hashes of what an adapter belongs to."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from foresay.foundation.hashes import SHORT, sha256, short_hash
 from foresay.models.base.quantization import quantization_of
 from foresay.models.base.user_lora import adapter_weights, base_weights
 
@@ -59,22 +59,18 @@ def tokenizer_fingerprints(tokenizer: PreTrainedTokenizerBase) -> Fingerprints:
     template = tokenizer.chat_template
     return Fingerprints(
         base=None,
-        tokenizer=_short_hash(json.dumps(sorted(tokenizer.get_vocab().items()))),
-        chat_template=_short_hash(template) if isinstance(template, str) else None,
+        tokenizer=short_hash(json.dumps(sorted(tokenizer.get_vocab().items()))),
+        chat_template=short_hash(template) if isinstance(template, str) else None,
     )
 
 
 def weights_hash(weights: Mapping[str, Tensor | float]) -> str:
     """Of names, shapes and sampled values, as bfloat16."""
-    content = hashlib.sha256()
-    for name, value in sorted(weights.items()):
-        tensor = torch.as_tensor(value).detach()
-        flat = tensor.flatten()
-        some = flat[:: max(flat.numel() // SAMPLED_VALUES, 1)]
-        content.update(f"{name} {tuple(tensor.shape)}".encode())
-        content.update(some.to(torch.bfloat16).float().cpu().numpy().tobytes())
-    return content.hexdigest()[:16]
+    return sha256(part for name, value in sorted(weights.items()) for part in _sampled(name, value))[:SHORT]
 
 
-def _short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _sampled(name: str, value: Tensor | float) -> tuple[str, bytes]:
+    tensor = torch.as_tensor(value).detach()
+    flat = tensor.flatten()
+    some = flat[:: max(flat.numel() // SAMPLED_VALUES, 1)]
+    return f"{name} {tuple(tensor.shape)}", some.to(torch.bfloat16).float().cpu().numpy().tobytes()

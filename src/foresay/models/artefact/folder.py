@@ -6,7 +6,6 @@ settings, fingerprints and provenance; `README.md` is the card.
 
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from foresay.foundation.errors import ArtefactError, BaseNotFound, ConfigError
+from foresay.foundation.errors import ArtefactError, BaseNotFound, ConfigError, in_words
 from foresay.foundation.files import replacing
 from foresay.foundation.names import SMOLLM2
 from foresay.models.artefact.card import card
@@ -76,7 +75,7 @@ def write(folder: Path, model: DraftingModel, settings: Settings, dtype: torch.d
     for name, tensors in files.tensors.items():
         save_file(_ready(tensors, dtype), folder / name, metadata={"format": "pt"})
     for name, content in (files.settings | {SETTINGS: asdict(settings)}).items():
-        _write_json(folder / name, content)
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card(settings.mtp, settings.base, settings.provenance), encoding="utf-8")
 
 
@@ -205,10 +204,9 @@ def check_quantization(settings: Settings, quantization: str, folder: Path) -> N
 
 
 def _fill(path: Path, targets: dict[str, Tensor]) -> None:
-    try:
+    cure = "restore the folder or train again"
+    with in_words(ArtefactError, f"{path} is missing or damaged", cure, SafetensorError):
         loaded = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ArtefactError(f"{path} is missing or damaged ({error}); restore the folder or train again") from error
     if loaded.keys() != targets.keys():
         wrong = sorted(loaded.keys() ^ targets.keys())
         raise ArtefactError(
@@ -235,14 +233,6 @@ def _known_keys(said: dict[str, Any], kind: type, path: Path) -> None:
 
 def _ready(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def as_trained(loading: LoadConfig, settings: Settings) -> LoadConfig:

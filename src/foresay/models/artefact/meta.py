@@ -7,7 +7,7 @@ share `norm` and `output`. Rotary pairs lie side by side there, half a head apar
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerBase
 
-from foresay.foundation.errors import ArtefactError, ConfigError
+from foresay.foundation.errors import ArtefactError, ConfigError, in_words
 from foresay.foundation.files import check_writable, replacing, write_json
 from foresay.foundation.provenance import provenance
 from foresay.models.artefact import folder as artefact
 from foresay.models.artefact.fingerprint import fingerprint
 from foresay.models.base.load import load_tokenizer
 from foresay.models.config import HeadsConfig
-from foresay.models.drafting import DraftingModel
 from foresay.models.families import family_of
 from foresay.models.heads.model import HeadsModel
+from foresay.models.loaded import LoadedModel
 
 PARAMS, WEIGHTS = "params.json", ("consolidated.pth", "consolidated.00.pth")
 SHARDS = "consolidated.*.pth"
@@ -49,6 +49,8 @@ LAYER = {
 """Parts of a layer: Hugging Face's name, theirs."""
 WHOLE = {"model.embed_tokens": "tok_embeddings", "model.norm": "norm", "lm_head": "output"}
 ROTARY = ("self_attn.q_proj", "self_attn.k_proj")
+TORN = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, EOFError, UnpicklingError, ArithmeticError)
+"""What torch, or our own reading of it, says of a torn file."""
 UNUSED = "rope.freqs"
 """Some checkpoints carry a table that follows from the settings."""
 
@@ -92,10 +94,11 @@ def from_meta(folder: Path, tokenizer_name: str, out: Path, context: int, overwr
     return model.config
 
 
-def to_meta(core: DraftingModel, out: Path, overwrite: bool) -> None:
-    """Write `core`, a Llama with parallel heads, to `out` as Meta's files. Raises ConfigError, ArtefactError."""
-    config = core.model.config
-    if not isinstance(core, HeadsModel) or core.config.variant != "parallel" or core.config.replicated:
+def to_meta(model: LoadedModel, out: Path, overwrite: bool) -> None:
+    """Write `model`, a Llama with parallel heads, to `out` as Meta's files. Raises ConfigError, ArtefactError."""
+    core = model.heads_model if model.family == "heads" else None
+    config = model.base.model.config
+    if core is None or core.config.variant != "parallel" or core.config.replicated:
         raise ConfigError(
             "Meta's files hold a model with parallel heads that share one unembedding, and this is another; "
             "convert such a one"
@@ -135,10 +138,8 @@ def to_meta(core: DraftingModel, out: Path, overwrite: bool) -> None:
 
 
 def _read_params(path: Path) -> dict[str, Any]:
-    try:
+    with in_words(ArtefactError, f"{path} cannot be read", "give a folder as Meta publishes them", ValueError):
         params = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtefactError(f"{path} cannot be read ({error}); give a folder as Meta publishes them") from error
     if not isinstance(params, dict):
         raise ArtefactError(f"{path} is no JSON object; restore the folder")
     unknown = sorted(params.keys() - KNOWN)
@@ -278,21 +279,6 @@ def _side_by_side(weight: Tensor, heads: int) -> Tensor:
     return weight.reshape(heads, 2, rows // heads // 2, width).transpose(1, 2).reshape(rows, width)
 
 
-@contextmanager
-def _damaged(path: Path) -> Iterator[None]:
+def _damaged(path: Path) -> AbstractContextManager[None]:
     """What cannot be read is a damaged checkpoint, in one sentence."""
-    try:
-        yield
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RuntimeError,
-        EOFError,
-        UnpicklingError,
-        ArithmeticError,
-    ) as error:
-        said = " ".join(str(error).split())[:200]
-        raise ArtefactError(f"{path} is torn or of another layout ({said}); restore it") from error
+    return in_words(ArtefactError, f"{path} is torn or of another layout", "restore it", *TORN)

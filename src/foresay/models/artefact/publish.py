@@ -7,11 +7,10 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 
-from foresay.foundation.errors import ArtefactError
+from foresay.foundation.errors import ArtefactError, first_line
 from foresay.foundation.names import NAMED
 from foresay.models.artefact.card import card, hub_base
 from foresay.models.artefact.folder import HERE, SETTINGS, read_settings
-from foresay.models.base.device import first_line
 from foresay.models.base.hub import HUB_ID
 
 CERTIFICATE = "certificate.json"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from foresay.foundation.errors import ConfigError
+from foresay.foundation.errors import ConfigError, first_line
 from foresay.foundation.machine import multiplies_bfloat16
 from foresay.models.config import DType, LoadConfig, LoadDType
 
@@ -134,11 +134,6 @@ def check_trains(parameters: int, values: int, free: int, device: str) -> None:
             f"{parameters:,} parameters take {_gib(needed)} with their gradients and the optimizer's state, and "
             f"{device} has {_gib(free)} free; give --parallel fsdp on several cards, a smaller model, or another card"
         )
-
-
-def first_line(said: object) -> str:
-    """The first line of what a library said, or its kind where it said nothing."""
-    return next(iter(str(said).strip().splitlines()), "") or type(said).__name__
 
 
 def _why_no_cuda() -> str:

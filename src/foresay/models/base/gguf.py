@@ -6,7 +6,6 @@ the same base everywhere.
 """
 
 import copy
-import hashlib
 import io
 import logging
 import sys
@@ -25,10 +24,18 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import cached_file
 
-from foresay.foundation.errors import BaseNotFound, ConfigError, ForesayError, MissingPackage, UnsupportedBase
+from foresay.foundation.errors import (
+    BaseNotFound,
+    ConfigError,
+    ForesayError,
+    MissingPackage,
+    UnsupportedBase,
+    first_line,
+    in_words,
+)
 from foresay.foundation.files import cache_folder, made_once
+from foresay.foundation.hashes import file_hash
 from foresay.foundation.heartbeat import beating, span
-from foresay.models.base.device import first_line
 
 ENDING = ".gguf"
 READERS = ("gguf", "accelerate")
@@ -58,13 +65,10 @@ def converted(file: Path, name: str) -> Path:
     if folder.is_dir():
         return folder
     log.warning("reading %s into an ordinary checkpoint, once: this takes half a minute or more", name)
-    try:
+    failed = f"{folder}, the checkpoint made of {name}, could not be written"
+    cure = "set FORESAY_CACHE to a folder that can, with some eight times the room of a 4-bit file"
+    with in_words(ConfigError, failed, cure, SafetensorError):
         return made_once(folder, lambda fresh: _convert(file, name, fresh))
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(
-            f"{folder}, the checkpoint made of {name}, could not be written ({error}); set FORESAY_CACHE to a folder "
-            "that can, with some eight times the room of a 4-bit file"
-        ) from error
 
 
 def folder_of(sha256: str) -> Path:
@@ -80,8 +84,7 @@ def content_hash(file: Path) -> str:
 
 @lru_cache
 def _content_hash(file: Path, size: int, modified: int) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    return file_hash(file)
 
 
 def _file(name: str) -> Path:

@@ -6,8 +6,7 @@ from pathlib import Path
 from huggingface_hub import constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-from foresay.foundation.errors import ArtefactError
-from foresay.models.base.device import first_line
+from foresay.foundation.errors import ArtefactError, first_line
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 ADDRESS = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(\w[\w.-]*/\w[\w.-]*)")

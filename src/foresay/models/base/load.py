@@ -18,9 +18,9 @@ from transformers import (
 )
 from transformers.utils import ADAPTER_CONFIG_NAME, find_adapter_config_file, logging
 
-from foresay.foundation.errors import ArtefactError, BaseNotFound, ConfigError, UnsupportedBase
+from foresay.foundation.errors import ArtefactError, BaseNotFound, ConfigError, UnsupportedBase, first_line
 from foresay.foundation.names import NAMED, NANO, SMOLLM2
-from foresay.models.base.device import WEIGHT_BYTES, check_fits, device_for, dtype_for, first_line, weight_bytes
+from foresay.models.base.device import WEIGHT_BYTES, check_fits, device_for, dtype_for, weight_bytes
 from foresay.models.base.gguf import checkpoint_of, is_gguf
 from foresay.models.base.hub import cannot_be_id, fetched, holds, id_in_address, is_hub_id
 from foresay.models.base.quantization import check_quantized, quantization_of, quantizer

@@ -1,6 +1,5 @@
 """Whether packed linears are faster than plain ones here: a short measurement, once per machine and kind of model."""
 
-import hashlib
 import json
 import platform
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from foresay.foundation.files import cache_folder, put
+from foresay.foundation.hashes import short_hash
 from foresay.foundation.machine import machine
 from foresay.models.base.packed_linears import PackedGroup, plain_weight
 from foresay.models.base.shared_inputs import Group
@@ -114,7 +114,7 @@ def _shape(group: Group) -> tuple[Any, ...]:
 def _place(groups: Sequence[Group]) -> Path:
     """File of the measurement; its name holds all that it depends on."""
     facts = (METHOD, platform.node(), machine(), torch.__version__, sorted(map(_shape, groups)))
-    return cache_folder() / f"packing-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.json"
+    return cache_folder() / f"packing-{short_hash(repr(facts))}.json"
 
 
 def _read(path: Path) -> dict[str, list[float]] | None:

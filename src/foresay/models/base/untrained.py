@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from foresay.foundation.errors import ConfigError
+from foresay.foundation.errors import ConfigError, in_words
 from foresay.models.base.load import load_tokenizer
 from foresay.models.config import HeadsConfig
 
@@ -61,12 +61,9 @@ def named_tokenizer(config: str, name: str) -> PreTrainedTokenizerBase:
 def read_config(name: str) -> dict[str, Any]:
     """What a JSON file, or `config.json` of a folder, says of a model. Raises ConfigError."""
     path = Path(name) / "config.json" if Path(name).is_dir() else Path(name)
-    try:
+    cure = "give a folder with a Hugging Face config.json, or such a file"
+    with in_words(ConfigError, f"config {path} cannot be read", cure, ValueError):
         said = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"config {path} cannot be read ({error}); give a folder with a Hugging Face config.json, or such a file"
-        ) from error
     if not isinstance(said, dict) or "model_type" not in said:
         raise ConfigError(f"config {path} names no model_type; give a Hugging Face config.json of a causal LM")
     return said

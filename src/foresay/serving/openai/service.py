@@ -47,13 +47,13 @@ class Service:
         """
         self.name, self.tokenizer = name, model.require_tokenizer()
         self.tokens = decode.max_new_tokens
-        self.rules = own_rules(model.core.model.generation_config) if rules is None else rules
+        self.rules = own_rules(model.base.model.generation_config) if rules is None else rules
         plain, few = replace(decode, layout="plain"), replace(queue, sequences=min(queue.sequences, BESIDE))
         wanted = {decode: queue}
         wanted.setdefault(plain, few)
-        tokens = queue.max_length or model.core.base.limits[0]
-        check_room(model.core, {config: share.sequences for config, share in wanted.items()}, tokens)
-        opened = {config: Engine.open(model.core, config, share, watch) for config, share in wanted.items()}
+        tokens = queue.max_length or model.base.limits[0]
+        check_room(model, {config: share.sequences for config, share in wanted.items()}, tokens)
+        opened = {config: model.engine(config, share, watch) for config, share in wanted.items()}
         self.engine, self.plain = opened[decode], opened[plain]
         self.engines = list(opened.values())
         places = sum(engine.queue.sequences for engine in self.engines)

@@ -31,7 +31,7 @@ def export_vllm(model: MultiTokenModel, adapter: Path, out: Path, config: Plugin
     what vLLM must rule out is no token of the base. Raises ArtefactError, ConfigError, UnsupportedBase; then nothing
     is written.
     """
-    base = model.core.base
+    base = model.base
     _refuse_unserved(base)
     served.lora_rank(model.mask_model.config.rank)
     said = _served(model, adapter, base.vocabulary, config)
@@ -48,7 +48,7 @@ def export_vllm_draft_model(model: MultiTokenModel, adapter: Path, out: Path, ma
     `masks`: most masks after a token, 0 for the trained k. Raises ArtefactError, ConfigError, UnsupportedBase; then
     nothing is written.
     """
-    base = model.core.base
+    base = model.base
     _refuse_unserved(base)
     architecture = type(base.model).__name__
     if architecture not in served.DRAFTED:
@@ -73,10 +73,10 @@ def _seldom_said(model: MultiTokenModel) -> int:
 
     Where it does stand in one, drafts after it are worse, and nothing else.
     """
-    last, tokenizer = model.core.base.vocabulary - 1, model.tokenizer
+    last, tokenizer = model.base.vocabulary - 1, model.tokenizer
     if tokenizer is None or len(tokenizer) <= last:
         return last
-    ends = {*model.core.base.stop_tokens, tokenizer.eos_token_id, tokenizer.bos_token_id, None}
+    ends = {*model.base.stop_tokens, tokenizer.eos_token_id, tokenizer.bos_token_id, None}
     spare = (one for one in (tokenizer.unk_token_id, tokenizer.pad_token_id) if one not in ends)
     return next(spare, last)
 
@@ -91,7 +91,7 @@ def _served(model: MultiTokenModel, adapter: Path, first_mask: int, config: Plug
         rank=mtp.rank,
         linears=tuple(sorted({pair.name.rsplit(".", 1)[-1] for pair in model.mask_model.adapter.pairs})),
         plugin=config,
-        provenance=provenance(dtype=str(model.core.base.dtype), plugin=asdict(config)),
+        provenance=provenance(dtype=str(model.base.dtype), plugin=asdict(config)),
     )
 
 

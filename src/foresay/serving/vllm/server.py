@@ -1,7 +1,6 @@
 """vLLM's own OpenAI server on a foresay model: exported where it must be, started, stopped with all its processes."""
 
 import contextlib
-import hashlib
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from foresay.foundation.errors import ForesayError, require
 from foresay.foundation.files import cache_folder
+from foresay.foundation.hashes import short_hash
 from foresay.model import MultiTokenModel
 from foresay.models.artefact import folder as artefact
 from foresay.models.base.load import adapter_folder, own_dtype
@@ -125,8 +125,6 @@ def served_copy(model: str, plugin: PluginConfig | None = None) -> Path:
 
 
 def _fingerprint(adapter: Path, settings: Sequence[str]) -> str:
-    found = hashlib.sha256("\0".join(settings).encode())
-    for path in sorted(path for path in adapter.rglob("*") if path.is_file()):
-        found.update(str(path.relative_to(adapter)).encode())
-        found.update(path.read_bytes())
-    return found.hexdigest()[:16]
+    files = sorted(path for path in adapter.rglob("*") if path.is_file())
+    parts = (part for path in files for part in (str(path.relative_to(adapter)), path.read_bytes()))
+    return short_hash("\0".join(settings), *parts)

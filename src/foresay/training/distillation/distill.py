@@ -19,7 +19,7 @@ from foresay.data.example import TEXT_PROMPT_TOKENS
 from foresay.data.prompts import Prompt, prompt_of
 from foresay.data.records import Record, fatal
 from foresay.data.source import Source
-from foresay.foundation.errors import DataError
+from foresay.foundation.errors import DataError, in_words
 from foresay.foundation.files import put
 from foresay.training.config import DistilConfig
 from foresay.training.distillation.backend import Answer, AnswerBackend, PromptRow
@@ -96,10 +96,8 @@ class Distiller:
                 raise DataError(f"{self.out} holds something else; give a new folder, or one that this verb began")
             _write(path, json.dumps(found, indent=2))
             return
-        try:
+        with in_words(DataError, f"{path} cannot be read", "restore it, or give a new folder", ValueError, TypeError):
             before = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{path} cannot be read ({error}); restore it, or give a new folder") from error
         changed = [
             f"{name} {before.get(name)}, now {value}" for name, value in found.items() if before.get(name) != value
         ]
@@ -191,7 +189,5 @@ def _read(path: Path) -> list[Row]:
 
 def _write(path: Path, text: str) -> None:
     """A whole file or none."""
-    try:
+    with in_words(DataError, f"{path} could not be written", "what was written before it stands"):
         put(path, text)
-    except OSError as error:
-        raise DataError(f"{path} could not be written ({error}); what was written before it stands") from error

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from foresay.decoding.generate import generate
 from foresay.decoding.sampling.chooser import chooser_of
 from foresay.decoding.session import GenerationHooks
 from foresay.model import MultiTokenModel
@@ -16,7 +15,7 @@ class LocalEngine(AnswerBackend):
     def __init__(self, model: MultiTokenModel, task: Task) -> None:
         self.model, self.task = model, task.settled()
         self.tokenizer = model.require_tokenizer()
-        self.context, self.vocabulary = model.core.base.context, model.core.base.embedding.weight.shape[0]
+        self.context, self.vocabulary = model.base.context, model.base.embedding.weight.shape[0]
 
     @classmethod
     def open(cls, task: Task) -> "LocalEngine":
@@ -36,5 +35,5 @@ class LocalEngine(AnswerBackend):
         chooser = chooser_of(self.task.sample)
         # A row's draws hang on its number, not on its place in a batch.
         how = GenerationHooks(chooser=lambda indices: chooser([group[index].number for index in indices]))
-        said = generate(self.model.core, [asked.ids for asked in group], self.task.drafting, how)
+        said = self.model.decode([asked.ids for asked in group], self.task.drafting, how)
         return {asked.number: Answer(one.tokens, one.ended) for asked, one in zip(group, said)}

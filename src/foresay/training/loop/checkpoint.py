@@ -6,10 +6,8 @@ it came. Batches, anchors and rates are functions of seed and step, so the step 
 written under another name and renamed when it is whole.
 """
 
-import hashlib
 import json
 import logging
-import os
 import secrets
 import shutil
 import warnings
@@ -28,8 +26,9 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
-from foresay.foundation.errors import ArtefactError
-from foresay.foundation.files import put
+from foresay.foundation.errors import ArtefactError, in_words
+from foresay.foundation.files import install, put, remove_folder
+from foresay.foundation.hashes import file_hash
 from foresay.training.loop.fsdp import is_sharded
 from foresay.training.loop.progress import Progress
 
@@ -65,10 +64,8 @@ class Checkpoints:
         except FileNotFoundError:
             pass
         made = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-        try:
+        with in_words(ArtefactError, f"{path} could not be written", "nothing was begun"):
             put(path, json.dumps({"id": made}))
-        except OSError as error:
-            raise ArtefactError(f"{path} could not be written ({error}); nothing was begun") from error
         return made
 
     def save(self, progress: Progress, trained: nn.Module, optimizers: Sequence[Optimizer], leads: bool = True) -> None:
@@ -78,10 +75,10 @@ class Checkpoints:
         """
         final = self.folder / f"{PREFIX}{progress.step:08d}"
         fresh = self.folder / f".{final.name}"
-        try:
+        stand = "those before it stand"
+        with in_words(ArtefactError, f"checkpoint {final} could not be written", stand, CheckpointException):
             if leads:
-                for old in (fresh, final):
-                    shutil.rmtree(old, ignore_errors=True)
+                shutil.rmtree(fresh, ignore_errors=True)
                 # Others may have made it: all do so before any of them writes.
                 fresh.mkdir(parents=True, exist_ok=True)
             with _quiet():
@@ -91,13 +88,9 @@ class Checkpoints:
             _check_whole(fresh, written)
             said = {"run": self.run, "progress": asdict(progress), "files": _hashes(fresh)}
             put(fresh / STATE, json.dumps(said, indent=2))
-            _settle(fresh)
-            fresh.rename(final)
-            _settle(self.folder)
+            install(fresh, final)
             for old in self._found()[self.keep :]:
                 shutil.rmtree(old, ignore_errors=True)
-        except (OSError, CheckpointException) as error:
-            raise ArtefactError(f"checkpoint {final} could not be written ({error}); those before it stand") from error
 
     def newest(self) -> Path | None:
         """The newest whole checkpoint; None when there is no checkpoint at all.
@@ -130,12 +123,7 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Remove every checkpoint: the run is over, or begins anew."""
-        if self.folder.exists():
-            # Renamed first: killed in between, no half of it is left to go on from.
-            gone = self.folder.with_name(f".{self.folder.name}.gone")
-            shutil.rmtree(gone, ignore_errors=True)
-            self.folder.rename(gone)
-            shutil.rmtree(gone, ignore_errors=True)
+        remove_folder(self.folder)
 
     def _found(self) -> list[Path]:
         """Checkpoints with their final name, newest first."""
@@ -184,12 +172,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _hashes(folder: Path) -> dict[str, str]:
     """Hash of every file but `state.json`."""
-    hashes = {}
-    for path in sorted(folder.iterdir()):
-        if path.name != STATE:
-            with path.open("rb") as file:
-                hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashes
+    return {path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.name != STATE}
 
 
 def _differences(was: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -200,12 +183,3 @@ def _differences(was: dict[str, Any], now: dict[str, Any], prefix: str = "") -> 
             yield from _differences(old, new, f"{prefix}{name}.")
         elif old != new:
             yield f"{prefix}{name} was {json.dumps(old)}, is {json.dumps(new)}"
-
-
-def _settle(folder: Path) -> None:
-    """Make the names in a folder outlast a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

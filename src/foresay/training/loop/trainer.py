@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from torch.optim import Optimizer
 
 from foresay.foundation.errors import DivergedError
+from foresay.training.config import LoopConfig
 from foresay.training.loop.checkpoint import Checkpoints, log
 from foresay.training.loop.distributed import ALONE, Ranks
 from foresay.training.loop.fsdp import clip_gradients, is_sharded
@@ -22,25 +23,6 @@ def no_watch(progress: Progress) -> bool:
     return False
 
 
-class Pace(Protocol):
-    """What the loop reads of a config; see `TrainConfig`."""
-
-    @property
-    def steps(self) -> int: ...  # noqa: D102
-    @property
-    def learning_rate(self) -> float: ...  # noqa: D102
-    @property
-    def schedule(self) -> Literal["cosine", "constant"]: ...  # noqa: D102
-    @property
-    def warmup_steps(self) -> int: ...  # noqa: D102
-    @property
-    def final_rate(self) -> float: ...  # noqa: D102
-    @property
-    def clip(self) -> float: ...  # noqa: D102
-    @property
-    def save_every(self) -> int: ...  # noqa: D102
-
-
 @dataclass(frozen=True, slots=True)
 class Trainer:
     """Everything a run needs; `run` is the whole story.
@@ -50,7 +32,7 @@ class Trainer:
     """
 
     objective: Objective[Any]
-    config: Pace
+    config: LoopConfig
     watch: Callable[[Progress], bool] = no_watch
     ranks: Ranks = ALONE
     checkpoints: Checkpoints | None = None

@@ -1,6 +1,6 @@
-"""What happens beside the steps of a run: decodes, the saved adapter, the log, news."""
+"""What a run that trains an adapter does of its own: decodes of held-out prompts, the saved adapter."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,11 +10,9 @@ from foresay.foundation.errors import ArtefactError
 from foresay.foundation.provenance import provenance
 from foresay.model import MultiTokenModel
 from foresay.models.artefact import folder as artefact
-from foresay.training.loop.checkpoint import Checkpoints
 from foresay.training.loop.distributed import Ranks
 from foresay.training.loop.progress import Progress
 from foresay.training.recipe import Recipe
-from foresay.training.runs.trackers import NoTracker, Tracker, track
 from foresay.training.runs.validation import HeldOut, Measured, shares_of
 
 
@@ -29,29 +27,18 @@ class TrainUpdate:
     """The best decode so far, whose adapter is saved, where `keep` is best."""
 
 
-@dataclass(frozen=True, slots=True)
-class Callbacks:
-    """Who is told what; see `train`."""
-
-    watch: Callable[[TrainUpdate], None]
-    stop: Callable[[Progress], bool]
-    told: Callable[[str], None]
-
-
 @dataclass(slots=True)
-class AdapterRun:
-    """What happens beside the steps: decodes, the saved adapter, news."""
+class AdapterHooks:
+    """`RunHooks` of an adapter."""
 
     recipe: Recipe
     model: MultiTokenModel
     heldout: HeldOut
     data: list[dict[str, Any]]
-    callbacks: Callbacks
+    """What was read of each source, ready for JSON."""
     ranks: Ranks
-    checkpoints: Checkpoints
     may_replace: bool
     """What lies in the folder is this run's own, or may be overwritten."""
-    tracker: Tracker = field(default_factory=NoTracker)
     id: str | None = None
     """Known where something outlives a start: a log, or a best adapter."""
     decodes: list[Measured] = field(default_factory=list)
@@ -59,66 +46,73 @@ class AdapterRun:
     """Of the adapter that lies in the folder, where `keep` is best."""
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What a tracker is told of the run."""
+        recipe = self.recipe
+        return {"base": recipe.base, **asdict(recipe.mtp), **asdict(recipe.losses), **asdict(recipe.train)}
+
+    @property
+    def needs_id(self) -> bool:
+        """The best adapter bears the id of its run."""
+        return self.recipe.train.keep == "best"
+
+    @property
     def measured(self) -> Measured | None:
         """The last decode."""
         return self.decodes[-1] if self.decodes else None
 
-    def begin(self, progress: Progress) -> None:
-        """Take up what an earlier start left.
+    def begin(self, own: str | None, progress: Progress) -> None:
+        """Know the best adapter that an earlier start left.
 
-        A checkpoint is older than the decode of its step: killed in between, nobody knows how that adapter decoded.
+        Killed between a decode and its save, nobody knows how the adapter in the folder decoded.
         """
-        train = self.recipe.train
-        if self.ranks.leads and (train.keep == "best" or train.tracker != "none"):
-            self.id = self.checkpoints.claim()
-            self._track(progress, self.id)
-        if not progress.step:
-            return
-        if train.keep == "best":
+        self.id = own
+        if progress.step and self.recipe.train.keep == "best":
             self.best = self.ranks.agree(self._kept)
-        self._decode_if_due(progress)
-        if self.ranks.leads:
-            self.tracker.log(progress.step, self._figures(progress))
 
-    def after_step(self, progress: Progress) -> bool:
-        """Decode, save and tell, where it is time to; true ends the run."""
-        config = self.recipe.train
-        self._decode_if_due(progress)
-        if config.keep == "last" and config.save_every and progress.step % config.save_every == 0:
-            self.save(progress)
-        if self.ranks.leads:
-            self.tracker.log(progress.step, self._figures(progress))
-        self.tell(progress)
-        return self.callbacks.stop(progress)
-
-    def finish(self, last: Progress) -> None:
-        """Decode and save what was trained; the model is then what lies in the folder."""
-        if self.heldout.prompts and not (self.measured and self.measured.step == last.step):
-            self.decode(last)
-            if self.ranks.leads and self.measured:
-                self.tracker.log(last.step, self.measured.figures)
-        self.tell(last)
-        if self.best is None:
-            self.save(last)
-        elif self.best.step != last.step:
-            self._take_back(self.best)
-
-    def tell(self, progress: Progress) -> None:
-        """Tell the watcher, once for all processes."""
-        if self.ranks.leads:
-            self.callbacks.watch(TrainUpdate(progress, self.measured, self.best))
-
-    def decode(self, progress: Progress) -> None:
-        """Measure on the held-out prompts; the adapter is saved if it is the best, where that is what is kept."""
+    def measure(self, progress: Progress) -> None:
+        """Decode the held-out prompts; the adapter is saved if it is the best, where that is what is kept."""
+        if not self.heldout.prompts:
+            return
         train = self.recipe.train
         measured = self.heldout.measure(self.model, progress.step, getattr(torch, train.save_dtype))
         found = self.ranks.agree(lambda: measured)
         self.decodes.append(found)
         if train.keep == "best" and (self.best is None or found.mean > self.best.mean):
-            self.save(progress)
+            self._write(progress)
             self.best = found
 
     def save(self, progress: Progress) -> None:
+        """Write the adapter as it is every `save_every` steps, where the last one is kept."""
+        config = self.recipe.train
+        if config.keep == "last" and config.save_every and progress.step % config.save_every == 0:
+            self._write(progress)
+
+    def figures(self, progress: Progress) -> Mapping[str, float]:
+        """Of the training of a step, and of its decode where there was one."""
+        losses = {f"loss/{name}": value for name, value in asdict(progress.losses).items() if name != "rows"}
+        decoded = self.measured.figures if self.measured and self.measured.step == progress.step else {}
+        return {**losses, **progress.figures, "rows_per_second": progress.rows_per_second, **decoded}
+
+    def update(self, progress: Progress) -> TrainUpdate:
+        """What a watcher is told of a step."""
+        return TrainUpdate(progress, self.measured, self.best)
+
+    def measure_last(self, last: Progress) -> Mapping[str, float]:
+        """Decode at the last step, if that was not done at it."""
+        if not self.heldout.prompts or (self.measured and self.measured.step == last.step):
+            return {}
+        self.measure(last)
+        return self.measured.figures if self.measured else {}
+
+    def finish(self, last: Progress) -> None:
+        """Save what was trained; the model is then what lies in the folder."""
+        if self.best is None:
+            self._write(last)
+        elif self.best.step != last.step:
+            self._take_back(self.best)
+
+    def _write(self, progress: Progress) -> None:
         """Write the adapter as it is, once for all processes."""
         if not self.ranks.leads:
             return
@@ -136,11 +130,6 @@ class AdapterRun:
         self.model.save_pretrained(recipe.out, recipe.train.save_dtype, self.may_replace)
         self.may_replace = True
 
-    def _decode_if_due(self, progress: Progress) -> None:
-        every = self.recipe.train.eval_every
-        if every and progress.step % every == 0 and self.heldout.prompts:
-            self.decode(progress)
-
     def _kept(self) -> Measured | None:
         """What an earlier start of this run measured of the adapter in the folder."""
         try:
@@ -155,26 +144,7 @@ class AdapterRun:
     def _take_back(self, best: Measured) -> None:
         """The best adapter's weights from the folder, in every process."""
         if self.ranks.leads:
-            artefact.load_weights(self.recipe.out, self.model.core)
+            self.model.load_weights(self.recipe.out)
             self.model.provenance = artefact.read_settings(self.recipe.out).provenance
-        self.ranks.spread(self.model.core.added.parameters())
-        self.model.core.acceptance = shares_of(best)
-
-    def _track(self, progress: Progress, own: str) -> None:
-        """Open the tracker, which goes on where the run does."""
-        recipe = self.recipe
-        settings = {"base": recipe.base, **asdict(recipe.mtp), **asdict(recipe.losses), **asdict(recipe.train)}
-        self.tracker = track(recipe.train.tracker, recipe.out, own, progress, settings)
-        if self.tracker.sentence:
-            self.callbacks.told(self.tracker.sentence)
-
-    def _figures(self, progress: Progress) -> dict[str, float]:
-        """What a step is logged with: of its training, and of its decode where there was one."""
-        losses = {f"loss/{name}": value for name, value in asdict(progress.losses).items() if name != "rows"}
-        decoded = self.measured.figures if self.measured and self.measured.step == progress.step else {}
-        return {
-            **losses,
-            **progress.figures,
-            "rows_per_second": progress.rows_per_second,
-            **decoded,
-        }
+        self.ranks.spread(self.model.added.parameters())
+        self.model.acceptance = shares_of(best)

@@ -1,6 +1,6 @@
-"""What happens beside the steps of a pretraining: measurements, the saved model, the log, news."""
+"""What a run that trains a whole model does of its own: bits per byte of held-out examples, the saved model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,11 @@ from foresay.model import MultiTokenModel
 from foresay.models.artefact import folder as artefact
 from foresay.models.families import family_of
 from foresay.models.heads.model import HeadsModel
-from foresay.training.loop.checkpoint import Checkpoints
 from foresay.training.loop.distributed import Ranks
 from foresay.training.loop.fsdp import gather, is_sharded
 from foresay.training.loop.progress import Progress
 from foresay.training.recipe import PretrainRecipe
 from foresay.training.runs.bits_per_byte import bits_per_byte
-from foresay.training.runs.trackers import NoTracker, Tracker, track
 from foresay.training.runs.validation import HeldOut, heldout_prompts
 
 DECODED, DECODED_TOKENS = 4, 64
@@ -63,105 +61,89 @@ class PretrainResult:
     leads: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class PretrainCallbacks:
-    """Who is told what; see `pretrain`."""
-
-    watch: Callable[[PretrainUpdate], None]
-    stop: Callable[[Progress], bool]
-    told: Callable[[str], None]
-
-
 @dataclass(slots=True)
-class PretrainRun:
-    """What happens beside the steps: measurements, news, the folder."""
+class PretrainHooks:
+    """`RunHooks` of a whole model."""
 
     recipe: PretrainRecipe
     start: dict[str, Any]
+    """What the model was before the first step, ready for JSON."""
     model: HeadsModel
     tokenizer: PreTrainedTokenizerBase
     heldout: Sequence[Example]
     data: list[dict[str, Any]]
-    callbacks: PretrainCallbacks
+    """What was read of each source, ready for JSON."""
     ranks: Ranks
-    checkpoints: Checkpoints
     may_replace: bool
     """What lies in the folder is this run's own, or may be overwritten."""
     bits: dict[str, float] = field(default_factory=dict)
+    """Bits per byte by domain, as last measured."""
     measured_at: int = -1
     """Step that `bits` are of."""
-    tracker: Tracker = field(default_factory=NoTracker)
+    tokens_per_step: dict[str, float] = field(default_factory=dict)
+    """By domain, decoded at the end."""
 
-    def begin(self, progress: Progress) -> None:
-        """Take up the log where an earlier start left it."""
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a tracker is told of the run."""
         recipe = self.recipe
-        if self.ranks.leads and recipe.train.tracker != "none":
-            settings = {"config": recipe.config, **asdict(recipe.heads), **asdict(recipe.train)}
-            own = self.checkpoints.claim()
-            self.tracker = track(recipe.train.tracker, recipe.out, own, progress, settings)
-            if self.tracker.sentence:
-                self.callbacks.told(self.tracker.sentence)
-        if progress.step:
-            self.follow(progress)
+        return {"config": recipe.config, **asdict(recipe.heads), **asdict(recipe.train)}
 
-    def after_step(self, progress: Progress) -> bool:
-        """Measure where it is time to, log and tell; true ends the run."""
-        self.follow(progress)
-        self.tell(progress)
-        return self.callbacks.stop(progress)
-
-    def follow(self, progress: Progress) -> None:
-        """Measure where it is time to, and log."""
-        every = self.recipe.train.eval_every
-        if every and progress.step % every == 0:
-            self.measure(progress)
-        bits = self.bit_figures if self.measured_at == progress.step else {}
-        self.tracker.log(progress.step, {**self.reading(progress).figures, **bits})
-
-    def measure(self, progress: Progress) -> None:
-        """Bits per byte as the model is now."""
-        if self.takes_part:
-            self.bits, self.measured_at = bits_per_byte(self.model.base, self.tokenizer, self.heldout), progress.step
+    @property
+    def needs_id(self) -> bool:
+        """Only a log bears the id of a pretraining."""
+        return False
 
     @property
     def takes_part(self) -> bool:
         """This process runs the model that is measured: the leading one, and all where each has a part of it."""
         return self.ranks.leads or is_sharded(self.model)
 
-    @property
-    def bit_figures(self) -> dict[str, float]:
-        """The last measurement by name, for a tracker."""
-        return {f"bits_per_byte/{domain}": value for domain, value in self.bits.items()}
+    def begin(self, own: str | None, progress: Progress) -> None:
+        """Nothing is left but checkpoint and log."""
 
-    def reading(self, progress: Progress) -> PretrainUpdate:
-        """What there is to tell of a step."""
+    def measure(self, progress: Progress) -> None:
+        """Bits per byte as the model is now."""
+        if self.takes_part:
+            self.bits, self.measured_at = bits_per_byte(self.model.base, self.tokenizer, self.heldout), progress.step
+
+    def save(self, progress: Progress) -> None:
+        """The model is written at the end only; on the way there are checkpoints."""
+
+    def figures(self, progress: Progress) -> Mapping[str, float]:
+        """Of the training of a step, and of what was measured at it."""
+        bits = self._bit_figures if self.measured_at == progress.step else {}
+        return {**self.update(progress).figures, **bits}
+
+    def update(self, progress: Progress) -> PretrainUpdate:
+        """What a watcher is told of a step."""
         trained = progress.step * self.recipe.train.rows * self.recipe.train.length
         return PretrainUpdate(progress, trained / max(progress.seconds, 1e-9), self.bits)
 
-    def tell(self, progress: Progress) -> None:
-        """Tell the watcher, once for all processes."""
-        if self.ranks.leads:
-            self.callbacks.watch(self.reading(progress))
-
-    def finish(self, last: Progress, tokens: int) -> PretrainResult:
-        """Measure, decode and save what was trained."""
+    def measure_last(self, last: Progress) -> Mapping[str, float]:
+        """Measure the model as the folder will hold it: its weights are rounded to the dtype that it is saved in."""
         self.model.requires_grad_(False)
         dtype = getattr(torch, self.recipe.train.save_dtype)
         for parameter in self.model.parameters():
-            # What is measured is what the folder will hold.
             parameter.data.copy_(parameter.data.to(dtype))
-        if self.measured_at != last.step or dtype != torch.float32:
-            self.measure(last)
-            self.tracker.log(last.step, self.bit_figures)
-        self.tell(last)
+        if self.measured_at == last.step and dtype == torch.float32:
+            return {}
+        self.measure(last)
+        return self._bit_figures
+
+    def finish(self, last: Progress) -> None:
+        """Decode with all heads, and save."""
         whole = MultiTokenModel(self.model, self.tokenizer, artefact.HERE)
-        parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        rates = self._decode(whole) if self.model.config.drafts and self.takes_part else {}
+        if self.model.config.drafts and self.takes_part:
+            self.tokens_per_step = self._decode(whole)
         gather(self.model, self.ranks.leads)
         if self.ranks.leads:
-            self._save(whole, last, rates)
-        dtype = self.recipe.train.dtype
-        return PretrainResult(self.recipe.out, parameters, tokens, self.reading(last), rates, dtype, self.ranks.leads)
+            self._save(whole, last)
+
+    @property
+    def _bit_figures(self) -> dict[str, float]:
+        """The last measurement by name, for a tracker."""
+        return {f"bits_per_byte/{domain}": value for domain, value in self.bits.items()}
 
     def _decode(self, whole: MultiTokenModel) -> dict[str, float]:
         """Tokens per step by domain, on the first held-out examples of each."""
@@ -171,7 +153,7 @@ class PretrainRun:
         prompts = tuple(prompt for some in taken.values() for prompt in some[:DECODED])
         return HeldOut(prompts, DECODED_TOKENS, len(prompts)).measure(whole).tokens_per_step
 
-    def _save(self, whole: MultiTokenModel, last: Progress, rates: dict[str, float]) -> None:
+    def _save(self, whole: MultiTokenModel, last: Progress) -> None:
         """Write the ordinary checkpoint, its card, and the other heads beside it."""
         recipe, dtype = self.recipe, getattr(torch, self.recipe.train.save_dtype)
         made = provenance(
@@ -182,7 +164,7 @@ class PretrainRun:
             steps=last.step,
             seconds=round(last.seconds, 1),
             bits_per_byte={name: round(value, 4) for name, value in self.bits.items()},
-            tokens_per_step={name: round(value, 3) for name, value in rates.items()},
+            tokens_per_step={name: round(value, 3) for name, value in self.tokens_per_step.items()},
         )
         settings = artefact.Settings(
             mtp=recipe.heads,

@@ -1,6 +1,5 @@
 """Real decodes of held-out prompts while training, counted as `foresay bench` and `foresay check` count."""
 
-import hashlib
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,8 +10,8 @@ import torch
 
 from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import check_prompts, in_batches
 from foresay.decoding.metrics import PositionAcceptance, rates_of_domains, tally
+from foresay.foundation.hashes import short_hash
 from foresay.model import MultiTokenModel
 
 
@@ -69,15 +68,19 @@ class HeldOut:
         return [prompt.ids for prompt in self.prompts]
 
     @property
+    def batches(self) -> list[list[tuple[int, ...]]]:
+        """The same, as many together as are decoded together."""
+        return [self.ids[start : start + self.batch_size] for start in range(0, len(self.prompts), self.batch_size)]
+
+    @property
     def fingerprint(self) -> str:
         """Hash of what decides how much can be accepted."""
-        asked = f"{self.max_new_tokens} {[(prompt.domain, prompt.ids) for prompt in self.prompts]}"
-        return hashlib.sha256(asked.encode()).hexdigest()[:16]
+        return short_hash(f"{self.max_new_tokens} {[(prompt.domain, prompt.ids) for prompt in self.prompts]}")
 
     def check(self, model: MultiTokenModel) -> None:
         """Raise PromptError for prompts that cannot be served."""
         if self.prompts:
-            check_prompts(model.core, self.ids, self.config)
+            model.check_prompts(self.ids, self.config)
 
     def measure(self, model: MultiTokenModel, step: int = 0, save_dtype: torch.dtype = torch.float32) -> Measured:
         """Decode as the adapter will once it is saved in `save_dtype` and opened; there must be prompts.
@@ -85,10 +88,10 @@ class HeldOut:
         Acceptance per position becomes the model's own.
         """
         with as_opened(model, save_dtype):
-            said = list(in_batches(model.core, self.ids, self.config, self.batch_size))
+            said = [answer for some in self.batches for answer in model.decode(some, self.config)]
         rates = rates_of_domains([prompt.domain for prompt in self.prompts], said)
         found = Measured(step, self.fingerprint, len(said), rates, tally(said).acceptance)
-        model.core.acceptance = shares_of(found)
+        model.acceptance = shares_of(found)
         return found
 
 
@@ -100,9 +103,9 @@ def shares_of(found: Measured) -> tuple[float, ...]:
 @contextmanager
 def as_opened(model: MultiTokenModel, save_dtype: torch.dtype) -> Iterator[None]:
     """The adapter as it will be saved in `save_dtype` and opened again, as long as the block runs."""
-    parameters = list(model.core.added.parameters())
+    parameters = list(model.added.parameters())
     kept = [parameter.data for parameter in parameters]
-    dtype = model.core.added_dtype
+    dtype = model.added_dtype
     try:
         for parameter in parameters:
             parameter.data = parameter.data.to(save_dtype).to(dtype)

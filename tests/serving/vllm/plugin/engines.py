@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.generate import generate
 from foresay.decoding.metrics import Tally, tally
 from foresay.evaluation.baseline import plain_answers
 from foresay.model import MultiTokenModel
@@ -62,4 +61,4 @@ def behind_first(
 ) -> Tally:
     """Our linear layout from the first token on: vLLM's prompt step has no masks, the one after it is our first."""
     going = [[*prompt, answer[0]] for prompt, answer in zip(prompts, said) if len(answer) > 1]
-    return tally(generate(model.core, going, DecodeConfig(layout="linear", max_new_tokens=tokens - 1)))
+    return tally(model.decode(going, DecodeConfig(layout="linear", max_new_tokens=tokens - 1)))

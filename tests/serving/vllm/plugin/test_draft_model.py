@@ -9,7 +9,6 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM has an environment of its own: make test-vllm")
 
 from foresay.decoding.config import DecodeConfig, SampleConfig
-from foresay.decoding.generate import generate
 from foresay.decoding.metrics import tally
 from foresay.evaluation.lossless.sampling import CAUGHT, LEVEL, Trial, compared
 from foresay.evaluation.lossless.sampling import TOKENS as TRIED
@@ -40,7 +39,7 @@ def test_greedy_is_transformers_own_and_drafts_are_our_quadratic_layouts(
     assert said == reference(nano, prompts)
     going = [[*prompt, answer[0]] for prompt, answer in zip(prompts, said) if len(answer) > 1]
     config = DecodeConfig(layout="quadratic", masks=MASKS, max_new_tokens=TOKENS - 1)
-    ours = tally(generate(nano.core, going, config))
+    ours = tally(nano.decode(going, config))
     # Its first draft is the base's own next token, which is always right: each step keeps one more than ours.
     per_step = 1 + found["accepted_tokens"] / found["drafts"]
     assert per_step > ours.tokens_per_step + 0.8

@@ -41,7 +41,7 @@ def test_greedy_is_transformers_own_and_steps_are_our_linear_layouts(
     assert found["drafts"] == pytest.approx(ours.steps, rel=0.02)
     # vLLM counts drafts that were right after the end of an answer too.
     assert found["accepted_tokens"] >= 0.98 * ours.accepted
-    masks = nano.core.config.num_masks
+    masks = nano.config.num_masks
     assert found["draft_tokens"] <= masks * found["drafts"], "masks are no drafts"
     assert found["draft_tokens"] == pytest.approx(ours.drafted, rel=0.1)
 
@@ -52,10 +52,10 @@ def test_each_alone_is_the_same(llm: Any, nano: MultiTokenModel, prompts: list[l
 
 def test_penalties_see_drafts(llm: Any, nano: MultiTokenModel, prompts: list[list[int]]) -> None:
     said = answers(llm, prompts[:6], repetition_penalty=1.3)
-    nano.core.detach_hooks()
+    nano.detach_hooks()
     for prompt, answer in zip(prompts, said):
         ids = torch.tensor([prompt])
-        own = nano.core.model.generate(
+        own = nano.base.model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             do_sample=False,
@@ -81,7 +81,7 @@ def test_the_context_may_end(llm: Any, nano: MultiTokenModel, prompts: list[list
     long = [text[: CONTEXT - room] for room in (1, 5, 12, 21)]
     said = answers(llm, [*long, prompts[0]], CONTEXT, ignore_eos=True)
     for prompt, answer in zip(long, said):
-        own = nano.core.model.generate(
+        own = nano.base.model.generate(
             torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt)),
             do_sample=False,
@@ -122,9 +122,9 @@ def test_logprobs_are_the_bases(llm: Any, nano: MultiTokenModel, prompts: list[l
     settings = SamplingParams(temperature=0.0, max_tokens=24, logprobs=1)
     [said] = llm.generate([{"prompt_token_ids": prompts[0]}], settings, use_tqdm=False)
     tokens = list(said.outputs[0].token_ids)
-    nano.core.detach_hooks()
+    nano.detach_hooks()
     with torch.no_grad():
-        logits = nano.core.model(torch.tensor([[*prompts[0], *tokens]])).logits[0]
+        logits = nano.base.model(torch.tensor([[*prompts[0], *tokens]])).logits[0]
     own = logits.log_softmax(dim=-1)[len(prompts[0]) - 1 : -1].gather(1, torch.tensor(tokens)[:, None])[:, 0]
     found = [entry[token].logprob for entry, token in zip(said.outputs[0].logprobs, tokens)]
     np.testing.assert_allclose(found, own.numpy(), atol=1e-3)
