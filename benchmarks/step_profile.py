@@ -22,12 +22,13 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from foresay.decoding.config import DecodeConfig
+from foresay.decoding.live import LiveSequence
 from foresay.decoding.planning.plan import PendingRows
 from foresay.decoding.planning.planner import Entry
 from foresay.decoding.sampling.chooser import Chooser, Drafts, Greedy, Sampled
 from foresay.decoding.sampling.logits_processors import Processing
 from foresay.decoding.sampling.randomness import SeededDice
-from foresay.decoding.session import LiveSequence, Session
+from foresay.decoding.session import Session
 from foresay.foundation.provenance import provenance
 from foresay.models.config import MTPConfig
 from foresay.models.masks.model import MaskModel

@@ -289,7 +289,7 @@ def test_dtype_and_device_as_torch_has_them() -> None:
 
 
 def test_unknown_setting_of_an_answer_is_refused_with_the_known_ones(nano: MultiTokenModel) -> None:
-    message = "unknown setting 'temprature'; known are layout, masks, branches, nodes, shortlist, max_new_tokens, "
+    message = "unknown setting 'temprature'; known are layout, masks, branches, nodes, shortlist, prompt_lookup, "
     with pytest.raises(PromptError, match=message):
         nano.answer(["Say hi."], temprature=0.7)
 

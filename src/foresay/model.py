@@ -19,8 +19,9 @@ from foresay.decoding.config import DecodeConfig, QueueConfig
 from foresay.decoding.engine import Engine
 from foresay.decoding.generate import check_prompts, generate, prepare
 from foresay.decoding.kv_memory import kv_bytes
+from foresay.decoding.live import GenerationHooks
+from foresay.decoding.planners import Planners
 from foresay.decoding.planning.planner import Planner
-from foresay.decoding.session import GenerationHooks
 from foresay.decoding.step_costs import (
     Curve,
     Watch,
@@ -47,7 +48,7 @@ from foresay.models.loaded import LoadedModel
 if TYPE_CHECKING:
     from peft import PeftModel
 
-DRAFTING = ("layout", "masks", "branches", "nodes", "shortlist", "compile", "graphs", "ignore_stop")
+DRAFTING = ("layout", "masks", "branches", "nodes", "shortlist", "prompt_lookup", "compile", "graphs", "ignore_stop")
 """Fields of `DecodeConfig` that `generate` takes beside transformers' own arguments."""
 
 
@@ -272,12 +273,16 @@ class MultiTokenModel(LoadedModel):
         """Share of steps that keep the j-th draft: as training left it, else a guess."""
         return known_acceptance(self._core)
 
-    def engine(self, config: DecodeConfig, queue: QueueConfig, watch: Watch = unwatched) -> Engine:
-        """Continuous batching: an engine whose requests share steps. Steps are measured first, as for `planner`.
+    def planners(self, masks: int = 0) -> Planners:
+        """The same for any batch size and context length, with no wait: what is not known is measured between steps."""
+        return Planners(self._core, masks)
+
+    def engine(self, config: DecodeConfig, queue: QueueConfig) -> Engine:
+        """Continuous batching: an engine whose requests share steps, and which measures them when it has nothing to do.
 
         Raises ConfigError for texts longer than the base can serve together.
         """
-        return Engine.open(self._core, config, queue, watch)
+        return Engine.open(self._core, config, queue)
 
     def kv_bytes(self, config: DecodeConfig, sequences: int, tokens: int) -> int:
         """Bytes of K/V that an engine holds for so many sequences of so many tokens."""

@@ -31,6 +31,14 @@ def test_tokens_per_step_is_a_ratio_of_sums() -> None:
     assert counted.tokens_per_step == 1.5
 
 
+def test_what_was_looked_up_is_counted_apart_from_the_models_own() -> None:
+    own, found = step(1, 2, drafted=3), Step((3, 4, 5), 8, 2, 8, looked_up=8)
+    counted = tally([said(own, found)])
+    assert (counted.drafted, counted.accepted) == (11, 3)
+    assert (counted.looked_up, counted.looked_up_accepted) == (8, 2)
+    assert counted.acceptance == tally([said(own)]).acceptance
+
+
 def test_plain_decoding_drafts_nothing() -> None:
     counted = tally([said(step(1, drafted=0), step(2, drafted=0))])
     assert counted.tokens_per_step == 1.0

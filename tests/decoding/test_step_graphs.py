@@ -10,11 +10,13 @@ import torch
 from foresay.decoding.config import DecodeConfig, LayoutName, QueueConfig, SampleConfig
 from foresay.decoding.engine import Engine, Request
 from foresay.decoding.generate import generate
-from foresay.decoding.planning.planner import AcceptanceEstimate, Cost, Entry, Planner
+from foresay.decoding.live import GenerationHooks
+from foresay.decoding.planning.acceptance import AcceptanceEstimate
+from foresay.decoding.planning.planner import Cost, Entry, Planner
 from foresay.decoding.sampling.chooser import Sampled, chooser_of
 from foresay.decoding.sampling.logits_processors import Processing, warpers
 from foresay.decoding.sampling.randomness import SeededDice
-from foresay.decoding.session import GenerationHooks, Session
+from foresay.decoding.session import Session
 from foresay.decoding.steps import Generation
 from foresay.models import drafting
 from foresay.models.base.cuda_graphs import CannotRecordError

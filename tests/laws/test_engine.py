@@ -11,10 +11,10 @@ import torch
 from foresay.decoding.config import DecodeConfig, LayoutName, PenaltyConfig, QueueConfig, SampleConfig
 from foresay.decoding.engine import Engine, Request, RequestProgress
 from foresay.decoding.generate import generate
+from foresay.decoding.live import GenerationHooks
 from foresay.decoding.sampling.chooser import Blocks, Drafts, Greedy, chooser_of
 from foresay.decoding.sampling.logits_processors import CountPenalty, Processing, penalties
 from foresay.decoding.sampling.per_request import Mixed
-from foresay.decoding.session import GenerationHooks
 from foresay.foundation.errors import BusyError, ConfigError, PromptError
 from foresay.models.layout.tree import Tree
 from foresay.models.masks.model import MaskModel

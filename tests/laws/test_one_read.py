@@ -7,10 +7,11 @@ import pytest
 from foresay.decoding.config import DecodeConfig, LayoutName, QueueConfig, SampleConfig
 from foresay.decoding.engine import Engine, Request
 from foresay.decoding.generate import generate
+from foresay.decoding.live import GenerationHooks
 from foresay.decoding.sampling.chooser import Chooser, Greedy, Sampled
 from foresay.decoding.sampling.logits_processors import Processing, warpers
 from foresay.decoding.sampling.randomness import SeededDice
-from foresay.decoding.session import GenerationHooks, Session
+from foresay.decoding.session import Session
 from tests.support.device_reads import counted_reads
 from tests.support.toys import GEMMA3, LLAMA, Toy, adapted, random_prompts
 

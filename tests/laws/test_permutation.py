@@ -10,7 +10,8 @@ import pytest
 
 from foresay.data.chat import encode
 from foresay.decoding.config import LayoutName, SampleConfig
-from foresay.decoding.planning.planner import AcceptanceEstimate, Cost, Entry, Planner
+from foresay.decoding.planning.acceptance import AcceptanceEstimate
+from foresay.decoding.planning.planner import Cost, Entry, Planner
 from foresay.decoding.sampling.chooser import Blocks, Drafts, Sampled
 from foresay.evaluation.lossless.sampling import CAUGHT, LEVEL, Trial
 from foresay.evaluation.statistics import Tokens, holm, p_value

@@ -20,13 +20,15 @@ from transformers.generation.logits_process import (
 
 from foresay.decoding.config import DecodeConfig, LayoutName
 from foresay.decoding.generate import generate
-from foresay.decoding.planning.planner import AcceptanceEstimate, Cost, Entry, Planner
+from foresay.decoding.live import GenerationHooks
+from foresay.decoding.planning.acceptance import AcceptanceEstimate
+from foresay.decoding.planning.planner import LOOKUP, PLAIN, Cost, Entry, Planner
 from foresay.decoding.sampling import chooser as choose
-from foresay.decoding.sampling.chooser import Sampled
+from foresay.decoding.sampling.chooser import Drafts, Sampled
 from foresay.decoding.sampling.logits_processors import Processing
 from foresay.decoding.sampling.randomness import Dice, SeededDice
 from foresay.decoding.sampling.verify import DraftsToVerify, Verification, verify_drawn, verify_sampled
-from foresay.decoding.session import GenerationHooks, Session
+from foresay.decoding.session import Session
 from foresay.decoding.steps import Generation
 from foresay.models.config import HeadsConfig, MTPConfig
 from foresay.models.drafting import DraftingModel
@@ -134,13 +136,15 @@ def mtp() -> MaskModel:
     return mtp
 
 
-def wanted(mtp: DraftingModel, processors: Sequence[LogitsProcessor], tokens: int) -> dict[tuple[int, ...], float]:
+def wanted(
+    mtp: DraftingModel, processors: Sequence[LogitsProcessor], tokens: int, prompt: tuple[int, ...] = PROMPT
+) -> dict[tuple[int, ...], float]:
     """The base's own distribution over the next tokens, by its plain forward."""
     chances = {}
     for text in itertools.product(range(VOCABULARY), repeat=tokens):
         chance = 1.0
         for place, token in enumerate(text):
-            ids = torch.tensor([[*PROMPT, *text[:place]]])
+            ids = torch.tensor([[*prompt, *text[:place]]])
             scores = mtp.model(ids).logits[:, -1]
             for processor in processors:
                 scores = processor(ids, scores)
@@ -154,26 +158,30 @@ def check_exact(
     layout: LayoutName,
     processors: Sequence[LogitsProcessor] = (),
     greedy_drafts: bool = False,
+    planner: Callable[[], Planner] = lambda: Planner(COSTS, AcceptanceEstimate((0.5, 0.4))),
+    prompt: tuple[int, ...] = PROMPT,
     **settings: int,
-) -> None:
+) -> list[Generation]:
     # Two candidates of three: a tree with every token after a node would never be left.
     config = DecodeConfig(layout=layout, **({"max_new_tokens": TOKENS, "branches": 2, "nodes": 4} | settings))
     tokens = config.max_new_tokens
-    accepted = []
+    accepted, generations = [], []
 
     def run(dice: Enumeration) -> tuple[int, ...]:
         chooser = Sampled(dice, Processing(tuple(processors)), greedy_drafts)
-        planner = Planner(COSTS, AcceptanceEstimate((0.5, 0.4))) if layout == "planned" else None
-        [said] = generate(mtp, [PROMPT], config, GenerationHooks(chooser=lambda _: chooser, planner=planner))
+        how = GenerationHooks(chooser=lambda _: chooser, planner=planner() if layout == "planned" else None)
+        [said] = generate(mtp, [prompt], config, how)
+        generations.append(said)
         accepted.append(sum(step.accepted for step in said.steps))
         return tuple(said.tokens)
 
-    outcomes, expected = enumerate_outcomes(run), wanted(mtp, processors, tokens)
+    outcomes, expected = enumerate_outcomes(run), wanted(mtp, processors, tokens, prompt)
     assert sum(outcomes.values()) == pytest.approx(1, abs=1e-12)
     for text, chance in expected.items():
         assert outcomes.get(text, 0.0) == pytest.approx(chance, abs=1e-12), text
-    if layout != "plain":
+    if layout != "plain" and prompt == PROMPT:
         assert min(accepted) < max(accepted) == tokens - 1
+    return generations
 
 
 PROCESSORS: dict[str, list[LogitsProcessor]] = {
@@ -216,6 +224,43 @@ def test_processors_act_as_in_plain_decoding(
     mtp: MaskModel, processors: list[LogitsProcessor], layout: LayoutName
 ) -> None:
     check_exact(mtp, layout, processors)
+
+
+REPEATS = (0, 1, 2, 2, 1, 1, 0, 0, 2, 0, 1)
+"""Every bigram, so that whatever is said first, something followed it before."""
+
+
+@pytest.mark.parametrize("layout", [PLAIN, Entry("linear", 1), Entry("quadratic", 1)], ids=lambda entry: entry.label)
+@pytest.mark.parametrize("greedy_drafts", [False, True], ids=["drawn drafts", "greedy drafts"])
+def test_prompt_lookup_leaves_the_distribution(mtp: MaskModel, greedy_drafts: bool, layout: Entry) -> None:
+    def looks_up() -> Planner:
+        costs = {PLAIN: Cost(1 if layout == PLAIN else 9, 1), layout: Cost(1, 1), LOOKUP: Cost(1, 1)}
+        return Planner(costs, AcceptanceEstimate((0.2, 0.1)))
+
+    said = check_exact(mtp, "planned", (), greedy_drafts, planner=looks_up, prompt=REPEATS)
+    assert {step.accepted for generation in said for step in generation.steps if step.looked_up} >= {0, 1}
+
+
+def test_processors_act_on_what_was_looked_up(mtp: MaskModel) -> None:
+    def looks_up() -> Planner:
+        return Planner({PLAIN: Cost(1, 1), LOOKUP: Cost(1, 1)}, AcceptanceEstimate((0.2, 0.1)))
+
+    for processors in PROCESSORS.values():
+        said = check_exact(mtp, "planned", processors, planner=looks_up, prompt=REPEATS)
+        assert any(step.looked_up for generation in said for step in generation.steps)
+
+
+def test_a_lookup_that_is_kept_by_a_loaded_chance_is_caught(mtp: MaskModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drafts of certainty, judged as if they had been drawn from less."""
+    replaced = Drafts.replaced
+
+    def halved(self: Drafts, found: Sequence[Sequence[int]]) -> Drafts:
+        drafts = replaced(self, found)
+        return drafts if drafts.q is None else replace(drafts, q=drafts.q / 2)
+
+    monkeypatch.setattr(Drafts, "replaced", halved)
+    with pytest.raises(AssertionError):
+        test_prompt_lookup_leaves_the_distribution(mtp, False, Entry("linear", 1))
 
 
 class NeverTwice(LogitsProcessor):

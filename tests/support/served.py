@@ -45,7 +45,7 @@ class Served:
 
 def suffix(line: str) -> str:
     """The label that tells counters of one name apart."""
-    for label in ("position", "finished_reason", "le"):
+    for label in ("position", "finished_reason", "layout", "le"):
         if f'{label}="' in line:
             return "/" + line.split(f'{label}="', 1)[1].split('"', 1)[0]
     return ""

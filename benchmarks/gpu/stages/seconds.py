@@ -20,8 +20,8 @@ from job import Deadline, Job, Record
 from foresay import DecodeConfig, MultiTokenModel
 from foresay.data.prompts import by_domain, embedded_prompts
 from foresay.decoding.generate import generate
+from foresay.decoding.live import GenerationHooks
 from foresay.decoding.metrics import tally
-from foresay.decoding.session import GenerationHooks
 from foresay.decoding.step_costs import TYPICAL, calibrate, planner_for
 from foresay.evaluation.baseline import plain_answers
 from foresay.foundation.machine import now

@@ -49,6 +49,9 @@ class DecodeConfig:
     shortlist: int | Literal["auto"] = "auto"
     """Draft from the so many tokens that the base head ranks first after each mask; 0 from all; `auto`: 64 where the
     vocabulary has 16,384 tokens or more, else all. The output stays."""
+    prompt_lookup: bool = True
+    """Let `planned` also verify what followed the same 2 to 4 tokens earlier in prompt and answer, where that earns its
+    rows in this text. The output stays."""
     max_new_tokens: int = 128
     """Most tokens generated for a prompt; the base's context may end it sooner."""
     compile: bool = False

@@ -5,7 +5,7 @@ a step of the running one. The two take turns, so that neither new answers nor t
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count, islice
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from foresay.decoding.config import DecodeConfig, PenaltyConfig, QueueConfig, SampleConfig
 from foresay.decoding.generate import check_prompts, prepare
-from foresay.decoding.planning.planner import Planner
+from foresay.decoding.live import GenerationHooks, PlannerSource
+from foresay.decoding.planners import TENTH, Planners
 from foresay.decoding.sampling.per_request import Mixed, Rule
 from foresay.decoding.sampling.randomness import SeededDice
 from foresay.decoding.sampling.recorded import Recorded, TokenScores
-from foresay.decoding.session import GenerationHooks, Session
-from foresay.decoding.step_costs import Watch, planners_for, unwatched
+from foresay.decoding.session import Session
 from foresay.decoding.steps import Step
 from foresay.foundation.errors import BusyError, ConfigError, PromptError
 from foresay.models.drafting import DraftingModel
@@ -67,8 +67,8 @@ class _Running:
 class Engine:
     """Answers that come and go, on one model and in one layout.
 
-    `step` is for one thread; everything else may be called from any. `planners`, by the number of sequences (powers of
-    two), choose the layout of each step where the settings say `planned`.
+    `step` and `measure` are for one thread; everything else may be called from any. `planners` choose the layout of
+    each step where the settings say `planned`.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Engine:
         model: DraftingModel,
         config: DecodeConfig,
         queue: QueueConfig,
-        planners: Mapping[int, Planner] | None = None,
+        planners: PlannerSource | None = None,
     ) -> None:
         """Raises ConfigError for texts longer than the base can serve together."""
         self.longest = queue.max_length or model.base.limits[0]
@@ -94,11 +94,19 @@ class Engine:
         self._prefilled = False
 
     @classmethod
-    def open(cls, model: DraftingModel, config: DecodeConfig, queue: QueueConfig, watch: Watch = unwatched) -> "Engine":
-        """An engine whose steps are measured first, where its layout is `planned` and they never were."""
+    def open(cls, model: DraftingModel, config: DecodeConfig, queue: QueueConfig) -> "Engine":
+        """An engine that is ready at once: where its layout is `planned` and its steps were never measured, they are
+        plain ones until `measure` has done so, or `step` has on the way."""
         prepare(model, config)
-        planned = config.layout == "planned"
-        return cls(model, config, queue, planners_for(model, queue.sequences, config.masks, watch) if planned else None)
+        if config.layout != "planned":
+            return cls(model, config, queue)
+        planners = Planners(model, config.masks, TENTH)
+        planners.expect([1 << power for power in range((queue.sequences - 1).bit_length() + 1)])
+        return cls(model, config, queue, planners)
+
+    def measure(self) -> bool:
+        """While nobody waits: measure a little of what steps cost; false: there is nothing left to measure."""
+        return isinstance(self.planners, Planners) and self.planners.measure()
 
     @cached_property
     def session(self) -> Session:
@@ -171,10 +179,11 @@ class Engine:
         session = self._begin(newcomers) if newcomers else self.session
         if not session.live:
             return []
-        session.planner = self._planner(len(session.live))
         progress = [self._tell(session, ticket, step) for ticket, step in session.step()]
         if newcomers:
             self.session.join(session)
+        if isinstance(self.planners, Planners):
+            self.planners.between_steps(self.session.hold)
         return progress
 
     def _check(self, request: Request) -> None:
@@ -186,10 +195,7 @@ class Engine:
         return Session.empty(self.model, self.config, chooser, self._how(), self.queue.sequences, self.longest)
 
     def _how(self) -> GenerationHooks:
-        return GenerationHooks(stop=self._stops, planner=self._planner(1))
-
-    def _planner(self, sequences: int) -> Planner | None:
-        return None if self.planners is None else self.planners[1 << (sequences - 1).bit_length()]
+        return GenerationHooks(stop=self._stops, planner=self.planners)
 
     def _stops(self, ticket: int, ids: list[int]) -> bool:
         stop = self._running[ticket].request.stop

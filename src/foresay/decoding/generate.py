@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.session import GenerationHooks, Session
-from foresay.decoding.step_costs import planner_for
+from foresay.decoding.live import GenerationHooks
+from foresay.decoding.planners import Planners
+from foresay.decoding.session import Session
 from foresay.decoding.steps import Generation
 from foresay.foundation.errors import PromptError
 from foresay.models.drafting import DraftingModel
@@ -16,20 +17,23 @@ def generate(
 ) -> list[Generation]:
     """Continuations of `prompts` (token ids): what plain decoding would say, or, sampled, say with the same chance.
 
-    Raises PromptError for prompts that cannot be served; nothing is left behind by a refused or broken call.
+    Where the layout is `planned` and what steps cost was never measured, that is done between them, and until it is
+    known they are plain ones. Raises PromptError for prompts that cannot be served; nothing is left behind by a refused
+    or broken call.
     """
     check_prompts(model, prompts, config)
     how = how or GenerationHooks()
     prepare(model, config)
     done: dict[int, Generation] = {}
+    if config.layout == "planned" and how.planner is None:
+        how = replace(how, planner=Planners(model, config.masks))
     for group in _groups(model, prompts, config):
-        if config.layout == "planned" and how.planner is None:
-            longest = max(len(prompts[index]) for index in group)
-            how = replace(how, planner=planner_for(model, len(group), longest, config.masks))
         session = Session(model, [prompts[index] for index in group], config, how.chooser(group), how, group)
         while session.live:
             for index, step in session.step():
                 how.watch(index, step)
+            if isinstance(how.planner, Planners):
+                how.planner.between_steps(session.hold)
         done |= session.done
     return [done[index] for index in range(len(prompts))]
 

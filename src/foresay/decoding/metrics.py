@@ -6,8 +6,8 @@ sequence (prefill is one), and tokens after a stop or past the maximum are not k
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from foresay.decoding.steps import Generation, Step
 
@@ -37,6 +37,13 @@ class Tally:
     drafted: int
     accepted: int
     acceptance: tuple[PositionAcceptance, ...]
+    """Of the model's own drafts."""
+    looked_up: int = 0
+    """Drafts verified that a prompt lookup found."""
+    looked_up_accepted: int = 0
+    """Those that were accepted."""
+    layouts: Mapping[str, int] = field(default_factory=dict)
+    """Steps in each layout, the most frequent first; those that read prompts apart."""
 
     @property
     def tokens_per_step(self) -> float:
@@ -53,16 +60,18 @@ def tally(generations: Iterable[Generation]) -> Tally:
     """Count the steps of some generations together."""
     generations = list(generations)
     steps = [step for generation in generations for step in generation.steps]
-    deepest = max((step.depth for step in steps), default=0)
+    own = [(step.depth, step.accepted) for step in steps if not step.looked_up]
+    deepest = max((depth for depth, _ in own), default=0)
     return Tally(
         prompts=len(generations),
         tokens=sum(len(step.tokens) for step in steps),
         steps=len(steps),
         drafted=sum(step.drafted for step in steps),
         accepted=sum(step.accepted for step in steps),
-        acceptance=tuple(
-            _acceptance(position, [(step.depth, step.accepted) for step in steps]) for position in range(1, deepest + 1)
-        ),
+        acceptance=tuple(_acceptance(position, own) for position in range(1, deepest + 1)),
+        looked_up=sum(step.looked_up for step in steps),
+        looked_up_accepted=sum(step.accepted for step in steps if step.looked_up),
+        layouts=dict(Counter(step.layout for step in steps if step.layout).most_common()),
     )
 
 

@@ -1,15 +1,15 @@
 """A batch of sequences that go on step by step: plan, see, verify, keep, draft."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from foresay.decoding.config import DecodeConfig
+from foresay.decoding.live import GenerationHooks, LiveSequence
 from foresay.decoding.planning.draft_tree import tree_for
 from foresay.decoding.planning.plan import Aligned, PendingRows, Plan, plan
-from foresay.decoding.planning.planner import PROBE_MASKS, Entry, Planner
+from foresay.decoding.planning.planner import LOOKUP, PLAIN, PROBE_MASKS, Entry, Planner
 from foresay.decoding.sampling.chooser import Blocks, Chooser, Drafts, Greedy
 from foresay.decoding.sampling.verify import DraftsToVerify, Verification
 from foresay.decoding.step_graphs import StepGraphs
@@ -18,43 +18,7 @@ from foresay.models.base.model import Rows
 from foresay.models.base.transfer import to_device
 from foresay.models.drafting import DraftingModel
 from foresay.models.layout.call import Call
-
-Stop = Callable[[int, list[int]], bool]
-"""Whether a text ends here: called with its index, and prompt and answer up to each kept token."""
-
-
-@dataclass(slots=True)
-class LiveSequence:
-    """A sequence that is still going on."""
-
-    index: int
-    row: PendingRows
-    room: int
-    """Tokens it may still say."""
-    ids: list[int]
-    """Prompt and answer so far."""
-    anchor: int = 0
-    """Row of the last call that the newest token was said by."""
-    used: int = 0
-    """Random numbers that its last step used."""
-    steps: list[Step] = field(default_factory=list)
-    stopped: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationHooks:
-    """What a generation is run with, beside its settings."""
-
-    chooser: Callable[[Sequence[int]], Chooser] = lambda indices: Greedy()
-    """Makes the chooser for the prompts with these indices."""
-    watch: Callable[[int, Step], None] = lambda index, step: None
-    """Told of every step: (prompt index, step)."""
-    stop: Stop | None = None
-    """Ends a text besides the stop tokens."""
-    stop_tokens: frozenset[int] | None = None
-    """Replace the base's own stop tokens."""
-    planner: Planner | None = None
-    """Chooses the layout of each step where the settings say `planned`."""
+from foresay.models.layout.tree import Tree
 
 
 class Session:
@@ -72,7 +36,9 @@ class Session:
         """`indices`: what `how` and the results call the prompts; None: by their place."""
         how = how or GenerationHooks()
         self.model, self.config, self.chooser, self.stop = model, config, chooser or Greedy(), how.stop
-        self.planner = how.planner
+        self.planners = how.planner
+        self.planner: Planner | None = None
+        self.entry = PLAIN
         own = frozenset() if config.ignore_stop else frozenset(model.base.stop_tokens)
         self.stops = own if how.stop_tokens is None else how.stop_tokens
         self.done: dict[int, Generation] = {}
@@ -87,7 +53,8 @@ class Session:
         masks = min(config.masks or model.config.drafts, self.tree.depths[-1])
         self.fixed = None if config.layout == "planned" else Entry(config.layout, masks)
         most = max(self.tree.drafts, PROBE_MASKS)
-        self.spare, self.masks = (most + 1) * (masks + 1), 0 if config.layout == "plain" else masks
+        self.spare = max((most + 1) * (masks + 1), LOOKUP.drafts + 1)
+        self.masks = 0 if config.layout == "plain" else masks
         self.cache = model.cache(longest + max(rooms, default=0) + self.spare, self.masks)
         self.graphs: StepGraphs | None = None
         self._lasting = False
@@ -181,16 +148,37 @@ class Session:
             self.cache, self._lasting = self.graphs.cache, lasting
 
     def _plan(self) -> Plan:
-        entry = self._entry()
+        entry = self.entry = self._entry()
         tree = self.tree if entry.layout == "tree" else self.tree.first(entry.drafts)
+        tree = Tree.chain(entry.lookup) if entry.lookup else tree
         return plan([live.row for live in self.live], entry, tree, self.model.base.limits)
 
     def _entry(self) -> Entry:
         """The layout of the next step."""
         if self.fixed is not None:
             return self.fixed
-        assert self.planner is not None, "planned decoding needs a planner"
-        return self.planner.choose()
+        assert self.planners is not None, "planned decoding needs a planner"
+        self.planner = self.planners.at(len(self.live), max(live.row.past for live in self.live))
+        if self.planner is None:
+            return PLAIN
+        entry = self.planner.choose([live.look(self.planner, self.config.prompt_lookup) for live in self.live])
+        self.draft_instead([live.looked_up for live in self.live])
+        return entry
+
+    def hold(self) -> None:
+        """Keep what is pending, though another session replays recorded steps before the next one."""
+        if self.graphs is not None:
+            kept = self.pending
+            self.pending = Drafts(kept.tokens.clone(), None if kept.q is None else kept.q.clone())
+
+    def draft_instead(self, found: Sequence[Sequence[int]]) -> None:
+        """Let the next step verify these tokens in place of a sequence's own drafts, for each that has any."""
+        if not any(found):
+            return
+        self.pending = self.pending.replaced(found)
+        for live, tokens in zip(self.live, found):
+            if tokens:
+                live.row = PendingRows(live.row.past, 1 + len(tokens), len(tokens))
 
     def _asked(self, plan: Plan, aligned: Aligned, ids: Tensor) -> DraftsToVerify:
         counts = tuple(row.drafted for row in plan.rows)
@@ -204,14 +192,16 @@ class Session:
         self.chooser.hear([accepted for accepted, *_ in report])
         for live, row, (accepted, last, used, _, *tokens) in zip(self.live, plan.rows, report):
             said = self._cut(live, tokens[: accepted + 1])
-            step = Step(tuple(said), row.drafted, min(accepted, len(said)), depths[row.drafted])
+            looked_up = row.drafted if live.looked_up else 0
+            layout = "" if row.past == 0 else self.entry.label
+            step = Step(tuple(said), row.drafted, min(accepted, len(said)), depths[row.drafted], looked_up, layout)
             live.steps.append(step)
             live.room -= len(said)
             live.row = PendingRows(row.past + row.fresh - row.drafted + accepted, 1, 0)
             live.anchor, live.used = plan.layout.real - 1 - plan.judged + last, used
             kept.append((live.index, step))
-            if self.planner is not None:
-                self.planner.acceptance.observe(row.drafted, accepted)
+            if self.planner is not None and live.outlook is not None:
+                self.planner.observe(live.outlook, row.drafted, accepted, said)
         return kept
 
     def _cut(self, live: LiveSequence, tokens: list[int]) -> list[int]:

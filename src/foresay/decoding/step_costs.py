@@ -1,53 +1,30 @@
 """What a step costs on this machine: whole steps of every entry of the menu, measured once and remembered."""
 
-import hashlib
-import json
-import math
-import platform
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import cycle, islice
-from pathlib import Path
-
-import torch
-import transformers
+from dataclasses import dataclass
 
 from foresay.decoding.config import DecodeConfig
+from foresay.decoding.cost_files import keep, menu_of, place_of, read
+from foresay.decoding.live import LiveSequence
+from foresay.decoding.planning.acceptance import AcceptanceEstimate, prior
 from foresay.decoding.planning.plan import PendingRows
-from foresay.decoding.planning.planner import (
-    HEADS_MENU,
-    MENU,
-    PLAIN,
-    AcceptanceEstimate,
-    Cost,
-    Costs,
-    Entry,
-    Planner,
-    expected_rate,
-    prior,
-)
+from foresay.decoding.planning.planner import PLAIN, Cost, Costs, Entry, Planner, expected_rate
+from foresay.decoding.planning.prompt_lookup import TOKENS
 from foresay.decoding.sampling.chooser import Drafts
-from foresay.decoding.session import LiveSequence, Session
-from foresay.foundation.files import cache_folder, put
-from foresay.foundation.machine import machine, now
-from foresay.models.config import HeadsConfig
+from foresay.decoding.session import Session
+from foresay.foundation.machine import now
 from foresay.models.drafting import DraftingModel
 
 SECONDS = 10.0
 """Time for one batch size and context length; the first steps of an entry, which may compile, come on top."""
 ROUNDS = 24
 """Times that every entry is measured, where there is time."""
+USABLE = 3
+"""Times that every entry is measured before anybody plans by the figures."""
 CONTEXTS = (128, 512, 2048, 8192)
 """Context lengths that are measured; a request takes the next larger one."""
 TYPICAL = 512
-"""Context length that stands for all where sequences of any length share steps."""
-METHOD = 2
-"""Counts the ways in which steps have been measured: files made in another way are not read."""
-
-UNKEPT: dict[Path, Costs] = {}
-"""What could not be written, for as long as the process lives."""
-
+"""Context length that is measured first where texts of any length will come."""
 Watch = Callable[[float], None]
 """Told of the share of a calibration that is done."""
 
@@ -99,20 +76,6 @@ def planner_for(
     return Planner(usable, AcceptanceEstimate(prior(model.acceptance, most)))
 
 
-def planners_for(model: DraftingModel, most: int, masks: int = 0, watch: Watch = unwatched) -> dict[int, Planner]:
-    """Planners for batches of 1, 2, 4, ... up to `most` sequences or the next more, which learn from each other.
-
-    What steps cost is taken after `TYPICAL` cached tokens.
-    """
-    sizes = [1 << power for power in range((most - 1).bit_length() + 1)]
-    planners: dict[int, Planner] = {}
-    for done, size in enumerate(sizes):
-        planner = planner_for(model, size, TYPICAL, masks, lambda share, done=done: watch((done + share) / len(sizes)))  # type: ignore[misc]
-        planners[size] = replace(planner, acceptance=planners[1].acceptance if planners else planner.acceptance)
-    watch(1.0)
-    return planners
-
-
 def known_acceptance(model: DraftingModel) -> tuple[float, ...]:
     """What training left, or a guess where it left nothing."""
     return prior(model.acceptance, model.config.drafts)
@@ -142,7 +105,7 @@ def curve_for(model: DraftingModel, batch_size: int, length: int, watch: Watch =
     same model, dtype and number of threads; else, or when the file is torn, measured and kept there.
     """
     batch, context = rounded(model, batch_size, length)
-    kept = _read(_place(model, batch, context))
+    kept = read(place_of(model, batch, context))
     return calibrate(model, batch_size, length, watch=watch) if kept is None else Curve(batch, context, kept)
 
 
@@ -152,50 +115,70 @@ def calibrate(
     """Measure anew and keep it; batch size and length are rounded up to what is measured. See `curve_for`."""
     batch, context = rounded(model, batch_size, length)
     curve = Curve(batch, context, measure(model, batch, context, seconds, watch))
-    _keep(_place(model, batch, context), curve.costs)
+    keep(place_of(model, batch, context), curve.costs)
     return curve
 
 
 def rounded(model: DraftingModel, batch_size: int, length: int) -> tuple[int, int]:
     """Batch size and context length to be measured: the next power of two, the next of `CONTEXTS`."""
     # Masks stand up to k positions after the last draft.
-    longest = model.base.limits[0] - _room(model) - model.config.drafts
+    longest = model.base.limits[0] - _room(model) - max(model.config.drafts, TOKENS)
     context = min(next((c for c in CONTEXTS if c >= length), CONTEXTS[-1]), max(longest, 1))
     return 1 << max(batch_size - 1, 0).bit_length(), context
 
 
-def menu_of(model: DraftingModel) -> list[Entry]:
-    """The entries that there are masks, or heads, for."""
-    menu = HEADS_MENU if isinstance(model.config, HeadsConfig) else MENU
-    return [entry for entry in menu if entry.masks <= model.config.drafts]
+class Measurement:
+    """Seconds of a step with drafts and of one without, after `context` cached tokens, measured turn by turn.
+
+    The entries take turns, so that a machine that drifts drifts for all of them, until `seconds` are spent or each was
+    measured `ROUNDS` times. Where that is not even one round, the last entries are left out.
+    """
+
+    def __init__(self, model: DraftingModel, batch_size: int, context: int, seconds: float = SECONDS) -> None:
+        config = DecodeConfig(layout="planned", max_new_tokens=_room(model), ignore_stop=True)
+        if model.shortlist is None:
+            model.shortlist = config.shortlist_size(model.base.vocabulary)
+        self.batch_size, self.context, self.seconds = batch_size, context, seconds
+        self._session = Session(model, [[0] * context] * batch_size, config)
+        self._entries = menu_of(model)
+        self._laps: dict[Entry, list[Cost]] = {}
+        self._turns, self._spent = 0, 0.0
+
+    @property
+    def share(self) -> float:
+        """What is done of it."""
+        return min(max(self._turns / (ROUNDS * len(self._entries)), self._spent / self.seconds), 1.0)
+
+    @property
+    def usable(self) -> bool:
+        """Whether each entry was measured a few times, or all is done."""
+        return self._turns >= USABLE * len(self._entries) or self.share == 1.0
+
+    def turn(self) -> None:
+        """Measure the entry whose turn it is once more: four steps."""
+        entry = self._session.fixed = self._entries[self._turns % len(self._entries)]
+        # Another entry went before: hooks and caches are its own, and what is compiled is compiled at the first call.
+        lap(self._session, self.batch_size, self.context)
+        cost = lap(self._session, self.batch_size, self.context)
+        self._laps.setdefault(entry, []).append(cost)
+        self._turns += 1
+        self._spent += 2 * (cost.drafted + cost.undrafted)
+
+    def costs(self) -> Costs:
+        """What is known so far."""
+        return {entry: _undisturbed(some) for entry, some in self._laps.items()}
 
 
 def measure(
     model: DraftingModel, batch_size: int, context: int, seconds: float = SECONDS, watch: Watch = unwatched
 ) -> Costs:
-    """Seconds of a step with drafts and of one without, after `context` cached tokens.
-
-    The entries take turns, so that a machine that drifts drifts for all of them, until `seconds` are spent or each was
-    measured `ROUNDS` times. Where that is not even one round, the last entries are left out.
-    """
-    config = DecodeConfig(layout="planned", max_new_tokens=_room(model), ignore_stop=True)
-    session = Session(model, [[0] * context] * batch_size, config)
-    entries = menu_of(model)
-    turns = ROUNDS * len(entries)
-    laps: dict[Entry, list[Cost]] = {}
-    spent = 0.0
+    """A whole `Measurement`, at once."""
+    measurement = Measurement(model, batch_size, context, seconds)
     watch(0.0)
-    for turn, entry in enumerate(islice(cycle(entries), turns), 1):
-        session.fixed = entry
-        # Another entry went before: hooks and caches are its own, and what is compiled is compiled at the first call.
-        lap(session, batch_size, context)
-        cost = lap(session, batch_size, context)
-        laps.setdefault(entry, []).append(cost)
-        spent += 2 * (cost.drafted + cost.undrafted)
-        watch(min(max(turn / turns, spent / seconds), 1.0))
-        if spent >= seconds:
-            break
-    return {entry: _undisturbed(some) for entry, some in laps.items()}
+    while measurement.share < 1.0:
+        measurement.turn()
+        watch(measurement.share)
+    return measurement.costs()
 
 
 def lap(session: Session, batch_size: int, context: int) -> Cost:
@@ -207,7 +190,10 @@ def lap(session: Session, batch_size: int, context: int) -> Cost:
         LiveSequence(index, PendingRows(context, 1, 0), _room(session.model), []) for index in range(batch_size)
     ]
     session.pending = Drafts(session.pending.tokens.new_zeros(batch_size, 1))
-    undrafted, drafted = _step(session), _step(session)
+    undrafted = _step(session)
+    if session.fixed is not None and session.fixed.lookup:
+        session.draft_instead([[0] * session.fixed.lookup] * batch_size)
+    drafted = _step(session)
     slots = session.cache.placement.slots
     assert slots is not None, "a step was made"
     return Cost(drafted, undrafted, slots.shape[1])
@@ -232,58 +218,4 @@ def _undisturbed(laps: list[Cost]) -> Cost:
 
 def _room(model: DraftingModel) -> int:
     """Tokens that a lap may say, one left over so that no sequence ends."""
-    return model.config.drafts + 3
-
-
-def _place(model: DraftingModel, batch_size: int, context: int) -> Path:
-    """File of the costs; its name holds all that they depend on."""
-    facts = (
-        METHOD,
-        platform.node(),
-        machine(),
-        model.base.device.type,
-        torch.__version__,
-        transformers.__version__,
-        str(model.base.dtype),
-        model.base.attention,
-        model.recorder is not None,
-        model.compiles or ("packed" if model.packing.packs else False),
-        model.shortlist,
-        model.base.config.to_json_string(),
-        asdict(model.config),
-        [asdict(entry) for entry in menu_of(model)],
-    )
-    fingerprint = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-    return cache_folder() / f"costs-{fingerprint}-{batch_size}-{context}.json"
-
-
-def _keep(path: Path, costs: Costs) -> None:
-    """Write the file, whole or not at all; where nothing can be written, warn and remember it in this process."""
-    rows = [{"entry": asdict(entry), "cost": asdict(cost)} for entry, cost in costs.items()]
-    try:
-        put(path, json.dumps(rows))
-        UNKEPT.pop(path, None)
-    except OSError as error:
-        UNKEPT[path] = costs
-        warnings.warn(
-            f"what steps cost was measured and cannot be kept ({error}), so the next process will measure it again; "
-            "point FORESAY_CACHE to a folder that can be written",
-            stacklevel=2,
-        )
-
-
-def _read(path: Path) -> Costs | None:
-    """The costs in the file; None where there is none, or one that nobody can plan with."""
-    if path in UNKEPT:
-        return UNKEPT[path]
-    try:
-        rows = json.loads(path.read_text())
-        costs = {Entry(**row["entry"]): Cost(**row["cost"]) for row in rows}
-        sound = all(
-            cost.rows >= 1 and 0 < seconds < math.inf
-            for cost in costs.values()
-            for seconds in (cost.drafted, cost.undrafted)
-        )
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    return costs if sound and PLAIN in costs and costs.keys() <= {*MENU, *HEADS_MENU} else None
+    return max(model.config.drafts, TOKENS) + 3

@@ -218,7 +218,7 @@ class StepGraphs:
             slots=self.cache.bucket(used),
             rule=rule,
             drawn=drawn,
-            shortlist=self.model.shortlist,
+            shortlist=self.model.shortlist or 0,
             compiled=self.model.compiles,
         )
 

@@ -16,6 +16,10 @@ class Step:
     """Drafts among the kept tokens."""
     depth: int
     """Most drafts that could have stayed: `drafted` in a chain, fewer where drafts branch."""
+    looked_up: int = 0
+    """Drafts that a prompt lookup found: all of the step, or none."""
+    layout: str = ""
+    """Its layout by name (`Entry.label`); empty where it read the prompt."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,11 @@ from transformers.generation.streamers import BaseStreamer
 
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import check_prompts, generate
+from foresay.decoding.live import GenerationHooks, Stop
 from foresay.decoding.sampling.chooser import Chooser, Greedy, Sampled
 from foresay.decoding.sampling.logits_processors import Place, Processing
 from foresay.decoding.sampling.randomness import SeededDice
 from foresay.decoding.sampling.recorded import Recorded, TokenScores
-from foresay.decoding.session import GenerationHooks, Stop
 from foresay.decoding.steps import Generation, Step
 from foresay.foundation.errors import PromptError
 from foresay.models.drafting import DraftingModel

@@ -12,8 +12,8 @@ from typing import Any
 from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.detokenizer import StepText, transcript
+from foresay.decoding.live import GenerationHooks
 from foresay.decoding.metrics import PositionAcceptance, repeated_4grams, tally, within
-from foresay.decoding.session import GenerationHooks
 from foresay.decoding.steps import Generation, Step
 from foresay.evaluation.config import EvalConfig
 from foresay.evaluation.statistics import ratio_interval

@@ -44,8 +44,9 @@ class DraftingModel(nn.Module, ABC):
     """A base that can also guess what comes after the next token.
 
     `acceptance` is what training measured: the share of steps that kept the j-th draft (quadratic, held-out prompts);
-    empty when nobody did. `shortlist` is how many tokens a draft is drawn from; 0: all. `groups` are the base's
-    adapted linears by shared inputs, as `probe` saw them.
+    empty when nobody did. `shortlist` is how many tokens a draft is drawn from; 0: all; None: nobody has decoded yet.
+    `groups` are the base's adapted linears by shared inputs, as `probe` saw them. `step_graphs` and `cost_book` are
+    what decoding keeps from one call to the next.
     """
 
     def __init__(self, base: Base, config: Family) -> None:
@@ -53,7 +54,8 @@ class DraftingModel(nn.Module, ABC):
         self.base, self.config = base, config
         self.model = base.model
         self.acceptance: tuple[float, ...] = ()
-        self.shortlist = 0
+        self.shortlist: int | None = None
+        self.cost_book: Any = None
         self.packing = Packing(base)
         self.groups: list[Group] = []
         self._compiled: dict[Any, Any] | None = None

@@ -6,15 +6,11 @@ from dataclasses import dataclass, field, replace
 from foresay.data.chat import template_ids
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.metrics import Tally, tally
-from foresay.decoding.planning.planner import Planner
-from foresay.decoding.step_costs import Watch, unwatched
+from foresay.decoding.planners import Planners
 from foresay.decoding.steps import Generation, Step
 from foresay.foundation.errors import PromptError
 from foresay.model import MultiTokenModel
 from foresay.serving.rules import Rules
-
-TYPICAL_TOKENS = 512
-"""Length that steps are measured for: a chat grows."""
 
 
 @dataclass(slots=True)
@@ -26,14 +22,15 @@ class Conversation:
     rules: Rules
     messages: list[dict[str, str]] = field(default_factory=list)
     said: list[Generation] = field(default_factory=list)
-    _planner: Planner | None = None
+    planners: Planners | None = None
+    """What chooses layouts, once the chat is prepared, where they are planned."""
 
-    def prepare(self, watch: Watch = unwatched) -> None:
-        """Measure what steps cost, where that is not known. Raises PromptError for a model that cannot chat."""
+    def prepare(self) -> None:
+        """See that there can be a chat. Raises PromptError for a model that cannot."""
         if self.model.require_tokenizer().chat_template is None:
             raise PromptError(f"{self.model.base_name} has no chat template; use foresay generate")
         if self.decode.layout == "planned":
-            self._planner = self.model.planner(1, TYPICAL_TOKENS, self.decode.masks, watch)
+            self.planners = self.model.planners(self.decode.masks)
 
     def ask(self, text: str, watch: Callable[[Step], None]) -> Generation:
         """The answer to `text`, told step by step; an interrupted one stays as far as it came.
@@ -51,7 +48,7 @@ class Conversation:
 
         seeded = replace(self.rules.sample, seed=self.rules.sample.seed + len(self.said))
         hooks = replace(self.rules, sample=seeded).hooks(self.model, ids)
-        how = replace(hooks, watch=tell, planner=self._planner)
+        how = replace(hooks, watch=tell, planner=self.planners)
         try:
             [generation] = self.model.decode([ids], self.decode, how)
         finally:

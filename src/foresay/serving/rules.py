@@ -13,7 +13,7 @@ from transformers.generation.stopping_criteria import StopStringCriteria
 
 from foresay.decoding.answers import choosing
 from foresay.decoding.config import PenaltyConfig, SampleConfig
-from foresay.decoding.session import GenerationHooks, Stop
+from foresay.decoding.live import GenerationHooks, Stop
 from foresay.model import MultiTokenModel
 
 BEYOND = (

@@ -7,8 +7,8 @@ import torch
 from foresay.data.example import Example
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import generate
+from foresay.decoding.live import GenerationHooks
 from foresay.decoding.sampling.chooser import Greedy
-from foresay.decoding.session import GenerationHooks
 from foresay.foundation.errors import LossMaskError
 from foresay.models.masks.model import MaskModel
 from foresay.training.config import LossConfig

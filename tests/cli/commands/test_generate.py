@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from foresay.cli.commands.generate import AnswerStream
+from foresay.decoding.step_costs import Measurement
 from tests.support.commands import LOADED, SHORT, At, Run, one_object, plain_base
 
 
@@ -33,20 +35,22 @@ def test_generate_reads_standard_input(at: At, run: Run, monkeypatch: pytest.Mon
     assert said == run("generate", at.adapter, "Say 3.", *SHORT)
 
 
-def test_planned_says_what_it_waits_for(at: At, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+def test_planned_waits_for_no_measurement_and_says_what_it_chose(
+    at: At, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
     monkeypatch.setenv("FORESAY_CACHE", str(at.tmp / "cache"))
-    shares: list[float] = []
-    monkeypatch.setattr("foresay.cli.commands.generate.calibration_watch", lambda bar: shares.append)
-    generate = ["generate", at.adapter, "Hi", "--layout", "planned", *SHORT]
-    assert run(*generate).status == 0
-    assert (shares[0], shares[-1]) == (0.0, 1.0)
-    shares.clear()
-    assert run(*generate).status == 0
-    assert shares == [], "the second time nothing is measured"
+    steps: list[str] = []
+    monkeypatch.setattr(Measurement, "turn", lambda self: steps.append("measured"))
+    monkeypatch.setattr(AnswerStream, "tell", lambda self, index, step: steps.append("said"))
+    said = run("generate", at.adapter, "Hi", "--layout", "planned", "--stats", *SHORT)
+    assert said.status == 0
+    assert steps[0] == "said", "the first token comes before anything is measured"
+    assert "measured" in steps
+    assert re.search(r"planned: \d+ plain steps; what other steps cost here is not known yet \(0% measured\)", said.err)
 
 
 def test_planned_measures_nothing_for_what_is_refused(at: At, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
-    monkeypatch.setattr("foresay.model.planner_for", lambda *_: pytest.fail("it measured"))
+    monkeypatch.setattr(Measurement, "turn", lambda self: pytest.fail("it measured"))
     said = run("generate", at.adapter, "Hi", "--layout", "planned", "--masks", "4")
     assert (said.status, said.out) == (2, "")
     assert "4 masks were asked for and the adapter was trained with 3" in said.err

@@ -10,7 +10,8 @@ import torch
 from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.metrics import tally
-from foresay.decoding.planning.planner import MENU, AcceptanceEstimate, Cost, Planner
+from foresay.decoding.planning.acceptance import AcceptanceEstimate
+from foresay.decoding.planning.planner import MENU, Cost, Planner
 from foresay.evaluation.baseline import plain_answers
 from foresay.evaluation.config import BenchConfig
 from foresay.evaluation.speed import timed_runs as stand

@@ -28,8 +28,9 @@ from foresay.data.chat import encode
 from foresay.data.prompts import embedded_prompts
 from foresay.decoding.config import LayoutName, QueueConfig, SampleConfig
 from foresay.decoding.engine import Request
+from foresay.decoding.live import GenerationHooks
 from foresay.decoding.sampling.chooser import chooser_of
-from foresay.decoding.session import GenerationHooks, Session
+from foresay.decoding.session import Session
 from foresay.foundation.errors import PromptError
 from foresay.model import MultiTokenModel
 from foresay.models.masks.model import MaskModel

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from foresay.cli.commands.options import GenerationRules, Model, Opening, Options, rules_for
 from foresay.cli.given import Given
 from foresay.cli.terminal import ERR, OUT
-from foresay.cli.views.bars import calibration_watch, progress_bar
-from foresay.cli.views.text import colour_of, tally_line
+from foresay.cli.views.text import colour_of, planned_line, tally_line
 from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
 from foresay.decoding.detokenizer import Detokenizer
 from foresay.decoding.steps import Step
@@ -44,8 +43,7 @@ class ChatCommand:
         model = self.opening.open(self.model)
         rules = rules_for(model, self.generation_config, self.sample, self.penalties, self.given)
         chat = Conversation(model, self.decode, rules)
-        with progress_bar(ERR) as bar:
-            chat.prepare(calibration_watch(bar))
+        chat.prepare()
         ERR.print(HELP, style="dim", highlight=False)
         while True:
             try:
@@ -64,7 +62,9 @@ class ChatCommand:
         elif text == "/reset":
             chat.reset()
         elif text == "/stats":
-            ERR.print(tally_line(chat.count()))
+            ERR.print(tally_line(chat.count()), highlight=False)
+            if chat.planners is not None:
+                ERR.print(planned_line(chat.count(), chat.planners.reason()), highlight=False)
         elif not text.isascii() and text != text.encode(errors="ignore").decode():
             ERR.print("this line is not UTF-8; write it in a terminal that sends UTF-8")
         elif text.startswith("/"):

@@ -1,7 +1,6 @@
 """`foresay generate`."""
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import tyro
@@ -9,14 +8,11 @@ import tyro
 from foresay.cli.commands.options import GenerationRules, Model, Opening, Options, rules_for
 from foresay.cli.given import Given
 from foresay.cli.terminal import ERR, OUT, AnswerStream, print_json
-from foresay.cli.views.bars import calibration_watch, progress_bar
-from foresay.cli.views.text import coloured, tally_line
+from foresay.cli.views.text import coloured, planned_line, tally_line
 from foresay.data.chat import encode
 from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
 from foresay.decoding.metrics import tally
-from foresay.decoding.planning.planner import Planner
 from foresay.foundation.errors import DataError
-from foresay.model import MultiTokenModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +33,7 @@ class GenerateCommand:
     raw: bool = False
     """Go on with the prompt as plain text, without the chat template."""
     stats: bool = False
-    """Say afterwards, on stderr, how many steps it took."""
+    """Say afterwards, on stderr, how many steps it took, and what `planned` chose and why."""
     colour: bool = False
     """Give the tokens of each step one colour."""
     json: bool = False
@@ -59,7 +55,9 @@ class GenerateCommand:
         ids = encode(tokenizer, text, self.raw)
         stream = None if self.json or self.colour else AnswerStream(tokenizer)
         rules = rules_for(model, self.generation_config, self.sample, self.penalties, self.given)
-        how = replace(rules.hooks(model, ids), planner=self._planner(model, ids))
+        model.check_prompts([ids], self.decode)
+        planners = model.planners(self.decode.masks) if self.decode.layout == "planned" else None
+        how = replace(rules.hooks(model, ids), planner=planners)
         [said] = model.decode([ids], self.decode, replace(how, watch=stream.tell) if stream else how)
         counted = tally([said])
         if self.json:
@@ -77,16 +75,10 @@ class GenerateCommand:
         else:
             print()
         if self.stats:
-            ERR.print(f"{tally_line(counted)}; ended by {said.ended}")
+            ERR.print(f"{tally_line(counted)}; ended by {said.ended}", highlight=False)
+            if planners is not None:
+                ERR.print(planned_line(counted, planners.reason()), highlight=False)
         return 0
-
-    def _planner(self, model: MultiTokenModel, ids: Sequence[int]) -> Planner | None:
-        """What chooses layouts, with a bar where it has to measure first."""
-        if self.decode.layout != "planned":
-            return None
-        model.check_prompts([ids], self.decode)
-        with progress_bar(ERR) as bar:
-            return model.planner(1, len(ids), self.decode.masks, calibration_watch(bar))
 
 
 def _read_stdin() -> str:

@@ -12,7 +12,6 @@ from typing import Literal
 from foresay.cli.commands.options import GenerationRules, Model, Opening, Options, rules_for
 from foresay.cli.given import Given
 from foresay.cli.terminal import ERR
-from foresay.cli.views.bars import calibration_watch, progress_bar
 from foresay.decoding.config import DecodeConfig, PenaltyConfig, QueueConfig, SampleConfig
 from foresay.foundation.errors import ConfigError, require
 from foresay.serving.config import PluginConfig, ServeConfig, VllmServeConfig
@@ -86,10 +85,9 @@ class ServeCommand:
 
         with listen(self.serve) as listening:
             model = self.opening.open(self.model)
-            with progress_bar(ERR) as bar:
-                name = self.serve.name or Path(os.path.abspath(self.model)).name
-                rules = rules_for(model, self.generation_config, SampleConfig(), PenaltyConfig(), Given())
-                service = Service(model, name, self.decode, self.queue, calibration_watch(bar), rules)
+            name = self.serve.name or Path(os.path.abspath(self.model)).name
+            rules = rules_for(model, self.generation_config, SampleConfig(), PenaltyConfig(), Given())
+            service = Service(model, name, self.decode, self.queue, rules)
             serve(service, self.serve, listening, lambda address: ERR.print(f"serving {name} at {address}"))
         return 0
 

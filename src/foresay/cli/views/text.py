@@ -31,10 +31,17 @@ def colour_of(step: int) -> str:
 
 def tally_line(counted: Tally) -> str:
     """What some answers took, in a line."""
+    found = f", {counted.looked_up_accepted} of {counted.looked_up} from prompt lookup" if counted.looked_up else ""
     return (
         f"{counted.tokens} tokens in {counted.steps} steps: {counted.tokens_per_step:.2f} tokens per step; "
-        f"{counted.accepted} of {counted.drafted} drafts accepted"
+        f"{counted.accepted} of {counted.drafted} drafts accepted{found}"
     )
+
+
+def planned_line(counted: Tally, reason: str) -> str:
+    """Which layouts `planned` took, and why, in a line."""
+    taken = ", ".join(f"{steps} {layout}" for layout, steps in counted.layouts.items())
+    return f"planned: {taken or 'no'} steps; {reason}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.planning.planner import conditional, prior
+from foresay.decoding.planning.acceptance import conditional, prior
 from foresay.models.drafting import DraftingModel
 from foresay.models.layout.tree import Tree
 

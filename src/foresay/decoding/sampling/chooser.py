@@ -40,12 +40,33 @@ class Drafts:
         chosen = to_device(sequences, self.tokens.device)
         return Drafts(self.tokens[chosen], None if self.q is None else self.q[chosen])
 
+    def replaced(self, found: Sequence[Sequence[int]]) -> "Drafts":
+        """With these tokens in place of the drafts of each sequence that has any; its newest token, in front, stays.
+
+        They were not drawn by chance: where others were, each of them comes with all of q on itself.
+        """
+        wide = max(map(len, found))
+        table = [[len(tokens), *tokens, *[0] * (wide - len(tokens))] for tokens in found]
+        given = to_device(table, self.tokens.device)
+        here, most = given[:, :1] > 0, max(wide, self.tokens.shape[1] - 1)
+        own, theirs = (functional.pad(some[:, 1:], (0, most + 1 - some.shape[1])) for some in (self.tokens, given))
+        tokens = torch.cat((self.tokens[:, :1], torch.where(here, theirs, own)), dim=1)
+        if self.q is None:
+            return Drafts(tokens)
+        certain = functional.one_hot(theirs, self.q.shape[2]).to(self.q.dtype)
+        return Drafts(tokens, torch.where(here[:, :, None], certain, _lengthened(self.q, most)))
+
     def followed_by(self, others: "Drafts") -> "Drafts":
         """These, and those of other sequences after them; neither were drawn by chance. What is missing is 0."""
         assert self.q is others.q is None, "drafts that were drawn by chance stay in their batch"
         wide = max(self.tokens.shape[1], others.tokens.shape[1])
         padded = [functional.pad(some.tokens, (0, wide - some.tokens.shape[1])) for some in (self, others)]
         return Drafts(torch.cat(padded))
+
+
+def _lengthened(q: Tensor, drafts: int) -> Tensor:
+    """`q` (B, N, V) with zeros for more drafts that are in no use."""
+    return functional.pad(q, (0, 0, 0, drafts - q.shape[1]))
 
 
 @dataclass(frozen=True, slots=True)

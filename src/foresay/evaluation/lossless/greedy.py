@@ -12,6 +12,8 @@ import torch
 
 from foresay.data.prompts import Prompt, by_domain
 from foresay.decoding.config import DecodeConfig, LayoutName
+from foresay.decoding.live import GenerationHooks
+from foresay.decoding.planning.planner import Planner
 from foresay.decoding.steps import Generation
 from foresay.evaluation.baseline import plain_answer, plain_answers
 from foresay.evaluation.config import CheckConfig, Setting
@@ -75,9 +77,13 @@ class Checker:
 
     def _accelerate(self, setting: Setting, prompts: Sequence[Prompt]) -> Iterator[Generation]:
         for group in setting.groups(len(prompts)):
-            yield from self.model.decode([prompts[index].ids for index in group], self._decode(setting.layout))
+            yield from self._answers(self.model, [prompts[index].ids for index in group], setting.layout)
             for _ in group:
                 self.watch(setting.layout)
+
+    def _answers(self, model: MultiTokenModel, ids: Sequence[Sequence[int]], layout: LayoutName) -> list[Generation]:
+        decode = self._decode(layout)
+        return model.decode(ids, decode, GenerationHooks(planner=planner_at_once(model, ids, decode)))
 
     def _decode(self, layout: LayoutName) -> DecodeConfig:
         return DecodeConfig(layout=layout, masks=self.config.masks, max_new_tokens=self.config.max_new_tokens)
@@ -97,7 +103,7 @@ class Checker:
         if (layout, group) not in self._repeated:
             if self._exact is None:
                 self._exact = self.reopen("float32")
-            said = self._exact.decode([prompts[index].ids for index in group], self._decode(layout))
+            said = self._answers(self._exact, [prompts[index].ids for index in group], layout)
             for index in group:
                 if index not in self._plain_exact:  # the same for every layout and batch size
                     self._plain_exact[index] = plain_answer(self._exact, prompts[index].ids, self.config.max_new_tokens)
@@ -154,3 +160,11 @@ def noise_floor(
         room = model.base.context - max(len(prompts[index].ids) for index in some)
         differing += sum(list(plain[index])[:room] != said[:room] for index, said in zip(some, together))
     return NoiseFloor(BESIDE, len(prompts), differing)
+
+
+def planner_at_once(model: MultiTokenModel, ids: Sequence[Sequence[int]], config: DecodeConfig) -> Planner | None:
+    """For what is checked drafts from the first step on: waits until steps are measured. None: nothing is planned."""
+    if config.layout != "planned":
+        return None
+    model.prepare(config)
+    return model.planner(len(ids), max(map(len, ids)), config.masks)

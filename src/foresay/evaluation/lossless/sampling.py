@@ -13,12 +13,13 @@ import numpy as np
 
 from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig, LayoutName, SampleConfig
+from foresay.decoding.live import GenerationHooks
 from foresay.decoding.planning.planner import Planner
 from foresay.decoding.sampling.chooser import Chooser, Sampled, chooser_of
 from foresay.decoding.sampling.randomness import LoadedDice
-from foresay.decoding.session import GenerationHooks
 from foresay.evaluation.baseline import sampled_answers
 from foresay.evaluation.config import CheckConfig
+from foresay.evaluation.lossless.greedy import planner_at_once
 from foresay.evaluation.statistics import PERMUTATIONS, Power, Tokens, holm, p_value
 from foresay.model import MultiTokenModel
 
@@ -150,7 +151,10 @@ class Trial:
         decode = DecodeConfig(layout=layout, masks=self.masks, max_new_tokens=TOKENS)
         answers = []
         for start, count in self._batches(self.samples):
-            said = self.model.decode([self.prompt] * count, decode, how(start))
+            prompts, hooks = [self.prompt] * count, how(start)
+            if hooks.planner is None:
+                hooks = replace(hooks, planner=planner_at_once(self.model, prompts, decode))
+            said = self.model.decode(prompts, decode, hooks)
             answers += [generation.tokens for generation in said]
         return compared(answers)
 

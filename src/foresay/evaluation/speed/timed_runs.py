@@ -13,9 +13,9 @@ import torch
 
 from foresay.data.prompts import Prompt, by_domain, lengthened
 from foresay.decoding.config import DecodeConfig
+from foresay.decoding.live import GenerationHooks
 from foresay.decoding.metrics import Tally, tally
 from foresay.decoding.planning.planner import Planner
-from foresay.decoding.session import GenerationHooks
 from foresay.decoding.step_costs import Watch, unwatched
 from foresay.decoding.steps import Generation, Step
 from foresay.evaluation.baseline import plain_answers

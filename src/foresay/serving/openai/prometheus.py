@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from foresay.decoding.planners import Planners
 from foresay.decoding.steps import Step
 
 LATENCIES = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160)
@@ -53,6 +55,9 @@ class Metrics:
         self._places = self._counter(
             "spec_decode_num_accepted_tokens_per_pos", "Drafts accepted, by position.", "position"
         )
+        self._layouts = Counter(
+            "foresay:steps", "Steps of answers, by layout.", [*self._labels, "layout"], registry=self._registry
+        )
         self._first = self._times("time_to_first_token_seconds", "From the request to its first token.")
         self._between = self._times("inter_token_latency_seconds", "From one step of an answer to the next.")
         self._whole = self._times("e2e_request_latency_seconds", "From the request to the end of its answer.")
@@ -70,6 +75,21 @@ class Metrics:
         self._prompt_lengths = self._histogram("request_prompt_tokens", "Tokens of a prompt.", TOKENS)
         self._lengths = self._histogram("request_generation_tokens", "Tokens of an answer.", TOKENS)
         self._batches = self._histogram("iteration_tokens_total", "Tokens of one forward of the base.", PER_STEP)
+
+    def plans_with(self, planners: Planners) -> None:
+        """Show what layouts are chosen by: the acceptance that is expected, and what is measured of steps."""
+        names, book = [*self._labels, "position"], planners.book
+        about = "Share of steps expected to keep the draft at a position."
+        expected = Gauge("foresay:expected_acceptance", about, names, registry=self._registry)
+        for place in range(len(planners.acceptance.estimate())):
+            shown = expected.labels(**self._labels, position=str(place))
+            shown.set_function(partial(planners.expected_acceptance, place))
+        for name, about, cells in (
+            ("costs_known", "Batch sizes and context lengths whose steps were measured.", book.known),
+            ("costs_wanted", "Those that are yet to be measured.", book.wanted),
+        ):
+            gauge = Gauge(f"foresay:{name}", about, list(self._labels), registry=self._registry)
+            gauge.labels(**self._labels).set_function(partial(len, cells))
 
     def asked(self, tokens: int, max_tokens: int) -> None:
         """An answer of at most `max_tokens` was asked for, to a prompt of `tokens`."""
@@ -99,6 +119,8 @@ class Metrics:
             self._prefill.observe(now - begun)
             self._first.observe(now - course.asked)
         self._tokens.inc(len(step.tokens))
+        if step.layout:
+            self._layouts.labels(**self._labels, layout=step.layout).inc()
         if step.drafted:
             self._drafts.inc()
             self._drafted.inc(step.drafted)

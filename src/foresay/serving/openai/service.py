@@ -12,7 +12,7 @@ from foresay.data.records import Record
 from foresay.decoding.config import DecodeConfig, QueueConfig
 from foresay.decoding.engine import Engine, Request
 from foresay.decoding.generate import check_prompts
-from foresay.decoding.step_costs import Watch, unwatched
+from foresay.decoding.planners import Planners
 from foresay.foundation.errors import DataError, PromptError
 from foresay.model import MultiTokenModel
 from foresay.serving.openai.memory_check import check_room
@@ -31,17 +31,11 @@ class Service:
     """Answers requests, until it is closed."""
 
     def __init__(
-        self,
-        model: MultiTokenModel,
-        name: str,
-        decode: DecodeConfig,
-        queue: QueueConfig,
-        watch: Watch = unwatched,
-        rules: Rules | None = None,
+        self, model: MultiTokenModel, name: str, decode: DecodeConfig, queue: QueueConfig, rules: Rules | None = None
     ) -> None:
-        """`rules` hold where a request is silent; None: the base's own.
+        """Ready at once: what steps cost is measured while nobody waits, where the layout is `planned`.
 
-        Measures first what steps cost, where the layout is `planned` and that is not known (told to `watch`).
+        `rules` hold where a request is silent; None: the base's own.
 
         Raises ConfigError for texts that the base cannot serve together, or that memory does not hold.
         """
@@ -53,11 +47,13 @@ class Service:
         wanted.setdefault(plain, few)
         tokens = queue.max_length or model.base.limits[0]
         check_room(model, {config: share.sequences for config, share in wanted.items()}, tokens)
-        opened = {config: model.engine(config, share, watch) for config, share in wanted.items()}
+        opened = {config: model.engine(config, share) for config, share in wanted.items()}
         self.engine, self.plain = opened[decode], opened[plain]
         self.engines = list(opened.values())
         places = sum(engine.queue.sequences for engine in self.engines)
         self.metrics = Metrics(name, lambda: self.running, lambda: self.waiting, 1 / places)
+        if isinstance(self.engine.planners, Planners):
+            self.metrics.plans_with(self.engine.planners)
         self.worker = Worker(self.engines, self.tokenizer, self.metrics)
         self.worker.start()
 

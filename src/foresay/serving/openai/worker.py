@@ -66,13 +66,13 @@ class Listener:
 
 
 class Worker(Thread):
-    """Runs engines in turns, a step each, while there is something to do."""
+    """Runs engines in turns, a step each, while there is something to do; else measures what steps cost, bit by bit."""
 
     def __init__(self, engines: Sequence[Engine], tokenizer: PreTrainedTokenizerBase, metrics: Metrics) -> None:
         super().__init__(name="foresay-steps", daemon=True)
         self._engines, self._tokenizer, self._metrics = engines, tokenizer, metrics
         self._wake = Condition()
-        self._closing = False
+        self._closing = self._measured = False
         self._listeners: dict[tuple[Engine, int], tuple[Listener, int]] = {}
 
     @property
@@ -128,15 +128,25 @@ class Worker(Thread):
         """Steps, as long as there is something to do."""
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._closing or self.busy)
+                self._wake.wait_for(lambda: self._closing or self.busy or not self._measured)
                 if self._closing:
                     return
+            if not self.busy:
+                self._measure()
             for engine in self._engines:
                 if engine.busy:
                     self._step(engine)
 
+    def _measure(self) -> None:
+        """A few steps of what is not known yet, while nobody waits for an answer."""
+        try:
+            self._measured = not any([engine.measure() for engine in self._engines])
+        except Exception:
+            LOG.exception("what steps cost could not be measured, so they stay as they are")
+            self._measured = True
+
     def _step(self, engine: Engine) -> None:
-        begun = monotonic()
+        begun, self._measured = monotonic(), False
         try:
             progress = engine.step()
         except Exception:

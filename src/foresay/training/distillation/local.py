@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from foresay.decoding.live import GenerationHooks
 from foresay.decoding.sampling.chooser import chooser_of
-from foresay.decoding.session import GenerationHooks
 from foresay.model import MultiTokenModel
 from foresay.training.distillation.backend import Answer, AnswerBackend, PromptRow, Task, groups
 
