@@ -199,7 +199,10 @@ class MultiTokenModel(LoadedModel):
         return Bridge(self._core, config or DecodeConfig(), streamer)
 
     def __call__(self, *prepared: Any, **named: Any) -> Tensor | GenerateDecoderOnlyOutput:
-        """`base.generate(..., custom_generate=this)`: what transformers calls, as `bridge()` with its defaults."""
+        """`base.generate(..., custom_generate=this)`: what transformers calls, as `bridge()` with its defaults.
+
+        Returns as `generate` does. Raises PromptError for what cannot be accelerated, before anything is decoded.
+        """
         with self.base.turn:
             return self.bridge()(*prepared, **named)
 

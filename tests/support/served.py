@@ -12,7 +12,7 @@ from openai import OpenAI
 from foresay.decoding.config import DecodeConfig, QueueConfig
 from foresay.model import MultiTokenModel
 from foresay.serving.config import ServeConfig
-from foresay.serving.openai.server import Server, listen
+from foresay.serving.openai.server import HttpServer, listen
 from foresay.serving.openai.service import Service
 
 DECODE = DecodeConfig(layout="quadratic", masks=3, max_new_tokens=64)
@@ -24,7 +24,7 @@ class Served:
 
     url: str
     service: Service
-    server: Server
+    server: HttpServer
 
     @property
     def client(self) -> OpenAI:
@@ -70,7 +70,7 @@ def served(
     config = config or ServeConfig(port=0, drain_seconds=5)
     service = Service(model, "nano", decode, queue or QueueConfig(sequences=4, waiting=8))
     listening = listen(config)
-    server = Server(service, config)
+    server = HttpServer(service, config)
     thread = Thread(target=server.run, args=([listening],))
     thread.start()
     assert eventually(lambda: server.started)

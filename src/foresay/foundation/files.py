@@ -30,12 +30,12 @@ def put(path: Path, text: str) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """`put`, for a place that the user named. Raises ConfigError."""
+    """`put`, for a file that the user named. Raises ConfigError."""
     with in_words(ConfigError, f"{path} cannot be written", "give a file in a folder that can be"):
         put(path, text)
 
 
-def check_place(path: Path) -> None:
+def check_file(path: Path) -> None:
     """Raise ConfigError, before any work is done, where `path` could not be written."""
     ground = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir() or not ground.is_dir() or not os.access(ground, os.W_OK):
@@ -51,7 +51,7 @@ def check_writable(folder: Path, overwrite: bool) -> None:
     """Raise ArtefactError when `folder` is or lies below a file, or holds something that may not be overwritten."""
     ground = next(parent for parent in folder.absolute().parents if parent.exists())
     if not ground.is_dir():
-        raise ArtefactError(f"{folder} cannot be a folder because {ground} is a file; give another place")
+        raise ArtefactError(f"{folder} cannot be a folder because {ground} is a file; give another folder")
     if folder.exists() and not folder.is_dir():
         raise ArtefactError(f"{folder} is a file; give a folder for the artefact")
     if folder.exists() and any(folder.iterdir()) and not overwrite:

@@ -38,6 +38,7 @@ NAMES = {
     "foresay.decoding.sampling.verify": {"Asked": "DraftsToVerify", "Verdict": "Verification"},
     "foresay.foundation.errors": {"MaskError": "LossMaskError"},
     "foresay.serving.vllm.manifest": {"Served": "Manifest"},
+    "foresay.serving.vllm.server": {"Server": "VllmServer"},
     "foresay.training.distillation.backend": {"Engine": "AnswerBackend", "Asked": "PromptRow", "Said": "Answer"},
     "foresay.training.pretrain": {"Reading": "PretrainUpdate", "Pretrained": "PretrainResult"},
     "foresay.training.train": {"adapt": "train", "Adapted": "TrainResult", "News": "TrainUpdate"},

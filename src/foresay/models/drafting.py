@@ -181,8 +181,8 @@ class DraftingModel(nn.Module, ABC):
         return logits
 
     @abstractmethod
-    def guess(self, previous: Tensor, states: Tensor, place: int, tokens: Tensor | None) -> Tensor:
-        """Bare logits of the draft at `place`, counted from 0: (B, P, V), or (B, P, C) of a shortlist `tokens` (B, C).
+    def guess(self, previous: Tensor, states: Tensor, index: int, tokens: Tensor | None) -> Tensor:
+        """Bare logits of draft `index`, counted from 0: (B, P, V), or (B, P, C) of a shortlist `tokens` (B, C).
 
         `previous` (B, P) int64 are the tokens before, `states` (B, P, D) what the block holds there.
         """

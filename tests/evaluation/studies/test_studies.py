@@ -19,7 +19,7 @@ from foresay.evaluation.studies import STUDIES, study_called
 from foresay.evaluation.studies.ablation import LADDER, ORDER, RUNGS, TOKENS
 from foresay.evaluation.studies.findings import findings, lines_of, spread
 from foresay.evaluation.studies.gated_lora import CHANGED, GATE, LOSS, TOTAL
-from foresay.evaluation.studies.grid import MARKER, Grid, Result, check_folder, check_labels, grid_of
+from foresay.evaluation.studies.grid import MARKER, Grid, Result, check_cells, check_folder, grid_of
 from foresay.evaluation.studies.inputs import Material, tokens_per_step
 from foresay.evaluation.studies.lora_rank import BYTES, RANK
 from foresay.evaluation.studies.loss_variants import LOSSES
@@ -181,8 +181,8 @@ def test_unknown_names_are_refused() -> None:
     with pytest.raises(ConfigError, match="no study 'ladders'; known are ladder, rank, gate, guess, losses"):
         study_called("ladders")
     with pytest.raises(ConfigError, match="ladder has no cell 'ful'; its cells are: bare; sampler; full"):
-        check_labels(LADDER, START, ("full", "ful"))
-    check_labels(LADDER, START, ("full", "bare"))
+        check_cells(LADDER, START, ("full", "ful"))
+    check_cells(LADDER, START, ("full", "bare"))
 
 
 # What the cells are.

@@ -14,7 +14,7 @@ from foresay.serving.config import PluginConfig, VllmServeConfig
 from foresay.serving.vllm import manifest as served
 from foresay.serving.vllm import server as vllm_serving
 from foresay.serving.vllm.plugin import versions
-from foresay.serving.vllm.server import Server, ServerFailed, served_copy, start
+from foresay.serving.vllm.server import ServerFailed, VllmServer, served_copy, start
 
 STAND_IN = """
 import http.server, json, os, pathlib, subprocess, sys
@@ -103,7 +103,7 @@ def test_a_server_that_fails_or_hangs_is_named(told: Path) -> None:
         worker = json.loads(told.read_text())["worker"]
     assert vanishes(worker)
     with start("nano", VllmServeConfig(port=free_port())) as server:
-        elsewhere = Server(server.process, f"http://127.0.0.1:{free_port()}")
+        elsewhere = VllmServer(server.process, f"http://127.0.0.1:{free_port()}")
         with pytest.raises(ServerFailed, match="did not answer"):
             elsewhere.wait_until_ready(0.1)
 

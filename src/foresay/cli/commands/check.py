@@ -17,7 +17,7 @@ from foresay.evaluation.lossless.certificate import Certificate
 from foresay.evaluation.lossless.greedy import Checker
 from foresay.evaluation.lossless.proof import Proof
 from foresay.evaluation.lossless.sampling import SamplingReport, check_sampling
-from foresay.foundation.files import check_place
+from foresay.foundation.files import check_file
 from foresay.model import MultiTokenModel
 
 
@@ -59,7 +59,7 @@ class CheckCommand:
     def run(self) -> int:
         """0 when lossless, 1 on any bug, bias, or change of the base."""
         if self.out is not None:
-            check_place(self.out)
+            check_file(self.out)
         before = witness(self.opening.bare(self.model))
         model = self.opening.open(self.model)
         config = filled(self.check, self.given, max_new_tokens=128, shift=0.05) if self.full else self.check

@@ -35,7 +35,7 @@ def _subcommand(name: str, kind: type) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PreviewCommand:
+class DataPreviewCommand:
     """Show what training would see: the tokens that carry loss, where blocks hang, and what became of every row.
 
     Examples:
@@ -91,7 +91,7 @@ class PreviewCommand:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateCommand:
+class DataGenerateCommand:
     """Let the base answer prompts: its own text is what an adapter learns best from.
 
     Answers go to files of a few hundred rows each, batch by batch: until a file is whole, its name begins with _. The
@@ -164,8 +164,8 @@ class DataCommand:
     """
 
     verb: (
-        Annotated[PreviewCommand, _subcommand("preview", PreviewCommand)]
-        | Annotated[GenerateCommand, _subcommand("generate", GenerateCommand)]
+        Annotated[DataPreviewCommand, _subcommand("preview", DataPreviewCommand)]
+        | Annotated[DataGenerateCommand, _subcommand("generate", DataGenerateCommand)]
     )
 
     def run(self) -> int:

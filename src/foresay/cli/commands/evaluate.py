@@ -14,7 +14,7 @@ from foresay.evaluation.acceptance import Evaluation, check_evaluation, evaluate
 from foresay.evaluation.config import EvalConfig, HarnessConfig
 from foresay.evaluation.task_quality import Quality, compare
 from foresay.foundation.errors import require
-from foresay.foundation.files import check_place
+from foresay.foundation.files import check_file
 from foresay.model import MultiTokenModel
 
 
@@ -53,7 +53,7 @@ class EvalCommand:
         """0 when done, 1 where an answer or a score is not the base's."""
         require(self.acceptance or bool(self.harness.tasks), "nothing is to be done; give --tasks, or count acceptance")
         if self.out is not None:
-            check_place(self.out)
+            check_file(self.out)
         model = self.opening.open(self.model)
         # What cannot be shows before hours of work: prompts, then the harness's tasks.
         prompts = self._prompts(model) if self.acceptance else []

@@ -8,7 +8,7 @@ import tyro
 
 from foresay.cli.terminal import OUT
 from foresay.evaluation.report.page import report
-from foresay.foundation.files import check_place, write_whole
+from foresay.foundation.files import check_file, write_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class ReportCommand:
       foresay report run --out report.html
     """
 
-    places: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER-OR-FILES")]
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER-OR-FILES")]
     """JSON of check, bench, eval, calibrate, advise, study or train, or folders of them."""
     out: Path
     """File for the page."""
@@ -33,7 +33,7 @@ class ReportCommand:
 
     def run(self) -> int:
         """Read, draw, write."""
-        check_place(self.out)
-        write_whole(self.out, report(list(self.places), self.title))
+        check_file(self.out)
+        write_whole(self.out, report(list(self.paths), self.title))
         OUT.print(f"the report lies in {self.out}", highlight=False)
         return 0

@@ -17,7 +17,7 @@ from foresay.evaluation.plots import draw_study, require_matplotlib
 from foresay.evaluation.studies import study_called
 from foresay.evaluation.studies.findings import Findings, findings
 from foresay.evaluation.studies.gated_lora import GATE
-from foresay.evaluation.studies.grid import Grid, GridRun, check_folder, check_labels, grid_of
+from foresay.evaluation.studies.grid import Grid, GridRun, check_cells, check_folder, grid_of
 from foresay.evaluation.studies.inputs import Material
 from foresay.evaluation.studies.study import STARTS, Cell, Study
 from foresay.evaluation.task_quality import check_tasks
@@ -95,7 +95,7 @@ class StudyCommand:
             require(study is GATE, f"tasks stand beside the study gate, not beside {study.name}; leave --tasks out")
             check_tasks(self.harness)
         start = self._start(study)
-        check_labels(study, start, self.cells)
+        check_cells(study, start, self.cells)
         check_folder(self.out, study.name)
         if self.plot:
             require_matplotlib()

@@ -30,9 +30,9 @@ class Best:
     speedup: float
 
 
-def report(places: list[Path], title: str) -> str:
+def report(paths: list[Path], title: str) -> str:
     """The page for these files and folders. Raises DataError, ConfigError."""
-    run = read_run(places)
+    run = read_run(paths)
     try:
         return _drawn(run, title)
     except (KeyError, IndexError, TypeError, UndefinedError) as error:

@@ -81,26 +81,26 @@ class ResultFiles:
         ]
 
 
-def read_run(places: Sequence[Path]) -> ResultFiles:
+def read_run(paths: Sequence[Path]) -> ResultFiles:
     """The files named, and those in the folders named. Raises DataError where there is nothing to report."""
-    files = [file for place in places for file in _files(place)]
+    files = [file for path in paths for file in _files(path)]
     if not files:
         raise DataError(
-            f"{', '.join(map(str, places))} holds no results; give the JSON of foresay check, bench, eval, calibrate, "
+            f"{', '.join(map(str, paths))} holds no results; give the JSON of foresay check, bench, eval, calibrate, "
             "advise, study or train (`--json > FILE`, `--out FILE`), or a folder of them"
         )
     return ResultFiles(tuple(files))
 
 
-def _files(place: Path) -> Iterator[ResultFile]:
+def _files(named: Path) -> Iterator[ResultFile]:
     """A folder may hold other JSON too; a file that is named must be one of ours."""
-    paths = sorted(place.rglob("*.json")) if place.is_dir() else [place]
+    paths = sorted(named.rglob("*.json")) if named.is_dir() else [named]
     for path in paths:
-        content = _content(path, named=path == place)
+        content = _content(path, named=path == named)
         kind = _kind(content)
         if kind is not None:
-            yield ResultFile(path.name if path == place else str(path.relative_to(place)), kind, content)
-        elif path == place:
+            yield ResultFile(path.name if path == named else str(path.relative_to(named)), kind, content)
+        elif path == named:
             raise DataError(
                 f"{path} is no result of foresay; give JSON of check, bench, eval, calibrate, advise, study or train"
             )

@@ -18,7 +18,7 @@ import torch
 from foresay.data.example import Example
 from foresay.decoding.step_costs import Curve, Forecast, Watch, forecast, unwatched
 from foresay.evaluation.config import AdviseConfig
-from foresay.foundation.errors import DataError, require
+from foresay.foundation.errors import DataError, in_words, require
 from foresay.foundation.provenance import provenance
 from foresay.model import MultiTokenModel
 from foresay.training.config import LossConfig, TrainConfig
@@ -148,12 +148,9 @@ def assumed(config: AdviseConfig) -> tuple[Acceptance, str]:
     if config.acceptance:
         return {GIVEN: config.acceptance}, "as given"
     path = config.results or ASSUMED
-    try:
+    failed, cure = f"{path} holds no results with acceptance", "give JSON of foresay bench or eval"
+    with in_words(DataError, failed, cure, ValueError, KeyError, TypeError, AttributeError):
         found = acceptance_of(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path} holds no results with acceptance ({error}); give JSON of foresay bench or eval"
-        ) from error
     if not found:
         raise DataError(f"{path} holds no acceptance of quadratic decoding; give JSON of foresay bench or eval")
     return found, f"of {path.name}" if config.results else "of the embedded adapter on its own domains"

@@ -161,7 +161,7 @@ def check_folder(folder: Path, study: str) -> None:
             raise ArtefactError(f"{folder} holds the study {held}, and {study} was asked for; give another folder")
 
 
-def check_labels(study: Study, start: Cell, labels: Sequence[str]) -> None:
+def check_cells(study: Study, start: Cell, labels: Sequence[str]) -> None:
     """Raise ConfigError for a label that no cell of the study has."""
     known = [cell.label for cell in study.cells(start)]
     for label in labels:

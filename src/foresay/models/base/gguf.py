@@ -113,8 +113,8 @@ def _convert(file: Path, name: str, folder: Path) -> None:
     stderr, began = sys.stderr, monotonic()
     quiet = nullcontext() if stderr.isatty() else redirect_stderr(io.StringIO())  # bars of transformers' own
     lines = beating(lambda: print(f"reading {name}, for {span(monotonic() - began)} by now", file=stderr, flush=True))
-    with lines, quiet, _alone(file, folder) as place:
-        model, tokenizer = _plain(_read_model(place, name)), _read_tokenizer(place, name)
+    with lines, quiet, _alone(file, folder) as source:
+        model, tokenizer = _plain(_read_model(source, name)), _read_tokenizer(source, name)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
@@ -127,20 +127,20 @@ def _alone(file: Path, folder: Path) -> Iterator[dict[str, str]]:
         yield {"pretrained_model_name_or_path": inner, "gguf_file": "base.gguf"}
 
 
-def _read_model(place: dict[str, str], name: str) -> PreTrainedModel:
+def _read_model(source: dict[str, str], name: str) -> PreTrainedModel:
     # Where a kernel for packed blocks can be had, transformers would keep them; earlier versions know no such thing.
     unpacked = {"quantization_config": transformers.GgufConfig(dequantize=True)} if _keeps_blocks() else {}
     try:
-        config = AutoConfig.from_pretrained(**place)
+        config = AutoConfig.from_pretrained(**source)
         if type(config) not in AutoModelForCausalLM._model_mapping:
             raise UnsupportedBase(f"{name} is a {config.model_type} model, not a causal LM; give one that is")
         model, info = AutoModelForCausalLM.from_pretrained(
-            **place, config=config, dtype=torch.float32, output_loading_info=True, **unpacked
+            **source, config=config, dtype=torch.float32, output_loading_info=True, **unpacked
         )
     except ForesayError:
         raise
     except Exception as error:  # what parses a torn file can fail in any way
-        raise _refusal(name, _reason(error, place, name)) from error
+        raise _refusal(name, _reason(error, source, name)) from error
     if info["missing_keys"]:
         first, *others = sorted(info["missing_keys"])
         raise BaseNotFound(f"{name} lacks the tensor {first} and {len(others)} others; give a whole GGUF file")
@@ -151,12 +151,12 @@ def _keeps_blocks() -> bool:
     return hasattr(transformers, "GgufConfig")
 
 
-def _read_tokenizer(place: dict[str, str], name: str) -> Any:
+def _read_tokenizer(source: dict[str, str], name: str) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(**place)
+        return AutoTokenizer.from_pretrained(**source)
     except Exception as error:  # as above
         raise BaseNotFound(
-            f"{name} holds no tokenizer that transformers can read ({_reason(error, place, name)}); give one "
+            f"{name} holds no tokenizer that transformers can read ({_reason(error, source, name)}); give one "
             "with its tokenizer, or an ordinary checkpoint"
         ) from error
 
@@ -182,7 +182,7 @@ def _refusal(name: str, why: str) -> ForesayError:
     return BaseNotFound(f"{name} is no GGUF file, or a torn one ({why}); fetch it again")
 
 
-def _reason(error: Exception, place: dict[str, str], name: str) -> str:
+def _reason(error: Exception, source: dict[str, str], name: str) -> str:
     """What went wrong, said of the file as the user knows it."""
     said = first_line(error) or type(error).__name__
-    return said.replace(f"{place['pretrained_model_name_or_path']}/{place['gguf_file']}", name)
+    return said.replace(f"{source['pretrained_model_name_or_path']}/{source['gguf_file']}", name)

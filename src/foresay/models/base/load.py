@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.utils import ADAPTER_CONFIG_NAME, find_adapter_config_file, logging
 
-from foresay.foundation.errors import ArtefactError, BaseNotFound, ConfigError, UnsupportedBase, first_line
+from foresay.foundation.errors import ArtefactError, BaseNotFound, ConfigError, UnsupportedBase, first_line, in_words
 from foresay.foundation.names import NAMED, NANO, SMOLLM2
 from foresay.models.base.device import WEIGHT_BYTES, check_fits, device_for, dtype_for, weight_bytes
 from foresay.models.base.gguf import checkpoint_of, is_gguf
@@ -211,10 +211,9 @@ def load_tokenizer(name: str, adapter: str = "") -> PreTrainedTokenizerBase:
     else:
         folder = base_folder(name)
         _check_exists(name, folder, "tokenizer_config.json", "config.json")
-    try:
+    failed = f"{name} has no tokenizer that transformers can read"
+    with in_words(BaseNotFound, failed, "give a folder or a hub id that has one", ValueError):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise BaseNotFound(f"{name} has no tokenizer that transformers can read ({first_line(error)})") from error
     return tokenizer
 
 

@@ -80,14 +80,14 @@ class PackedGroup:
         packed = pack(torch.cat(weights) if weights[1:] else weights[0])
         return cls(linears, packed, _joined_bias(linears, sizes), sizes)
 
-    def output(self, place: int, states: Tensor) -> Tensor:
-        """Output of the linear at `place`; the first one that is asked computes those of the others too."""
+    def output(self, index: int, states: Tensor) -> Tensor:
+        """Output of the linear at `index`; the first one that is asked computes those of the others too."""
         if len(self.sizes) == 1:
             return product(states, self.packed, self.bias)
-        if self.inputs is not states or self.waiting[place] is None:
+        if self.inputs is not states or self.waiting[index] is None:
             self.inputs = states
             self.waiting = list(torch.split(product(states, self.packed, self.bias), self.sizes, dim=-1))
-        output, self.waiting[place] = self.waiting[place], None
+        output, self.waiting[index] = self.waiting[index], None
         assert output is not None
         if all(waiting is None for waiting in self.waiting):
             self.forget()
@@ -171,8 +171,8 @@ class PackedLinears:
 
     def _pack(self, linears: Sequence[nn.Module]) -> None:
         group = PackedGroup.of(linears)
-        for place, linear in enumerate(linears):
-            linear.__dict__["forward"] = Cover(self, group, place)
+        for index, linear in enumerate(linears):
+            linear.__dict__["forward"] = Cover(self, group, index)
             hook = linear.register_state_dict_pre_hook(lambda *_: self._uncover())  # type: ignore[no-untyped-call]
             self._hooks.append(hook)
             if linear in self.kept:
@@ -188,12 +188,12 @@ class Cover:
 
     owner: PackedLinears
     group: PackedGroup
-    place: int
+    index: int
 
     def __call__(self, states: Tensor) -> Tensor:  # noqa: D102
         if self.owner.running:
-            return self.group.output(self.place, states)
-        linear = self.group.linears[self.place]
+            return self.group.output(self.index, states)
+        linear = self.group.linears[self.index]
         self.owner.unpack()
         output: Tensor = linear.forward(states)
         return output

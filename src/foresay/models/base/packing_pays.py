@@ -42,7 +42,7 @@ def packing_pays(groups: Sequence[Group]) -> bool:
     Read from the cache folder (`FORESAY_CACHE`, else `~/.cache/foresay`) when measured before on this machine with
     linears of these shapes; else measured, which takes about a second, and kept there.
     """
-    path = _place(groups)
+    path = _file(groups)
     if path not in DECIDED:
         DECIDED[path] = pays(_read(path) or _measure_and_keep(path, groups))
     return DECIDED[path]
@@ -68,10 +68,10 @@ def measure(groups: Sequence[Group]) -> dict[str, list[float]]:
         few = some[: max(1, ENOUGH_BYTES // sum(linear.weight.nbytes for linear in some[0]))]  # type: ignore[union-attr, operator, misc]
         calls = {"plain": [_plain(group) for group in few], "packed": [_packed(group) for group in few]}
         inputs = plain_weight(some[0][0])
-        for place, rows in enumerate((*STEP_ROWS, PREFILL_ROWS)):
+        for index, rows in enumerate((*STEP_ROWS, PREFILL_ROWS)):
             states = inputs.new_ones(1, rows, inputs.shape[1])
             for name, least in _least(calls, states).items():
-                seconds[name][place] += least * len(some) / len(few)
+                seconds[name][index] += least * len(some) / len(few)
     return seconds
 
 
@@ -96,7 +96,7 @@ def _plain(group: Group) -> Callable[[Tensor], Any]:
 
 def _packed(group: Group) -> Callable[[Tensor], Any]:
     packed = PackedGroup.of(group)
-    return lambda states: [packed.output(place, states) for place in range(len(group))]
+    return lambda states: [packed.output(index, states) for index in range(len(group))]
 
 
 def _measure_and_keep(path: Path, groups: Sequence[Group]) -> dict[str, list[float]]:
@@ -111,7 +111,7 @@ def _shape(group: Group) -> tuple[Any, ...]:
     return tuple((kind, tuple(weight.shape), str(weight.dtype)) for kind, weight in weights)
 
 
-def _place(groups: Sequence[Group]) -> Path:
+def _file(groups: Sequence[Group]) -> Path:
     """File of the measurement; its name holds all that it depends on."""
     facts = (METHOD, platform.node(), machine(), torch.__version__, sorted(map(_shape, groups)))
     return cache_folder() / f"packing-{short_hash(repr(facts))}.json"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from foresay.foundation.errors import BaseNotFound, MissingPackage, UnsupportedBase
+from foresay.foundation.errors import BaseNotFound, MissingPackage, UnsupportedBase, in_words
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -30,15 +30,14 @@ def hang(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
         import peft  # noqa: PLC0415 (an extra)
     except ImportError as error:
         raise MissingPackage(f"The LoRA in {adapter} is read by peft", "peft") from error
-    try:
+    failed = f"{adapter} is no LoRA that peft can hang on {model.name_or_path}"
+    torn = (ValueError, RuntimeError, LookupError, TypeError, SafetensorError)
+    with in_words(BaseNotFound, failed, "give one that was trained on this base", *torn):
         config = peft.PeftConfig.from_pretrained(adapter)
         weights = peft.load_peft_weights(adapter, device="cpu")
         _check_rows(model, adapter, config, weights)
         hung = peft.PeftModel.from_pretrained(model, adapter)
         saved = set(weights)
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError) as error:
-        why = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
-        raise BaseNotFound(f"{adapter} is no LoRA that peft can hang on {model.name_or_path} ({why})") from error
     held = set(peft.get_peft_model_state_dict(hung, save_embedding_layers=False))
     apart = sorted(name for name in saved ^ held if ".lora_" in name)
     if apart:

@@ -174,20 +174,20 @@ class HeadsModel(DraftingModel):
             case "linear":
                 yield from (layer(trunk) for layer in self.heads.layers)
             case variant:
-                for place, layer in enumerate(list(self.heads.layers)[: len(cache.layers) - self.base.layers]):
-                    own = cache.with_last(self.base.layers, self.base.layers + place)
+                for index, layer in enumerate(list(self.heads.layers)[: len(cache.layers) - self.base.layers]):
+                    own = cache.with_last(self.base.layers, self.base.layers + index)
                     states = self._run(layer, trunk if variant == "parallel" else states, passed[0], own)
                     yield states
 
-    def guess(self, previous: Tensor, states: Tensor, place: int, tokens: Tensor | None) -> Tensor:
+    def guess(self, previous: Tensor, states: Tensor, index: int, tokens: Tensor | None) -> Tensor:
         """See `DraftingModel.guess`: a head does not know what the one before it said."""
-        return rank(self._unembedding(place + 2), states, tokens)
+        return rank(self._unembedding(index + 2), states, tokens)
 
     def _first_guesses(self, states: Tensor) -> Tensor:
         """See `DraftingModel._first_guesses`; heads with unembeddings of their own need a product each."""
         if not self.config.replicated:
             return super()._first_guesses(states)
-        ranked = [self._unembedding(place + 2)(state) for place, state in enumerate(states.unbind(1))]
+        ranked = [self._unembedding(index + 2)(state) for index, state in enumerate(states.unbind(1))]
         return torch.stack(ranked, dim=1)
 
     @property

@@ -78,7 +78,7 @@ class LoraGroup:
 
     def attach(self, linears: Mapping[str, nn.Module]) -> list[RemovableHandle]:
         """Add each pair's product to the mask rows of its linear's output while the gate stands open."""
-        return [linears[pair.name].register_forward_hook(self._hook(place)) for place, pair in enumerate(self.pairs)]
+        return [linears[pair.name].register_forward_hook(self._hook(index)) for index, pair in enumerate(self.pairs)]
 
     @property
     def fits(self) -> bool:
@@ -89,15 +89,15 @@ class LoraGroup:
         """All `down` (pairs * rank, inputs) as one tensor, of which each pair's is made a part: never out of date."""
         downs = [pair.down.data for pair in self.pairs]
         first, size = downs[0], downs[0].nbytes
-        if all(down.data_ptr() == first.data_ptr() + place * size for place, down in enumerate(downs)):
+        if all(down.data_ptr() == first.data_ptr() + index * size for index, down in enumerate(downs)):
             return first.as_strided((len(downs) * len(first), first.shape[1]), first.stride())
         whole = torch.cat(downs)
         for pair, part in zip(self.pairs, torch.split(whole, len(first))):
             pair.down.data = part
         return whole
 
-    def _hook(self, place: int) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
-        pair, gate = self.pairs[place], self.gate
+    def _hook(self, index: int) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
+        pair, gate = self.pairs[index], self.gate
 
         def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
             if not gate.is_open:
@@ -105,7 +105,7 @@ class LoraGroup:
             outputs = gate.by_row(output, pair.name)
             if not torch.is_grad_enabled():
                 # Without autograd the linear's output is ours alone: adding in place spares a copy of the real rows.
-                pair.widen_(self._narrowed(place, args[0]), outputs[:, gate.real :])
+                pair.widen_(self._narrowed(index, args[0]), outputs[:, gate.real :])
                 return None
             masks = gate.by_row(args[0], pair.name)[:, gate.real :]
             widened = pair.widen(pair.narrowed(masks), outputs[:, gate.real :])
@@ -114,16 +114,16 @@ class LoraGroup:
 
         return add
 
-    def _narrowed(self, place: int, inputs: Tensor) -> Tensor:
-        """(B, masks, rank) of the pair at `place`; the first one that is asked computes those of the others too."""
+    def _narrowed(self, index: int, inputs: Tensor) -> Tensor:
+        """(B, masks, rank) of the pair at `index`; the first one that is asked computes those of the others too."""
         if self._inputs is not inputs:
-            masks = self.gate.by_row(inputs, self.pairs[place].name)[:, self.gate.real :]
+            masks = self.gate.by_row(inputs, self.pairs[index].name)[:, self.gate.real :]
             if torch.compiler.is_compiling():  # which knows parameters, and would copy other tensors for every call
-                return self.pairs[place].narrowed(masks)
+                return self.pairs[index].narrowed(masks)
             narrow = functional.linear(masks.to(self._down.dtype), self._down)
             if len(self.pairs) == 1:
                 return narrow
             self._inputs, self._narrow = inputs, list(torch.split(narrow, len(self.pairs[0].down), dim=-1))
-        if place == len(self.pairs) - 1:
+        if index == len(self.pairs) - 1:
             self._inputs = None  # pairs stand in the order of their calls: this was the last
-        return self._narrow[place]
+        return self._narrow[index]

@@ -162,8 +162,8 @@ class MaskModel(DraftingModel):
         sampled: Tensor = self.adapter.sampler(embedded, states.to(dtype))
         return sampled.to(states.dtype)
 
-    def guess(self, previous: Tensor, states: Tensor, place: int, tokens: Tensor | None) -> Tensor:
-        """See `DraftingModel.guess`: the sampler head's, alike at every place."""
+    def guess(self, previous: Tensor, states: Tensor, index: int, tokens: Tensor | None) -> Tensor:
+        """See `DraftingModel.guess`: the sampler head's, alike for every draft."""
         return rank(self.base.head, self.sample(previous, states), tokens)
 
 

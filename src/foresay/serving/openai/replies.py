@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from foresay.decoding.detokenizer import BROKEN
 from foresay.decoding.metrics import tally
 from foresay.decoding.steps import Generation
-from foresay.serving.openai.schema import Generation as Body
+from foresay.serving.openai.schema import GenerationRequest
 from foresay.serving.openai.worker import Event, Likely
 
 JSON = dict[str, Any]
@@ -72,7 +72,7 @@ class Reply(ABC):
     whole_object: str
     chunk_object: str
 
-    def __init__(self, model: str, tokenizer: PreTrainedTokenizerBase, asked: Body) -> None:
+    def __init__(self, model: str, tokenizer: PreTrainedTokenizerBase, asked: GenerationRequest) -> None:
         self.tokenizer, self.chances, self.names = tokenizer, asked.top is not None, asked.return_token_ids
         self._letter = tokenizer("a", add_special_tokens=False)["input_ids"]
         self._head = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}

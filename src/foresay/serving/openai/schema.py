@@ -68,7 +68,7 @@ class StreamOptions(Strict):
     """Taken where it is off: chunks are never padded."""
 
 
-class Generation(Strict):
+class GenerationRequest(Strict):
     """What every kind of request may ask for."""
 
     model: str
@@ -108,7 +108,7 @@ class Generation(Strict):
         return {name: value for name, value in body.items() if value is not None and not _asks_nothing(name, value)}
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Generation":
+    def _consistent(self) -> "GenerationRequest":
         if 0 < self.temperature < COLDEST:
             raise ValueError(f"temperature is {self.temperature}; give 0, or {COLDEST} or more")
         if self.stream_options is not None and not self.stream:
@@ -191,7 +191,7 @@ class Message(Strict):
         return {"content": self.model_dump()["content"], **self.model_dump(exclude_defaults=True)}
 
 
-class ChatRequest(Generation):
+class ChatRequest(GenerationRequest):
     """Body of `/v1/chat/completions`."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
@@ -209,16 +209,16 @@ class ChatRequest(Generation):
 
     @property
     def limit(self) -> int | None:
-        """See `Generation.limit`."""
+        """See `GenerationRequest.limit`."""
         return self.max_completion_tokens or self.max_tokens
 
     @property
     def top(self) -> int | None:
-        """See `Generation.top`."""
+        """See `GenerationRequest.top`."""
         return self.top_logprobs or 0 if self.logprobs else None
 
 
-class CompletionRequest(Generation):
+class CompletionRequest(GenerationRequest):
     """Body of `/v1/completions`."""
 
     prompt: (
@@ -231,7 +231,7 @@ class CompletionRequest(Generation):
 
     @property
     def top(self) -> int | None:
-        """See `Generation.top`."""
+        """See `GenerationRequest.top`."""
         return self.logprobs
 
     @property

@@ -18,7 +18,7 @@ GRACE_SECONDS = 5
 """Time that connections have to close once every answer has ended."""
 
 
-class Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """Stops on SIGTERM or SIGINT: takes no new requests, and ends the running ones when their time is over."""
 
     def __init__(self, service: Service, config: ServeConfig) -> None:
@@ -62,7 +62,7 @@ def serve(service: Service, config: ServeConfig, listening: socket.socket, ready
     # uvicorn raises the signal that stopped it once more, for whoever listened before: to stop was no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with contextlib.suppress(KeyboardInterrupt):
-        Server(service, config).run([listening])
+        HttpServer(service, config).run([listening])
 
 
 def _family(host: str) -> socket.AddressFamily:

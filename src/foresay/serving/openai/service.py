@@ -17,7 +17,7 @@ from foresay.foundation.errors import DataError, PromptError
 from foresay.model import MultiTokenModel
 from foresay.serving.openai.memory_check import check_room
 from foresay.serving.openai.prometheus import Metrics
-from foresay.serving.openai.schema import ChatRequest, CompletionRequest, Generation
+from foresay.serving.openai.schema import ChatRequest, CompletionRequest, GenerationRequest
 from foresay.serving.openai.worker import Listener, Worker
 from foresay.serving.rules import Rules, own_rules
 
@@ -73,7 +73,7 @@ class Service:
             return [_chat_ids(self.tokenizer, asked)]
         return [text_ids(self.tokenizer, text) if isinstance(text, str) else text for text in asked.prompts]
 
-    def ask(self, asked: Generation, prompts: Sequence[Sequence[int]]) -> Listener:
+    def ask(self, asked: GenerationRequest, prompts: Sequence[Sequence[int]]) -> Listener:
         """Line up `asked.n` answers to each prompt. Raises TooLong, PromptError, BusyError."""
         asked = self._ruled(asked)
         engine = self.plain if asked.layout == "plain" else self.engine

@@ -36,7 +36,7 @@ class ServerFailed(ForesayError):
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class VllmServer:
     """A running server; leaving the `with` block ends it."""
 
     process: subprocess.Popen[bytes]
@@ -79,14 +79,14 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> "VllmServer":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
 
 
-def start(model: str, config: VllmServeConfig | None = None, plugin: PluginConfig | None = None) -> Server:
+def start(model: str, config: VllmServeConfig | None = None, plugin: PluginConfig | None = None) -> VllmServer:
     """Start vLLM's OpenAI server on `model`: `nano`, an artefact, or a served copy. It does not wait until it serves.
 
     The model answers to its name as given. Raises ConfigError where vLLM is missing or untested, ArtefactError,
@@ -104,7 +104,7 @@ def start(model: str, config: VllmServeConfig | None = None, plugin: PluginConfi
     process = subprocess.Popen(
         [sys.executable, "-m", SERVER, *words], env=os.environ | QUIET | secret, start_new_session=True
     )
-    return Server(process, f"http://{config.host}:{config.port}")
+    return VllmServer(process, f"http://{config.host}:{config.port}")
 
 
 def served_copy(model: str, plugin: PluginConfig | None = None) -> Path:

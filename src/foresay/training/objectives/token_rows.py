@@ -29,13 +29,19 @@ def token_rows(examples: Sequence[Example], length: int, answers_only: bool = Fa
 
 
 def read_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Of rows as `token_rows` writes them: the tokens, and True where one carries loss as a target."""
+    """Of rows (B, length) as `token_rows` writes them: the tokens, in the same dtype, and (B, length) bool, true where
+    one carries loss as a target.
+    """
     carries = rows >= 0
     return torch.where(carries, rows, ~rows), carries
 
 
 def row_batches(rows: Tensor, count: int, seed: int, device: torch.device) -> Iterator[Tensor]:
-    """Endless batches (count, length) int64: every epoch in a new order, a pure function of the seed."""
+    """Endless batches (count, length) int64 on `device`, of `rows` (N, length) int32 on the CPU.
+
+    Every epoch is in a new order, a pure function of the seed; a batch may hold the end of one and the start of the
+    next.
+    """
     generator = torch.Generator().manual_seed(seed)
     waiting = torch.zeros(0, dtype=torch.int64)
     while True:

@@ -16,7 +16,7 @@ from foresay.model import MultiTokenModel
 from foresay.models.base.load import adapter_folder
 from foresay.serving.config import VllmServeConfig
 from foresay.serving.vllm.export import export_vllm_draft_model
-from foresay.serving.vllm.server import Server, start
+from foresay.serving.vllm.server import VllmServer, start
 from tests.serving.vllm.plugin.engines import reference
 
 START_SECONDS = 540
@@ -36,7 +36,7 @@ def folder(
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Server]:
+def server(folder: Path) -> Iterator[VllmServer]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -46,12 +46,12 @@ def server(folder: Path) -> Iterator[Server]:
     assert server.process.poll() is not None
 
 
-def client(server: Server, key: str = "secret") -> Any:
+def client(server: VllmServer, key: str = "secret") -> Any:
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0)
 
 
 def test_streams_several_tokens_a_chunk(
-    server: Server, nano: MultiTokenModel, folder: Path, prompts: list[list[int]]
+    server: VllmServer, nano: MultiTokenModel, folder: Path, prompts: list[list[int]]
 ) -> None:
     wanted = reference(nano, prompts[:4])
     for prompt, tokens in zip(prompts, wanted):
@@ -63,19 +63,19 @@ def test_streams_several_tokens_a_chunk(
         assert len(chunks) < len(tokens), "a chunk a token would be plain decoding"
 
 
-def test_chats(server: Server, folder: Path) -> None:
+def test_chats(server: VllmServer, folder: Path) -> None:
     said = client(server).chat.completions.create(
         model=str(folder), messages=[{"role": "user", "content": "Say hello."}], max_tokens=8, temperature=0.7
     )
     assert said.usage.completion_tokens > 0
 
 
-def test_a_wrong_key_is_refused(server: Server, folder: Path) -> None:
+def test_a_wrong_key_is_refused(server: VllmServer, folder: Path) -> None:
     with pytest.raises(openai.AuthenticationError):
         client(server, "wrong").completions.create(model=str(folder), prompt="a")
 
 
-def test_metrics_count_drafts_and_no_masks(server: Server, folder: Path, prompts: list[list[int]]) -> None:
+def test_metrics_count_drafts_and_no_masks(server: VllmServer, folder: Path, prompts: list[list[int]]) -> None:
     client(server).completions.create(model=str(folder), prompt=prompts[0], max_tokens=48, temperature=0.0)
     lines = urlopen(f"{server.url}/metrics").read().decode().splitlines()
     found = {
