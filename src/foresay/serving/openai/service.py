@@ -21,7 +21,7 @@ from foresay.serving.openai.schema import ChatRequest, CompletionRequest, Genera
 from foresay.serving.openai.worker import Listener, Worker
 from foresay.serving.rules import Rules, own_rules
 
-G = TypeVar("G", bound=Generation)
+G = TypeVar("G", bound=GenerationRequest)
 SPEAKERS = ("user", "assistant")
 BESIDE = 4
 """Answers that may be decoded plainly at once, for comparison."""
