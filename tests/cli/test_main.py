@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import foresay
 from foresay.cli.commands import VERBS
 from foresay.foundation import heartbeat
 from tests.support.commands import LOADED, SHORT, At, Run, Said, one_object
@@ -50,6 +51,29 @@ def test_help_names_every_verb(run: Run) -> None:
     assert said.status == 0
     for verb in VERBS:
         assert verb in said.out
+
+
+@pytest.mark.parametrize("words", ["import foresay", "main(['--help'])", "main(['--version'])", "main(['fly'])"])
+def test_what_needs_no_model_imports_none(words: str) -> None:
+    """torch and transformers take seconds."""
+    code = (
+        f"import sys\nfrom foresay.cli.main import main\ntry: {words}\nexcept SystemExit: pass\n"
+        "print(sorted({'torch', 'transformers'} & sys.modules.keys()), file=sys.stderr)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stderr.splitlines()[-1] == "[]"
+
+
+def test_version_and_exports() -> None:
+    assert set(foresay.__all__) <= {name for name in dir(foresay)} | {*foresay._PLACES}
+    for name in foresay.__all__:
+        assert getattr(foresay, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        foresay.Nothing  # noqa: B018
+
+
+def test_version_is_said(run: Run) -> None:
+    assert run("--version") == Said(0, f"foresay {foresay.__version__}\n", "")
 
 
 def said(err: str) -> str:

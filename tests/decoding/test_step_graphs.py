@@ -3,6 +3,8 @@
 import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +13,9 @@ from foresay.decoding.config import DecodeConfig, LayoutName, QueueConfig, Sampl
 from foresay.decoding.engine import Engine, Request
 from foresay.decoding.generate import generate
 from foresay.decoding.live import GenerationHooks
+from foresay.decoding.planners import Planners
 from foresay.decoding.planning.acceptance import AcceptanceEstimate
-from foresay.decoding.planning.planner import Cost, Entry, Planner
+from foresay.decoding.planning.planner import LOOKUP, PLAIN, Cost, Entry, Planner
 from foresay.decoding.sampling.chooser import Sampled, chooser_of
 from foresay.decoding.sampling.logits_processors import Processing, warpers
 from foresay.decoding.sampling.randomness import SeededDice
@@ -100,6 +103,44 @@ def test_sampled_steps(layout: LayoutName, greedy_drafts: bool, tape: TapeRecord
         replayed, plain = say(mtp, batch, config, lambda: how(SAMPLE, layout, greedy_drafts))
         assert replayed == plain
     assert tape.replayed > NEW
+
+
+@pytest.mark.parametrize("layout", [PLAIN, Entry("linear", 3), Entry("quadratic", 2)], ids=lambda entry: entry.label)
+@pytest.mark.parametrize("sample", [SampleConfig(), SAMPLE], ids=["greedy", "drawn drafts"])
+def test_steps_with_drafts_that_were_looked_up(sample: SampleConfig, layout: Entry, tape: TapeRecorder) -> None:
+    mtp = with_adapter(LLAMA.model(vocab_size=6), masks=3)
+    costs = {PLAIN: Cost(1 if layout == PLAIN else 3, 3), layout: Cost(1, 1), LOOKUP: Cost(1, 1)}
+
+    def looks_up() -> GenerationHooks:
+        return replace(how(sample, "planned"), planner=Planner(costs, AcceptanceEstimate((0.3, 0.1, 0.03))))
+
+    prompts = [tuple(token % 6 for token in prompt) for prompt in random_prompts((12, 5, 9))]
+    replayed, plain = say(mtp, prompts, DecodeConfig(masks=3, max_new_tokens=NEW), looks_up)
+    assert replayed == plain
+    assert max(step.accepted for said in replayed for step in said.steps if step.looked_up) > 1
+    assert tape.replayed > tape.recorded
+
+
+def test_steps_are_measured_between_recorded_ones(
+    tape: TapeRecorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A measurement replays steps of its own: what is pending meanwhile must not lie where they write."""
+    monkeypatch.setenv("FORESAY_CACHE", str(tmp_path))
+    mtp, [prompt] = with_adapter(LLAMA.model(), masks=3), random_prompts((9,))
+    held: list[int] = []
+    hold = Session.hold
+
+    def watched(self: Session) -> None:
+        before = self.pending.tokens
+        hold(self)
+        held.append(before.data_ptr() != self.pending.tokens.data_ptr())
+
+    monkeypatch.setattr(Session, "hold", watched)
+    config = DecodeConfig(layout="planned", max_new_tokens=30)
+    [said] = generate(mtp, [prompt], config, GenerationHooks(planner=Planners(mtp, share=1e9)))
+    assert said.tokens == expected_output(mtp, LLAMA, prompt, config)
+    assert held
+    assert all(held)
 
 
 @pytest.mark.parametrize("layout", ["linear", "quadratic", "tree"])

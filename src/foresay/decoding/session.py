@@ -236,7 +236,8 @@ class Session:
 
     def _go_on(self, plan: Plan, pending: Drafts, sizes: Sequence[int]) -> None:
         """The next step of those that live is to verify `pending`, made from blocks of these sizes."""
-        self.pending = pending
+        # A recorded step drafts whether there are blocks or not; what is made of none was not drawn from anything.
+        self.pending = pending = pending if max(sizes) else Drafts(pending.tokens[:, :1])
         drafts = {size: plan.tree.within(size).drafts for size in set(sizes)}
         for live, size in zip(self.live, sizes):
             live.row = PendingRows(live.row.past, 1 + drafts[size], drafts[size])

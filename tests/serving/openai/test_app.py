@@ -377,9 +377,9 @@ def test_values_that_ask_for_nothing_are_taken(server: Served) -> None:
     ("body", "words"),
     [
         (b"{", "not JSON"),
-        (b"", "Field required"),
-        (b"[]", "valid dictionary"),
-        (b'{"model": "\xff\xfe"}', "parsing the body"),
+        (b"", "the body is empty; send a JSON object"),
+        (b"[]", "the body is JSON, but no object"),
+        (b'{"model": "\xff\xfe"}', "the body cannot be read as JSON; send it as UTF-8"),
         (b'{"model": "nano", "temperature": NaN}', ""),
         (b"[" * 100_000, ""),
         (b'"' + b"x" * 2_000_000 + b'"', "longer than 1000000 bytes"),
