@@ -110,8 +110,9 @@ def test_readme_commands_run(
         if command[0] == "demo" or any(word.startswith("your-") for word in command):
             continue
         shortened = {
-            "check": ["--per-domain", "1", "--max-new-tokens", "8", "--shift", "0.5"],
-            "bench": ["--per-domain", "1", "--repeats", "1", "--max-new-tokens", "8"],
+            "generate": ["--max-new-tokens", "24"],
+            "check": ["--per-domain", "1", "--max-new-tokens", "8", "--shift", "0.5", "--layouts", "quadratic"],
+            "bench": ["--per-domain", "1", "--repeats", "1", "--max-new-tokens", "8", "--layouts", "quadratic"],
         }
         assert cli.main([*command, *shortened.get(command[0], [])]) == 0, command
         assert capsys.readouterr().out
@@ -136,7 +137,7 @@ def test_example_of_transformers_runs(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_demo_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "adapter"
-    assert cli.main(["demo", "--train", "--seconds", "2", "--out", str(out), "--max-new-tokens", "8"]) == 0
+    assert cli.main(["demo", "--train", "--seconds", "0.5", "--out", str(out), "--max-new-tokens", "8"]) == 0
     shown = capsys.readouterr().out
     assert "36 of 36 answers are identical to transformers' own" in shown
     assert (out / "foresay.json").is_file()
