@@ -171,7 +171,7 @@ class Judge:
             plain, own = (
                 self.exact.decode([ids], DecodeConfig(layout=way, max_new_tokens=tokens))[0].tokens for way in ways
             )
-            exact = plain != own or self.model.dtype == "float32"
+            exact = plain != own or self.model.dtype_name == "float32"
             found = judged(self.model, one.asked.prompt, (one.asked.expected, one.said), exact)
             self.known[key] = {"layout": layout, "clients": clients, "domain": one.asked.domain, **found}
 

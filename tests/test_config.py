@@ -8,7 +8,7 @@ import pytest
 from foresay.decoding.config import DecodeConfig
 from foresay.foundation.errors import ConfigError
 from foresay.models.config import MTPConfig
-from foresay.training.config import LossConfig, TrainConfig
+from foresay.training.config import LossConfig, TrainConfig, warm_up_notes
 
 IMPOSSIBLE: list[tuple[type, dict[str, Any], str]] = [
     (MTPConfig, {"num_masks": 0}, "num_masks is 0; a block needs at least 1 mask"),
@@ -91,3 +91,10 @@ def test_drafts_come_from_a_shortlist_where_the_vocabulary_is_large() -> None:
              for given in ("auto", 0, 256)}  # fmt: skip
     assert sizes == {"auto": [0, 0, 64, 64], 0: [0] * 4, 256: [96, 256, 256, 256]}
     assert DecodeConfig(branches=80).shortlist_size(50_000) == 80, "a tree needs as many tokens as it has branches"
+
+
+@pytest.mark.parametrize(("steps", "warm", "said"), [(50, 50, 1), (51, 50, 0), (1, 0, 0)])
+def test_run_that_never_gets_warm_says_so(steps: int, warm: int, said: int) -> None:
+    notes = warm_up_notes(TrainConfig(steps=steps, warmup_steps=warm))
+    assert len(notes) == said
+    assert all(f"warms up for {warm} steps and the run has {steps}" in note for note in notes)

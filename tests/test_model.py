@@ -202,6 +202,92 @@ def test_answers_go_through_the_chat_template(nano: MultiTokenModel) -> None:
     assert seen == [(0, step) for step in said.steps]
 
 
+CHAT = [{"role": "user", "content": "Say hi."}]
+
+
+def test_prompts_in_every_form_are_one_prompt(nano: MultiTokenModel) -> None:
+    ids = nano.require_tokenizer()("<|user|>Say hi.<|assistant|>")["input_ids"]
+    forms = ["Say hi.", CHAT, ids, torch.tensor(ids)]
+    said = [nano.answer(form, max_new_tokens=6) for form in forms]
+    [listed] = nano.answer([CHAT], max_new_tokens=6)
+    assert {tuple(one.tokens) for one in (*said, listed)} == {tuple(said[0].tokens)}
+    assert str(said[0]) == said[0].text == nano.require_tokenizer().decode(said[0].tokens, skip_special_tokens=True)
+    assert (said[0].prompt_tokens, said[0].tokens_per_step) == (len(ids), 6 / len(said[0].steps))
+    assert [one.prompt_tokens for one in nano.answer(["Say hi.", "Say hi, and bye."], max_new_tokens=2)] != [
+        len(ids)
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        (None, "of type NoneType"),
+        (3, "of type int"),
+        ({"role": "user"}, "of type dict"),
+        ([], "an empty list"),
+        ([1.5], "a list of float"),
+        (["Hi.", 3], "a list of int, str"),
+        ([True], "a list of bool"),
+        ([None], "a list of NoneType"),
+    ],
+    ids=str,
+)
+def test_prompts_in_no_known_form_are_refused_by_name(nano: MultiTokenModel, asked: Any, found: str) -> None:
+    with pytest.raises(PromptError, match=f"the prompt is {found}; give a text, a list of texts, a chat"):
+        nano.answer(asked)
+
+
+@pytest.mark.parametrize(
+    ("chat", "message"),
+    [
+        ([{"role": "user"}], "message 1 needs a role and a content"),
+        ([{"role": "user", "content": "half \ud83d"}], "half a character"),
+        ("caf\udce9", "half a character"),
+    ],
+)
+def test_chats_that_are_none_are_refused(nano: MultiTokenModel, chat: Any, message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        nano.answer(chat)
+
+
+def test_generate_goes_on_with_texts_and_answers_chats(nano: MultiTokenModel) -> None:
+    tokenizer = nano.require_tokenizer()
+    texts = ["Once upon a time there was", "Say"]
+    both = nano.generate(texts, max_new_tokens=6, layout="quadratic")
+    for row, text in zip(both, texts):
+        ids = tokenizer(text, return_tensors="pt").input_ids
+        alone = nano.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, layout="plain")
+        assert row[-6:].tolist() == alone[0, -6:].tolist()
+    assert nano.generate(CHAT, max_new_tokens=6)[0, -6:].tolist() == nano.answer(CHAT, max_new_tokens=6).tokens
+    with pytest.raises(PromptError, match="an attention_mask was given beside prompts that are no tensor"):
+        nano.generate(texts, attention_mask=torch.ones(2, 3))
+
+
+def test_answers_are_sampled_and_penalised_when_asked(nano: MultiTokenModel) -> None:
+    greedy = nano.answer("Say hi.", max_new_tokens=12)
+    sampled = {tuple(nano.answer("Say hi.", max_new_tokens=12, temperature=1.5, seed=seed).tokens) for seed in range(4)}
+    assert len(sampled) > 1
+    assert nano.answer("Say hi.", max_new_tokens=12, temperature=1.5, top_k=1).tokens == greedy.tokens
+    prompt = torch.tensor([nano.require_tokenizer()("<|user|>Say hi.<|assistant|>")["input_ids"]])
+    theirs = nano.generate(prompt, max_new_tokens=12, repetition_penalty=1.5, layout="plain")[0, prompt.shape[1] :]
+    assert nano.answer("Say hi.", max_new_tokens=12, repetition_penalty=1.5).tokens == theirs.tolist() != greedy.tokens
+
+
+def test_dtype_and_device_as_torch_has_them() -> None:
+    model = MultiTokenModel.from_base(
+        "nano", MTPConfig(num_masks=2, rank=2), dtype=torch.bfloat16, device_map={"": "cpu"}
+    )
+    assert (model.dtype, model.dtype_name, model.device) == (torch.bfloat16, "bfloat16", torch.device("cpu"))
+    assert model.to("cpu") is model
+    assert model.answer("Say hi.", max_new_tokens=3).tokens
+    with pytest.raises(ConfigError, match=r"open it with dtype=torch\.float32"):
+        model.to(torch.float32)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"dtype is torch\.int8; give one of auto, float32, bfloat16, float16"):
+        MultiTokenModel.from_base("nano", dtype=torch.int8)
+    with pytest.raises(ConfigError, match="a model must lie on one device"):
+        MultiTokenModel.from_base("nano", device_map="balanced")
+
+
 def test_unknown_setting_of_an_answer_is_refused_with_the_known_ones(nano: MultiTokenModel) -> None:
     message = "unknown setting 'temprature'; known are layout, masks, branches, nodes, shortlist, prompt_lookup, "
     with pytest.raises(PromptError, match=message):

@@ -11,6 +11,7 @@ from foresay.foundation import moved
 
 if TYPE_CHECKING:
     from foresay.data.config import DataConfig as DataConfig
+    from foresay.decoding.answers import Answer as Answer
     from foresay.decoding.config import DecodeConfig as DecodeConfig
     from foresay.decoding.config import PenaltyConfig as PenaltyConfig
     from foresay.decoding.config import QueueConfig as QueueConfig
@@ -56,6 +57,7 @@ EXPORTED = {
     "foresay.training.recipe": ("PretrainRecipe", "Recipe"),
     "foresay.models.config": ("HeadsConfig", "LoadConfig", "MTPConfig"),
     "foresay.data.config": ("DataConfig",),
+    "foresay.decoding.answers": ("Answer",),
     "foresay.decoding.config": ("DecodeConfig", "PenaltyConfig", "QueueConfig", "SampleConfig"),
     "foresay.training.config": ("DistilConfig", "EngineConfig", "LossConfig", "PretrainConfig", "TrainConfig"),
     "foresay.serving.config": ("PluginConfig", "ServeConfig", "VllmServeConfig"),

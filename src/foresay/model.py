@@ -1,7 +1,7 @@
 """The front door: a base, its adapter and its tokenizer as one object that trains, saves, loads and generates."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.stopping_criteria import StoppingCriteriaList, StopStringCriteria
 from transformers.generation.streamers import BaseStreamer
 
-from foresay.data.chat import encode
+from foresay.data.asked import padded, prompt_ids
+from foresay.decoding.answers import Answer, choosing, settings_of, with_changes
 from foresay.decoding.config import DecodeConfig, QueueConfig
 from foresay.decoding.engine import Engine
 from foresay.decoding.generate import check_prompts, generate, prepare
@@ -33,11 +34,11 @@ from foresay.decoding.step_costs import (
 )
 from foresay.decoding.steps import Generation, Step
 from foresay.decoding.transformers_bridge import Bridge, refuse_withheld
-from foresay.foundation.errors import PromptError
 from foresay.models.artefact import folder as artefact
 from foresay.models.artefact.fingerprint import fingerprint
 from foresay.models.artefact.folder import as_trained
 from foresay.models.artefact.publish import publication, publish
+from foresay.models.base.device import dtype_name, placed
 from foresay.models.base.load import adapter_folder, open_base, own_tokenizer
 from foresay.models.base.quantization import quantization_of
 from foresay.models.config import DTYPE, DType, Family, LoadConfig, LoadDType, MTPConfig
@@ -58,8 +59,8 @@ class MultiTokenModel(LoadedModel):
     Make one with `from_base` (a fresh adapter, to be trained) or `from_pretrained` (a saved one).
 
         model = MultiTokenModel.from_pretrained("nano")
-        [said] = model.answer(["Tell me a story."], max_new_tokens=64)
-        print(model.tokenizer.decode(said.tokens), len(said.steps))
+        said = model.answer("Tell me a story.", max_new_tokens=64)
+        print(said.text, said.tokens_per_step)
     """
 
     @classmethod
@@ -68,19 +69,21 @@ class MultiTokenModel(LoadedModel):
         base: "str | PreTrainedModel | PeftModel",
         config: Family | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        dtype: LoadDType = DTYPE,
+        dtype: LoadDType | torch.dtype = DTYPE,
         seed: int = 0,
         loading: LoadConfig | None = None,
+        *,
+        device_map: Any = None,
     ) -> "MultiTokenModel":
         """A fresh adapter, or fresh heads, on `base`: a loaded causal LM, with a PEFT LoRA or without, or a name
-        (`nano`, `smollm2`, folder, GGUF file, hub id), which `dtype` and `loading` say how to load. Heads are trained
-        in float32, which `auto` then is. `config` says what is put on it (`MTPConfig()` when None), `seed` what its
-        weights are drawn with.
+        (`nano`, `smollm2`, folder, GGUF file, hub id), which `dtype` and `loading` say how to load, `device_map` on
+        which one device. Heads are trained in float32, which `auto` then is. `config` says what is put on it
+        (`MTPConfig()` when None), `seed` what its weights are drawn with.
 
         The base is frozen and put in eval mode. Raises BaseNotFound, UnsupportedBase, ConfigError, MissingPackage.
         """
-        loading = loading or LoadConfig()
-        guest, model = open_base(base, dtype_of_family(dtype, config), loading)
+        loading = placed(loading or LoadConfig(), device_map)
+        guest, model = open_base(base, dtype_of_family(dtype_name(dtype), config), loading)
         tokenizer = tokenizer or own_tokenizer(base, guest)
         core = fresh(model, config or MTPConfig(), seed)
         core.packing.want(loading.pack_linears)
@@ -92,9 +95,11 @@ class MultiTokenModel(LoadedModel):
         folder: str | Path,
         base: "str | PreTrainedModel | PeftModel | None" = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        dtype: LoadDType = DTYPE,
+        dtype: LoadDType | torch.dtype = DTYPE,
         loading: LoadConfig | None = None,
         revision: str | None = None,
+        *,
+        device_map: Any = None,
     ) -> "MultiTokenModel":
         """The model saved in `folder`, on the base it names or the one given.
 
@@ -105,9 +110,9 @@ class MultiTokenModel(LoadedModel):
         """
         place = adapter_folder(str(folder), revision)
         settings = artefact.read_settings(place)
-        base = base or (str(place) if settings.base == artefact.HERE else settings.base)
-        loading = as_trained(loading or LoadConfig(), settings)
-        guest, model = open_base(base, dtype, loading, settings.base_adapter)
+        base = base or artefact.base_of(settings, place)
+        loading = as_trained(placed(loading or LoadConfig(), device_map), settings)
+        guest, model = open_base(base, dtype_name(dtype), loading, settings.base_adapter)
         tokenizer = tokenizer or own_tokenizer(base, guest)
         artefact.check_base(settings, fingerprint(model, tokenizer), place, guest.base)
         artefact.check_quantization(settings, quantization_of(model.config), place)
@@ -147,7 +152,7 @@ class MultiTokenModel(LoadedModel):
 
     def generate(
         self,
-        inputs: Tensor | None = None,
+        inputs: Any = None,
         generation_config: GenerationConfig | None = None,
         *,
         config: DecodeConfig | None = None,
@@ -157,13 +162,16 @@ class MultiTokenModel(LoadedModel):
     ) -> Tensor | GenerateDecoderOnlyOutput:
         """transformers' `generate`, several tokens a step: the same arguments, the same result.
 
-        `inputs` or `input_ids` (B, P) int64, padded on either side where `attention_mask` is 0; greedy or sampled as
-        `do_sample` and the generation config say. `config`, or any of its fields (`layout="linear"`, `masks=4`), says
-        how to draft. Returns prompts with continuations (B, L) int64, padded on the right, or on request
-        (`return_dict_in_generate`) an object with `scores` and `logits`, a float32 (B, V) for each generated position;
-        rows that are finished there are certain of the padding token. Raises PromptError for what cannot be
-        accelerated (beam search and the like), with the reason.
+        `inputs` or `input_ids` (B, P) int64, padded on either side where `attention_mask` is 0, or instead a text to go
+        on with, a chat, ids, or a list of these; greedy or sampled as `do_sample` and the generation config say.
+        `config`, or any of its fields (`layout="linear"`, `masks=4`), says how to draft. Returns prompts with
+        continuations (B, L) int64, padded on the right, or on request (`return_dict_in_generate`) an object with
+        `scores` and `logits`, a float32 (B, V) for each generated position; rows that are finished there are certain of
+        the padding token. Raises PromptError for what cannot be accelerated (beam search and the like), with the
+        reason.
         """
+        if inputs is not None and not isinstance(inputs, Tensor):
+            inputs = padded(inputs, self.require_tokenizer, self.device, arguments)
         changes: dict[str, Any] = {name: arguments.pop(name) for name in DRAFTING if name in arguments}
         refuse_withheld(arguments)
         if config is not None and generation_config is None and not {"max_new_tokens", "max_length"} & arguments.keys():
@@ -174,12 +182,11 @@ class MultiTokenModel(LoadedModel):
             rule = StopStringCriteria(tokenizer or self.require_tokenizer(), stop_strings)
             criteria = arguments.get("stopping_criteria") or ()
             arguments |= {"stop_strings": None, "stopping_criteria": StoppingCriteriaList([*criteria, rule])}
-        result: Tensor | GenerateDecoderOnlyOutput = self.base.model.generate(
-            inputs,
-            generation_config,
-            custom_generate=self.bridge(with_changes(config, changes), streamer),
-            **arguments,
-        )
+        bridge = self.bridge(with_changes(config, changes), streamer)
+        with self.base.turn:  # threads wait for one another
+            result: Tensor | GenerateDecoderOnlyOutput = self.base.model.generate(
+                inputs, generation_config, custom_generate=bridge, **arguments
+            )
         return result
 
     def bridge(self, config: DecodeConfig | None = None, streamer: BaseStreamer | None = None) -> Bridge:
@@ -196,22 +203,28 @@ class MultiTokenModel(LoadedModel):
 
         Returns as `generate` does. Raises PromptError for what cannot be accelerated, before anything is decoded.
         """
-        return self.bridge()(*prepared, **named)
+        with self.base.turn:
+            return self.bridge()(*prepared, **named)
 
     def answer(
         self,
-        prompts: Sequence[str],
+        prompts: Any,
         config: DecodeConfig | None = None,
         watch: Callable[[int, Step], None] = lambda index, step: None,
         **changes: Any,
-    ) -> list[Generation]:
-        """Greedy answers to user messages (through the chat template, where there is one), with every step.
+    ) -> Any:
+        """Answers to user messages, greedy unless asked otherwise: an `Answer` to one prompt, a list to a list.
 
-        `watch(prompt index, step)` is called as steps are kept. Raises PromptError, ConfigError.
+        `prompts` is a text (through the chat template, where there is one), a chat (messages), token ids, or a list of
+        one of these. `changes` are fields of `DecodeConfig`, `SampleConfig` (`temperature`, `top_p`, ...) and
+        `PenaltyConfig`; `watch(prompt index, step)` is called as steps are kept. Raises PromptError, ConfigError.
         """
-        tokenizer = self.require_tokenizer()
-        ids = [encode(tokenizer, prompt) for prompt in prompts]
-        return self.decode(ids, with_changes(config, changes), GenerationHooks(watch=watch))
+        ids, one = prompt_ids(prompts, self.require_tokenizer, raw=False)
+        decode, sample, penalties = settings_of(config, changes)
+        hooks = GenerationHooks(chooser=choosing(sample, penalties, ids), watch=watch)
+        said = self.decode(ids, decode, hooks)
+        answers = [Answer.of(answer, self.tokenizer, len(prompt)) for answer, prompt in zip(said, ids)]
+        return answers[0] if one else answers
 
     def decode(
         self, prompts: Sequence[Sequence[int]], config: DecodeConfig | None = None, how: GenerationHooks | None = None
@@ -223,7 +236,8 @@ class MultiTokenModel(LoadedModel):
 
             [said] = model.decode([model.tokenizer.encode("Once upon a time")], DecodeConfig(layout="linear"))
         """
-        return generate(self._core, prompts, config or DecodeConfig(), how)
+        with self.base.turn:
+            return generate(self._core, prompts, config or DecodeConfig(), how)
 
     def check_prompts(self, prompts: Sequence[Sequence[int]], config: DecodeConfig | None = None) -> None:
         """Raise PromptError where `decode` would: no prompt, one without tokens, past the context, unknown ids."""
@@ -283,12 +297,3 @@ class MultiTokenModel(LoadedModel):
         given: str | list[str] | None = None if config is None else config.stop_strings
         wanted: str | list[str] | None = arguments.get("stop_strings", given or own)
         return wanted
-
-
-def with_changes(config: DecodeConfig | None, changes: dict[str, Any]) -> DecodeConfig:
-    """`config` (the defaults when None) with some fields changed; an unknown one is a PromptError."""
-    unknown = sorted(changes.keys() - DecodeConfig.__dataclass_fields__.keys())
-    if unknown:
-        known = ", ".join(DecodeConfig.__dataclass_fields__)
-        raise PromptError(f"generate got unknown setting {unknown[0]!r}; known are {known}")
-    return replace(config or DecodeConfig(), **changes)

@@ -18,6 +18,15 @@ def with_prompts(verb: str, content: str) -> Arguments:
     return lambda at: [verb, at.adapter, "--prompts", at.file(content), *SHORT]
 
 
+def moved(at: At) -> Path:
+    """The adapter, as if its base had been a local folder that is gone."""
+    folder = at.tmp / "moved"
+    shutil.copytree(at.adapter, folder)
+    settings = json.loads((folder / "foresay.json").read_text())
+    (folder / "foresay.json").write_text(json.dumps(settings | {"base": str(at.tmp / "gone-base")}))
+    return folder
+
+
 REFUSED: dict[str, tuple[Arguments, str]] = {
     **{
         f"{verb}: folder without a model": (
@@ -26,6 +35,14 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
         )
         for verb, more in (("generate", ["Hi"]), ("check", []), ("bench", []), ("calibrate", []))
     },
+    "generate: a base": (
+        lambda at: ["generate", at.bases / "other", "Hi"],
+        r"other is a base and has no adapter yet; train one with `foresay train .*other --data YOUR-DATA --out MY-",
+    ),
+    "chat: a folder that is not there": (
+        lambda at: ["chat", at.tmp / "deep" / "down"],
+        r"there is no folder .*deep/down; give the folder of a foresay model, or, where .* is a base of the hub, train",
+    ),
     "train: folder without a base": (
         lambda at: at.train(base=at.tmp),
         r"is a folder without config\.json; give a folder with a Hugging Face model, a GGUF file, a hub id, smol",
@@ -50,6 +67,37 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
         lambda at: ["generate", at.adapter, "Hi", "--base", "nobody/nothing"],
         r"no base 'nobody/nothing' was found: .*HF_HUB_OFFLINE\); give a local folder",
     ),
+    "info: a path that is not there": (
+        lambda at: ["info", at.tmp / "deep" / "down"],
+        r"no base '.*deep/down' was found: no such folder, and no hub id \(OWNER/NAME\); give a local folder",
+    ),
+    "train: an address in place of a hub id": (
+        lambda at: at.train(base="https://huggingface.co/Qwen/Qwen3-0.6B"),
+        r"no base 'https://.*' was found: no such folder, and no hub id \(OWNER/NAME\); give Qwen/Qwen3-0\.6B$",
+    ),
+    "advise: a file that is no base": (
+        lambda at: ["advise", at.file("{}", "base.bin")],
+        r"no base '.*base\.bin' was found: no such folder, and no hub id",
+    ),
+    **{
+        f"{verb}: adapter whose base was moved": (
+            lambda at, verb=verb, more=more: [*verb.split(), moved(at), *more],
+            r"moved was trained on .*gone-base, and nothing lies there now; say with --base where that base is",
+        )
+        for verb, more in (("generate", ["Hi"]), ("info", []), ("check", []), ("serve", ["--port", "0"]))
+    },
+    "data generate: adapter whose base was moved": (
+        lambda at: ["data", "generate", moved(at), "--data", at.data, "--out", at.out],
+        r"moved was trained on .*gone-base, and nothing lies there now; say with --base where that base is",
+    ),
+    "generate: half a character": (
+        lambda at: ["generate", "nano", "caf\udce9"],
+        r"half a character \(U\+DCE9\) stands at character 4; mend the text, or send it as UTF-8",
+    ),
+    "check: prompts that the chat template refuses": (
+        with_prompts("check", '{"messages": [{"role": "assistant", "content": "Only me."}]}'),
+        r"input\.jsonl:1: there is no message before the answer; begin with a user's message",
+    ),
     "train: recurrent base": (
         lambda at: at.train(base=at.bases / "mamba"),
         "MambaForCausalLM keeps a recurrent state.*; give a decoder-only attention model",
@@ -73,7 +121,7 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
     ),
     "train: data without columns": (
         lambda at: at.train(data=at.file('{"title": "a", "body": "b"}\n')),
-        r"input\.jsonl:1 has columns body, title; needed are messages, or one of",
+        r"input\.jsonl:1: it has columns body, title; needed are messages, or one of",
     ),
     "train: data not UTF-8": (
         lambda at: at.train(data=at.file(b'{"text": "\xff"}')),
@@ -141,7 +189,7 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
     ),
     "check: prompts without columns": (
         with_prompts("check", '{"text": "a"}\n{"title": "b"}\n'),
-        r"input\.jsonl:2 has columns title; needed are messages, text, or one of",
+        r"input\.jsonl:2: it has columns title; needed are messages, text, or one of",
     ),
     "bench: no prompts": (with_prompts("bench", "\n"), r"input\.jsonl is empty; give one prompt a row"),
     "train: best without decodes": (

@@ -1,16 +1,18 @@
 """The command line as a program: results on stdout, everything else on stderr."""
 
+import os
 import re
-import shlex
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 
+import foresay
 from foresay.cli.commands import VERBS
 from foresay.foundation import heartbeat
 from tests.support.commands import LOADED, SHORT, At, Run, Said, one_object
+from tests.support.processes import start_program
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,29 @@ def test_help_names_every_verb(run: Run) -> None:
         assert verb in said.out
 
 
+@pytest.mark.parametrize("words", ["import foresay", "main(['--help'])", "main(['--version'])", "main(['fly'])"])
+def test_what_needs_no_model_imports_none(words: str) -> None:
+    """torch and transformers take seconds."""
+    code = (
+        f"import sys\nfrom foresay.cli.main import main\ntry: {words}\nexcept SystemExit: pass\n"
+        "print(sorted({'torch', 'transformers'} & sys.modules.keys()), file=sys.stderr)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stderr.splitlines()[-1] == "[]"
+
+
+def test_version_and_exports() -> None:
+    assert set(foresay.__all__) <= {name for name in dir(foresay)} | {*foresay._PLACES}
+    for name in foresay.__all__:
+        assert getattr(foresay, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        foresay.Nothing  # noqa: B018
+
+
+def test_version_is_said(run: Run) -> None:
+    assert run("--version") == Said(0, f"foresay {foresay.__version__}\n", "")
+
+
 def said(err: str) -> str:
     """What a program told on stderr, without lines that say how far it is: they come where the machine is slow."""
     return re.sub(r"^.*: (at work for|\d+ of \d+, after) .*\n", "", err, flags=re.M)
@@ -70,11 +95,12 @@ def test_program_prints_its_result_and_nothing_else(at: At) -> None:
 
 
 def test_program_answers_bad_use(at: At) -> None:
-    with program("check", at.tmp) as process:
-        out, err = process.communicate()
-    assert (process.returncode, out) == (2, "")
-    assert said(err).startswith("foresay: ")
-    assert len(said(err).splitlines()) == 1
+    process = start_program(at.tmp, "check", at.tmp / "nothing")
+    process.join()
+    assert (process.exitcode, (at.tmp / "out").read_text()) == (2, "")
+    err = said((at.tmp / "err").read_text())
+    assert err.startswith("foresay: ")
+    assert len(err.splitlines()) == 1
 
 
 def test_program_whose_reader_went_away_says_nothing(at: At) -> None:
@@ -87,5 +113,9 @@ def test_program_whose_reader_went_away_says_nothing(at: At) -> None:
 
 
 def test_a_reader_that_goes_away_is_no_failed_check(at: At) -> None:
-    command = f"{sys.executable} -m foresay info {shlex.quote(str(at.adapter))} | true; exit ${{PIPESTATUS[0]}}"
-    assert subprocess.run(["bash", "-c", command], capture_output=True, check=False).returncode == 0
+    """Of a table too, which rich prints."""
+    os.mkfifo(at.tmp / "out")
+    process = start_program(at.tmp, "info", at.adapter)
+    (at.tmp / "out").open().close()
+    process.join()
+    assert process.exitcode == 0

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from foresay.data.chat import PROMPT_COLUMNS, RESPONSE_COLUMNS
+from foresay.data.columns import PROMPT_COLUMNS, RESPONSE_COLUMNS
 from foresay.data.corpus import read
 from foresay.data.encoder import Encoder
 from foresay.data.example import TEXT_PROMPT_TOKENS, Example
@@ -270,14 +270,17 @@ def test_without_a_template_no_turn_is_lost(tmp_path: Path, bare: PreTrainedToke
         ('[{"text": "a b"},\n {"text" 3}]', r"data\.jsonl:2 is not JSON \(Expecting ':' delimiter\)"),
         ('{"text": "a b"}\n\n["a"]\n', r"data\.jsonl:3 is list, not an object with columns; write one object a row"),
         ('[{"text": "a b"}, 7]', r"data\.jsonl, item 2 is int, not an object"),
-        ('{"prompt": "a", "title": "b"}', r"data\.jsonl:1 has columns prompt, title; needed are messages, or one of"),
-        ("{}", r"data\.jsonl:1 has columns none; needed are"),
+        (
+            '{"prompt": "a", "title": "b"}',
+            r"data\.jsonl:1: it has columns prompt, title; needed are messages, or one of",
+        ),
+        ("{}", r"data\.jsonl:1: it has columns none; needed are"),
         (
             f'{{"prompt": "{"word " * 99}", "response": "b"}}',
             r"none of the 1 rows of .* within 64 tokens; raise --max-",
         ),
-        ('{"messages": [{"role": "user", "content": "a"}]}', r"data\.jsonl:1 has no assistant message"),
-        ('{"messages": []}', r"data\.jsonl:1 has no assistant message"),
+        ('{"messages": [{"role": "user", "content": "a"}]}', r"data\.jsonl:1: there is no assistant message"),
+        ('{"messages": []}', r"data\.jsonl:1: there is no assistant message"),
         (b'{"text": "caf\xe9"}', r"data\.jsonl:1 is not UTF-8 at byte 13; save it as UTF-8"),
     ],
 )

@@ -159,7 +159,9 @@ def test_bad_rows_are_counted_with_their_lines(tmp_path: Path, tokenizer: PreTra
     report = read(Source(str(path)), encoder(tokenizer)).report
     assert (report.rows, report.bad, report.examples) == (6, 4, 2)
     assert report.schemas == {"prompt/response": 1, "text": 1}
-    assert [complaint.split(" ")[0] for complaint in report.complaints] == [f"{path}:{line}" for line in (2, 3, 4, 5)]
+    assert [complaint.split(" ")[0].rstrip(":") for complaint in report.complaints] == [
+        f"{path}:{line}" for line in (2, 3, 4, 5)
+    ]
     assert "4 bad" in report.sentence
     with pytest.raises(DataError, match=r"a\.jsonl:2 is not JSON"):
         read(Source(str(path)), encoder(tokenizer), strict=True)
@@ -167,7 +169,9 @@ def test_bad_rows_are_counted_with_their_lines(tmp_path: Path, tokenizer: PreTra
 
 def test_data_without_one_good_row_are_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     path = write(tmp_path, "a.jsonl", [{"title": "a"}, {"title": "b"}])
-    with pytest.raises(DataError, match=r"none of the 2 rows of .* can be used; the first: .*a\.jsonl:1 has columns"):
+    with pytest.raises(
+        DataError, match=r"none of the 2 rows of .* can be used; the first: .*a\.jsonl:1: it has columns"
+    ):
         read(Source(str(path)), encoder(tokenizer))
 
 

@@ -13,8 +13,8 @@ from foresay.models.masks.model import MaskModel
 from tests.support.checks import NothingShownError
 from tests.support.toys import GEMMA3, LLAMA, SWITCH, TOYS, VOCABULARY, Toy, with_adapter
 
-COPIES = {"gemma2", "gpt-oss", "falcon"}
-"""Toys with capped scores or sinks, which have no sdpa path, and one that does not look its attention up."""
+COPIES = {"gemma2", "gpt-oss", "falcon", "deepseek3", "minicpm3"}
+"""Toys with capped scores or sinks, which have no sdpa path, one that does not look its attention up, and latents."""
 ROWS, MASKS = 24, 8
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
 IN_PLACE = [toy for toy in TOYS if toy.name not in COPIES]
@@ -54,7 +54,7 @@ def test_in_place_is_as_with_copies(toy: Toy, dtype: torch.dtype, scores: int, m
     mtp = trainee(toy, dtype)
     monkeypatch.setattr(attention, "SCORES_AT_ONCE", scores)
     ours = states_and_gradients(mtp)
-    monkeypatch.setattr(mtp.base, "attends_in_place", False)
+    monkeypatch.setattr(mtp.base, "reads_kept_rows", False)
     plain = states_and_gradients(mtp)
     assert ours.keys() == plain.keys()
     for name, tensor in plain.items():
@@ -65,7 +65,7 @@ def test_in_place_is_as_with_copies(toy: Toy, dtype: torch.dtype, scores: int, m
 
 
 def test_who_gets_copies() -> None:
-    assert {toy.name for toy in TOYS if not trainee(toy, torch.float32).base.attends_in_place} == COPIES
+    assert {toy.name for toy in TOYS if not trainee(toy, torch.float32).base.reads_kept_rows} == COPIES
 
 
 def test_the_base_keeps_its_own_attention() -> None:
@@ -101,7 +101,7 @@ def saved_bytes(mtp: MaskModel, rows: int) -> int:
 def test_memory_does_not_grow_with_the_sequence(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     mtp = trainee(toy, torch.float32)
     assert saved_bytes(mtp, 240) == saved_bytes(mtp, 30) > 0
-    monkeypatch.setattr(mtp.base, "attends_in_place", False)
+    monkeypatch.setattr(mtp.base, "reads_kept_rows", False)
     assert saved_bytes(mtp, 240) > 1.5 * saved_bytes(mtp, 30), "copies grow"
 
 

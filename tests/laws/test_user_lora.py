@@ -22,6 +22,7 @@ from foresay.models.artefact.tensors import LORA, PEFT_WEIGHTS
 from foresay.models.base import load as guest
 from foresay.models.base.load import BaseName, load_tokenizer
 from foresay.models.base.model import Base
+from foresay.models.base.user_lora import hang
 from foresay.models.config import LoadConfig, MTPConfig
 from foresay.training.config import LossConfig, TrainConfig
 from foresay.training.recipe import Recipe
@@ -259,3 +260,22 @@ def test_the_embedded_base_is_not_looked_for_on_the_hub(monkeypatch: pytest.Monk
     assert BaseName.find("nano") == BaseName("nano")
     assert asked
     assert all(Path(place).is_dir() for place in asked)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"modules_to_save": ["embed_tokens", "lm_head"]}, {"trainable_token_indices": [96, 97]}],
+    ids=lambda more: next(iter(more)),
+)
+def test_lora_with_tokens_of_its_own_says_how_the_base_is_resized(tmp_path: Path, more: dict[str, Any]) -> None:
+    resized = LLAMA.model()
+    resized.resize_token_embeddings(98)
+    with_lora(resized, **more).save_pretrained(tmp_path / "lora")
+    base = LLAMA.model()
+    with pytest.raises(
+        BaseNotFound, match=r"with 98 or more token embeddings, and .* has 96; .*resize_token_embeddings\(98\)"
+    ):
+        hang(base, str(tmp_path / "lora"))
+    grown = LLAMA.model()
+    grown.resize_token_embeddings(98)
+    assert len(hang(grown, str(tmp_path / "lora")).get_input_embeddings().weight) == 98

@@ -141,6 +141,18 @@ FALCON = Toy(
     seed=7,
 )
 OPT_PROJECTED = Toy("opt-projected", "OPT", {**WIDE, "ffn_dim": 192, "word_embed_proj_dim": 48}, seed=3)
+LATENT: dict[str, Any] = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 12,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 6,
+}
+"""Multi-head latent attention: the cache holds latents, of which keys and values are made."""
+ROUTED = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 2, "topk_group": 1}
+DEEPSEEK3 = Toy("deepseek3", "DeepseekV3", {**LATENT, **ROUTED, "first_k_dense_replace": 1}, experts=True)
+MINICPM3 = Toy("minicpm3", "MiniCPM3", LATENT)
 TOYS = [
     LLAMA,
     Toy("qwen2", "Qwen2", seed=3),
@@ -174,4 +186,6 @@ TOYS = [
         experts=True,
     ),
     Toy("exaone4", "Exaone4", MIXED),
+    DEEPSEEK3,
+    *([MINICPM3] if hasattr(transformers, "MiniCPM3Config") else []),
 ]

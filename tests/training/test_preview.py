@@ -1,5 +1,6 @@
 """`foresay data preview`: what carries loss and where blocks hang, as training will have it."""
 
+import io
 import json
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def test_text_marks_loss_and_anchors(data: Path, capsys: pytest.CaptureFixture[s
     assert f"{data}:1 sums" in said
     assert "<|user|>Count.<|assistant|>▾⟦One▾,▾ two▾.▾<|endoftext|>⟧" in said
     assert "3 rows (1 messages, 1 text; verified prefixes), 2 sequences" in said
-    assert f"1 bad; {data}:2 has columns x" in said
+    assert f"1 bad; {data}:2: it has columns x" in said
     assert "sums 1, (none) 1" in said
 
 
@@ -42,8 +43,17 @@ def test_json_says_the_same(data: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_strict_and_rows(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "preview", "nano", "--data", str(data), "--strict"]) == 2
-    assert "a.jsonl:2 has columns x" in capsys.readouterr().err
+    assert "a.jsonl:2: it has columns x" in capsys.readouterr().err
     assert main(["data", "preview", "nano", "--data", str(data), "--strict", "--rows", "1"]) == 0
+
+
+def test_terminal_that_is_not_utf8_gets_plain_marks(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii", write_through=True))
+    assert main(["data", "preview", "nano", "--data", str(data), "--anchors", "0", "--examples", "1"]) == 0
+    said = raw.getvalue().decode("ascii")
+    assert "<|user|>Count.<|assistant|>^[[One^,^ two^.^<|endoftext|>]]" in said
+    assert "[[green]] carries loss; a block of masks hangs after every ^" in said
 
 
 def test_stop_tokens_come_from_the_base() -> None:

@@ -26,7 +26,7 @@ class Given:
                 names.add(word.split("=")[0].lstrip("-").replace("-", "_"))
         return cls(frozenset(names))
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return bool(self.names & {name, f"no_{name}"})
 
     def among(self, names: Iterable[str]) -> list[str]:

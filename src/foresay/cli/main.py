@@ -5,12 +5,12 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import make_dataclass, replace
 from typing import Annotated, Any, Union
 
 import tyro
-from transformers.utils import logging
 
+from foresay import __version__
 from foresay.cli.commands import VERBS
 from foresay.cli.config_file import with_config
 from foresay.cli.given import Given
@@ -19,29 +19,59 @@ from foresay.foundation.errors import ForesayError
 
 WAITING = ("serve", "chat")
 """Verbs that have nothing to do most of the time."""
-ABOUT = "Make a pretrained language model say several tokens at once, with the same output."
+ABOUT = (
+    "Make a pretrained language model say several tokens at once, with the same output. `foresay --version` says which "
+    "foresay this is."
+)
 
 
 def command_for(verb: str) -> Any:
-    """The type that tyro parses: one of the verbs. The help of `verb` shows its examples, the others a summary."""
+    """The type that tyro parses: one of the verbs. The help of `verb` shows its examples, the others a summary.
+
+    The others are stand-ins, so that nothing of theirs is imported.
+    """
     kinds = [
-        Annotated[kind, tyro.conf.subcommand(name, description=_about(kind, whole=name == verb))]  # type: ignore[valid-type]
-        for name, kind in VERBS.items()
+        Annotated[kind, tyro.conf.subcommand(name, description=about)]  # type: ignore[valid-type]
+        for name, kind, about in (_whole(name) if name == verb else _brief(name) for name in VERBS)
     ]
     return Annotated[Union[tuple(kinds)], tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes]  # noqa: UP007
 
 
-def _about(kind: type, whole: bool) -> str:
-    text = inspect.getdoc(kind) or ""
-    return text if whole else text.split("\n\n")[0].replace("\n", " ")
+def _whole(name: str) -> tuple[str, type, str]:
+    kind = VERBS[name]
+    return name, kind, inspect.getdoc(kind) or ""
+
+
+def _brief(name: str) -> tuple[str, type, str]:
+    return name, make_dataclass(name, []), VERBS.summary(name)
+
+
+def _plain_streams() -> None:
+    """Where stdout or stderr is not UTF-8, write ? for what it cannot hold, and do not break off."""
+    for stream in (sys.stdout, sys.stderr):
+        encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
+        if encoding != "utf8" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _quiet() -> None:
+    """transformers says nothing between our results."""
+    from transformers.utils import logging  # noqa: PLC0415 (takes seconds, and help needs none of it)
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()  # the verbs have bars of their own
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is returned, and raised by the console script."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()  # the verbs have bars of their own
+    _plain_streams()
+    if arguments[:1] == ["--version"]:
+        print(f"foresay {__version__}")
+        return 0
     try:
+        if arguments and arguments[0] in VERBS:
+            _quiet()
         kind = command_for(arguments[0] if arguments else "")
         command = tyro.cli(kind, prog="foresay", description=ABOUT, args=with_config(arguments))
         if hasattr(command, "given"):

@@ -5,16 +5,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
-from transformers import PreTrainedTokenizerBase
 
-from foresay.decoding.detokenizer import Detokenizer
 from foresay.decoding.steps import Step
 from foresay.foundation import heartbeat
 from foresay.foundation.errors import ConfigError
 from foresay.foundation.files import write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PIPE_WIDTH = 160
 """Columns of a table that goes into a pipe or a file."""
@@ -57,7 +58,9 @@ def signs_of_life(verb: str) -> Iterator[None]:
 class AnswerStream:
     """Writes an answer to stdout as it grows, whole characters at a time."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        from foresay.decoding.detokenizer import Detokenizer  # noqa: PLC0415 (transformers takes seconds)
+
         self._detokenizer = Detokenizer(tokenizer)
 
     def tell(self, index: int, step: Step) -> None:

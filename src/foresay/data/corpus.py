@@ -27,6 +27,8 @@ class Report:
     bad: int = 0
     complaints: list[str] = field(default_factory=list)
     """The first bad rows, with file and line."""
+    unread: dict[str, int] = field(default_factory=dict)
+    """Rows by what of them was not used: columns, and fields and roles of messages that the template leaves out."""
     too_short: int = 0
     """Rows left out because no two answer tokens remain within the length."""
     cut: int = 0
@@ -45,7 +47,8 @@ class Report:
         )
         counts = {"cut at the length": self.cut, "left out, answer too short": self.too_short, "bad": self.bad}
         told = [f"{count} {what}" for what, count in counts.items() if count]
-        return "; ".join([said, *told, *self.complaints[:1]])
+        unread = ", ".join(f"{name} ({count} rows)" for name, count in sorted(self.unread.items()))
+        return "; ".join([said, *told, *([f"not used: {unread}"] if unread else []), *self.complaints[:1]])
 
     def check(self, max_length: int) -> None:
         """Raise DataError when not one example came out."""
@@ -54,9 +57,13 @@ class Report:
         if self.bad == self.rows:
             raise DataError(f"none of the {self.rows} rows of {self.name} can be used; the first: {self.complaints[0]}")
         if not self.examples:
+            cure = (
+                "raise --max-length (up to the base's context) or shorten the prompts"
+                if self.cut
+                else "its answers are empty or a single token: give longer ones"
+            )
             raise DataError(
-                f"none of the {self.rows} rows of {self.name} has two answer tokens within {max_length} tokens; raise "
-                "--max-length (up to the base's context) or shorten the prompts"
+                f"none of the {self.rows} rows of {self.name} has two answer tokens within {max_length} tokens; {cure}"
             )
 
 
@@ -91,6 +98,8 @@ def encoded(source: Source, encoder: Encoder, report: Report, strict: bool) -> I
         report.rows += 1
         report.cut += row.cut
         report.too_short += not row.examples
+        for name in row.unread:
+            report.unread[name] = report.unread.get(name, 0) + 1
         if row.examples:
             report.schemas[row.schema] = report.schemas.get(row.schema, 0) + 1
         for example in row.examples:

@@ -8,7 +8,8 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from foresay.data.chat import CHAT_COLUMNS, PROMPT_COLUMNS, checked_messages, encode, template_ids
+from foresay.data.chat import at, encode, text_ids
+from foresay.data.columns import PROMPT_COLUMNS, conversation, unread_columns
 from foresay.data.records import Record, read_records
 from foresay.foundation.errors import DataError
 from foresay.foundation.names import NANO
@@ -33,6 +34,8 @@ class Prompt:
     """Set that it is from, where it is from one."""
     from_text: bool = False
     """Its row had nothing but `text`: a text to go on with, whose beginning is prompt enough."""
+    unread: tuple[str, ...] = ()
+    """Columns, and fields and roles of messages, that the prompt does not hold; answers are none of them."""
 
 
 def embedded_prompts(tokenizer: PreTrainedTokenizerBase, split: Split, most: int, base: str = NANO) -> list[Prompt]:
@@ -64,6 +67,13 @@ def file_prompts(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]
     if not prompts:
         raise DataError(f"{path} is empty; give one prompt a row")
     return prompts
+
+
+def unread_of(prompts: Sequence[Prompt]) -> str:
+    """What of the rows the prompts do not hold, by name, in a sentence; empty where there is nothing to say."""
+    counts = Counter(name for prompt in prompts for name in prompt.unread)
+    said = ", ".join(f"{name} ({count} rows)" for name, count in sorted(counts.items()))
+    return f"of the prompts' rows not used: {said}" if said else ""
 
 
 def _of_benchmark(record: Record, tokenizer: PreTrainedTokenizerBase, domain: str) -> Prompt:
@@ -107,22 +117,29 @@ def lengthened(prompts: Sequence[Prompt], tokens: int) -> list[Prompt]:
 
 
 def prompt_of(record: Record, tokenizer: PreTrainedTokenizerBase, domain: str) -> Prompt:
-    """The prompt of a row: its messages before the last answer, its question, or its text. Raises DataError."""
+    """The prompt of a row: its messages before the last answer, its question, or its text.
+
+    Raises DataError, with file and line.
+    """
     row = record.row
-    messages = checked_messages(record) if any(isinstance(row.get(name), list) for name in CHAT_COLUMNS) else []
-    if messages:
-        asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages
-        if tokenizer.chat_template is None:
-            bare = "\n".join(message["content"] for message in asked)
-            return Prompt(tuple(encode(tokenizer, bare)), domain, bare)
-        return Prompt(tuple(template_ids(tokenizer, asked, prompt=True)), domain, asked[-1]["content"])
-    name = next((name for name in (*PROMPT_COLUMNS, "text") if isinstance(row.get(name), str)), None)
-    # An embedded story opening is text to go on with, not a message; so are rows with nothing but `text`.
-    raw = domain == "stories" or name == "text"
-    text = None if name is None else row[name]
-    if text is None:
-        raise DataError(
-            f"{record.place} has columns {', '.join(sorted(row)) or 'none'}; needed are messages, text, or one of "
-            f"{', '.join(PROMPT_COLUMNS)}"
-        )
-    return Prompt(tuple(encode(tokenizer, text, raw)), domain, text, from_text=name == "text")
+    with at(record.place):
+        chat = conversation(record, answers=False)
+        if chat is not None:
+            asked = chat.asked
+            if not asked.messages:
+                raise DataError("there is no message before the answer; begin with a user's message")
+            unread = unread_columns(row, chat.columns, answers=False) + asked.unread(tokenizer)
+            # An embedded story opening is text to go on with, not a message.
+            if tokenizer.chat_template is None or domain == "stories":
+                bare = "\n".join(message["content"] for message in asked.messages)
+                return Prompt(tuple(text_ids(tokenizer, bare)), domain, bare, unread=tuple(unread))
+            ids = asked.ids(tokenizer, prompt=True)
+            return Prompt(tuple(ids), domain, asked.messages[-1]["content"], unread=tuple(unread))
+        text = row.get("text")
+        if not isinstance(text, str):
+            raise DataError(
+                f"it has columns {', '.join(sorted(row)) or 'none'}; needed are messages, text, or one of "
+                f"{', '.join(PROMPT_COLUMNS)}"
+            )
+        unread = unread_columns(row, ("text",), answers=False)
+        return Prompt(tuple(encode(tokenizer, text, raw=True)), domain, text, from_text=True, unread=tuple(unread))

@@ -7,14 +7,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from foresay.data.records import SUFFIXES, Complain, Record, fatal, read_records
+from foresay.data.records import SUFFIXES, Complain, Record, fatal, read_records, suffix_of
 from foresay.foundation.errors import ConfigError, DataError
 from foresay.foundation.hashes import SHORT, file_hash
 
-COLUMNS = ("messages", "prompt", "response", "text", "domain")
+COLUMNS = ("messages", "prompt", "response", "text", "domain", "system", "tools", "history", "input")
 """Columns that a source may have under other names."""
 SPLITS = {"train", "test", "validation", "valid", "val", "dev", "eval"}
 SETTINGS = ("weight", "rows", "subset", "split")
+NO_DATA = re.compile(r"(readme|license|dataset_infos?|dataset_dict|state)\.|cache-", re.IGNORECASE)
+"""Cards, and what `datasets.save_to_disk` writes beside its Arrow files."""
 LARGE_BYTES = 2**30
 """Hub datasets from here on are streamed, not downloaded."""
 
@@ -74,7 +76,7 @@ class Source:
         """Whether the name can only be a hub id."""
         path = Path(self.name)
         shaped = re.fullmatch(r"\w[\w.-]*/[\w.-]+", self.name) is not None
-        return shaped and not path.exists() and path.suffix not in SUFFIXES
+        return shaped and not path.exists() and not suffix_of(path)
 
     def files(self) -> list[Path]:
         """The local files, a folder's in order of name. Raises DataError for a folder without any for the split."""
@@ -141,7 +143,7 @@ def _unreachable(name: str, error: Exception) -> DataError:
 def _is_data(path: Path) -> bool:
     """Of a path inside a folder: whether it holds rows, and not a card or something hidden."""
     hidden = any(part.startswith((".", "_")) for part in path.parts)
-    return path.suffix in SUFFIXES and not hidden and path.stem.lower() not in ("readme", "license", "dataset_infos")
+    return bool(suffix_of(path)) and not hidden and not NO_DATA.match(path.name)
 
 
 def _describe(path: Path) -> dict[str, Any]:

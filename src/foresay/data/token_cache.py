@@ -15,7 +15,8 @@ from foresay.foundation.errors import DataError, in_words
 from foresay.foundation.files import cache_folder, made_once
 from foresay.foundation.hashes import file_hash, sha256
 
-CODE = [Path(__file__).with_name(f"{module}.py") for module in ("records", "source", "example", "chat", "encoder")]
+MODULES = ("records", "compressed", "source", "example", "columns", "chat", "encoder")
+CODE = [Path(__file__).with_name(f"{module}.py") for module in MODULES]
 """What a row becomes is written here: another text, another cache."""
 
 
@@ -51,6 +52,7 @@ def key(described: dict[str, Any], encoder: Encoder) -> str:
         "template": encoder.tokenizer.chat_template,
         "max_length": encoder.max_length,
         "stops": sorted(encoder.stops),
+        "vocabulary": encoder.vocabulary,
     }
     return sha256([json.dumps(facts, default=str)])[:24]
 

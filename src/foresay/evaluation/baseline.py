@@ -1,14 +1,19 @@
 """What everything is compared with: transformers' own `generate`, greedy or sampled."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.stopping_criteria import StoppingCriteria
 
 from foresay.decoding.config import SampleConfig
 from foresay.model import MultiTokenModel
+
+KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "use_cache", "cache_implementation")
+"""Of a base's generation config what a comparison keeps."""
 
 
 class Hearing(StoppingCriteria):  # type: ignore[misc]
@@ -20,6 +25,20 @@ class Hearing(StoppingCriteria):  # type: ignore[misc]
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:  # noqa: D102
         self.heard()
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+@contextmanager
+def without_own_rules(model: PreTrainedModel) -> Iterator[None]:
+    """Within the block the base's generation config says nothing but stop tokens and cache.
+
+    Beams, penalties, stop strings, shapes of the result: both sides are compared without them.
+    """
+    own = model.generation_config
+    model.generation_config = GenerationConfig(**{name: getattr(own, name, None) for name in KEPT})
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def plain_answer(model: MultiTokenModel, prompt: Sequence[int], max_new_tokens: int) -> list[int]:
@@ -48,17 +67,17 @@ def plain_answers(
     lengths = torch.tensor([[len(prompt)] for prompt in prompts], device=base.device)
     mask = torch.arange(longest, device=base.device) >= longest - lengths
     model.close()  # the baseline is the base as it was found
-    said = base.model.generate(
-        ids,
-        attention_mask=mask.long(),
-        do_sample=False,
-        repetition_penalty=1.0,  # of the base's own settings none is asked for here
-        max_new_tokens=min(max_new_tokens, base.context - longest),
-        pad_token_id=pad,
-        prompt_lookup_num_tokens=lookup_tokens or None,
-        stopping_criteria=[Hearing(heard)] if heard else None,
-        **settings,
-    )
+    with without_own_rules(base.model):
+        said = base.model.generate(
+            ids,
+            attention_mask=mask.long(),
+            do_sample=False,
+            max_new_tokens=min(max_new_tokens, base.context - longest),
+            pad_token_id=pad,
+            prompt_lookup_num_tokens=lookup_tokens or None,
+            stopping_criteria=[Hearing(heard)] if heard else None,
+            **settings,
+        )
     return [_until_stop(tokens, base.stop_tokens) for tokens in said[:, longest:].tolist()]
 
 
@@ -72,7 +91,8 @@ def sampled_answers(
     base = model.base
     ids = torch.tensor([prompt], device=base.device)
     model.close()
-    with torch.random.fork_rng([base.device] if base.device.type == "cuda" else []):
+    forked = torch.random.fork_rng([base.device] if base.device.type == "cuda" else [])
+    with forked, without_own_rules(base.model):
         torch.manual_seed(sample.seed)
         said = base.model.generate(
             ids,
@@ -83,8 +103,6 @@ def sampled_answers(
             top_k=sample.top_k,
             top_p=sample.top_p,
             min_p=sample.min_p,
-            # A base may come with a penalty of its own, which the settings of a sample do not have.
-            repetition_penalty=1.0,
             max_new_tokens=min(max_new_tokens, base.context - len(prompt)),
             pad_token_id=next(iter(base.stop_tokens), 0),
         )

@@ -56,8 +56,9 @@ class BusyError(ForesayError):
 
 
 def first_line(said: object) -> str:
-    """The first line of what a library said, or its kind where it said nothing."""
-    return next(iter(str(said).strip().splitlines()), "") or type(said).__name__
+    """The first line of what a library said, with the next where it ends in a colon, or its kind if it said nothing."""
+    lines = [line.strip() for line in str(said).strip().splitlines()]
+    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]) or type(said).__name__
 
 
 @contextmanager

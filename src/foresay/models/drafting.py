@@ -108,7 +108,7 @@ class DraftingModel(nn.Module, ABC):
     @contextmanager
     def decoding(self) -> Iterator[None]:
         """A decoding step, all of it: within the block linears run packed, where that is wanted."""
-        with self.packing.run(self.compiles):
+        with self.base.turn, self.packing.run(self.compiles):
             yield
 
     def attach_hooks(self) -> None:

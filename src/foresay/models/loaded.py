@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from foresay.foundation.errors import ConfigError, PromptError
 from foresay.foundation.machine import in_software
 from foresay.models.artefact import folder as artefact
 from foresay.models.artefact.fingerprint import Fingerprints, fingerprint
+from foresay.models.base.device import device_for
 from foresay.models.base.model import Base
 from foresay.models.config import Family
 from foresay.models.drafting import DraftingModel
@@ -90,19 +91,38 @@ class LoadedModel:
         return self._core
 
     @property
-    def dtype(self) -> str:
-        """Dtype of the base, by name."""
-        return str(self.base.dtype).removeprefix("torch.")
+    def dtype(self) -> torch.dtype:
+        """Dtype of the base."""
+        return self.base.dtype
+
+    @property
+    def dtype_name(self) -> str:
+        """Dtype of the base, as settings and results name it (`float32`)."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def device(self) -> torch.device:
+        """Device of base and adapter."""
+        return self.base.device
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move base and adapter to `device`, and return the model. Raises ConfigError for one that cannot be had."""
+        if isinstance(device, torch.dtype):
+            raise ConfigError(f"a dtype is chosen when a model is loaded; open it with dtype={device}")
+        self.close()
+        self._core.record_steps(False)
+        self._core.to(device_for(str(device)))
+        return self
 
     @property
     def described(self) -> dict[str, str]:
         """What a result was measured on, for its provenance: base, dtype and device."""
-        return {"base": self.base_name, "dtype": self.dtype, "device": str(self.base.device)}
+        return {"base": self.base_name, "dtype": self.dtype_name, "device": str(self.base.device)}
 
     @property
     def loaded(self) -> str:
         """In what dtype the base is loaded, and where, for people; and whether that is slow there."""
-        slow = in_software(self.dtype, self.base.device)
+        slow = in_software(self.dtype_name, self.base.device)
         return "{base} in {dtype} on {device}".format_map(self.described) + (slow and f": {slow}")
 
     def require_tokenizer(self) -> PreTrainedTokenizerBase:

@@ -53,6 +53,9 @@ class ServeConfig:
     """What requests call the model; empty: the last part of its folder."""
     api_key: str = ""
     """Key that requests must bear; empty: the environment's FORESAY_API_KEY, or none."""
+    allowed_origins: tuple[str, ...] = ()
+    """Web pages that may ask from a browser, by their origin (http://localhost:3000); * allows all, none is the
+    default."""
     body_bytes: int = 1_000_000
     """Longest body of a request."""
     timeout_seconds: float = 300.0

@@ -4,14 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from foresay.data.chat import template_ids
-from foresay.decoding.config import DecodeConfig, SampleConfig
-from foresay.decoding.live import GenerationHooks
+from foresay.decoding.config import DecodeConfig
 from foresay.decoding.metrics import Tally, tally
 from foresay.decoding.planners import Planners
-from foresay.decoding.sampling.chooser import chooser_of
 from foresay.decoding.steps import Generation, Step
 from foresay.foundation.errors import PromptError
 from foresay.model import MultiTokenModel
+from foresay.serving.rules import Rules
 
 
 @dataclass(slots=True)
@@ -20,7 +19,7 @@ class Conversation:
 
     model: MultiTokenModel
     decode: DecodeConfig
-    sample: SampleConfig
+    rules: Rules
     messages: list[dict[str, str]] = field(default_factory=list)
     said: list[Generation] = field(default_factory=list)
     planners: Planners | None = None
@@ -47,8 +46,9 @@ class Conversation:
             steps.append(step)
             watch(step)
 
-        sample = replace(self.sample, seed=self.sample.seed + len(self.said))
-        how = GenerationHooks(chooser=chooser_of(sample), watch=tell, planner=self.planners)
+        seeded = replace(self.rules.sample, seed=self.rules.sample.seed + len(self.said))
+        hooks = replace(self.rules, sample=seeded).hooks(self.model, ids)
+        how = replace(hooks, watch=tell, planner=self.planners)
         try:
             [generation] = self.model.decode([ids], self.decode, how)
         finally:

@@ -242,3 +242,17 @@ class PretrainConfig(LoopConfig):
     def rows(self) -> int:
         """Rows in a step."""
         return self.batch_tokens // self.length
+
+
+def warm_up_notes(config: TrainConfig | PretrainConfig) -> list[str]:
+    """A sentence for a run that ends before it is warm; none for others.
+
+    >>> warm_up_notes(TrainConfig(steps=500))
+    []
+    """
+    if config.steps > config.warmup_steps:
+        return []
+    return [
+        f"the learning rate warms up for {config.warmup_steps} steps and the run has {config.steps}, so it never "
+        f"reaches {config.learning_rate:g}; give fewer --warmup-steps or more --steps"
+    ]

@@ -18,7 +18,7 @@ from foresay.models.base.device import check_trains, device_for, dtype_for
 from foresay.models.base.load import load_tokenizer, own_dtype
 from foresay.models.base.untrained import blank_model, named_tokenizer, read_config
 from foresay.models.heads.model import HeadsModel
-from foresay.training.config import PretrainConfig
+from foresay.training.config import PretrainConfig, warm_up_notes
 from foresay.training.loop.distributed import Ranks, joined
 from foresay.training.loop.fsdp import shard
 from foresay.training.loop.progress import Progress
@@ -62,8 +62,9 @@ def _pretrain(recipe: PretrainRecipe, callbacks: Callbacks[PretrainUpdate], rank
     tokenizer = _tokenizer(recipe)
     model = _blank(recipe, tokenizer)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    parts = read_sources(recipe, Encoder(tokenizer, config.length, frozenset(model.base.stop_tokens)))
-    callbacks.say((part.report.sentence for part in parts), ranks)
+    stops, known = frozenset(model.base.stop_tokens), model.base.embedding.weight.shape[0]
+    parts = read_sources(recipe, Encoder(tokenizer, config.length, stops, known))
+    callbacks.say((*(part.report.sentence for part in parts), *warm_up_notes(config)), ranks)
     examples, heldout = split(parts, config.heldout, config.seed)
     rows = token_rows(examples, config.length, config.answers_only)
     objective = HeadsObjective(model, rows, config)

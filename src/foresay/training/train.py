@@ -19,7 +19,7 @@ from foresay.models.base.load import BaseName, chosen_dtype
 from foresay.models.base.quantization import quantization_of
 from foresay.models.config import HeadsConfig
 from foresay.models.families import dtype_of_family
-from foresay.training.config import LossConfig, TrainConfig
+from foresay.training.config import LossConfig, TrainConfig, warm_up_notes
 from foresay.training.label_check import PROBED, check_labels
 from foresay.training.loop.distributed import Ranks, joined
 from foresay.training.loop.fsdp import shard
@@ -101,7 +101,8 @@ def _train(recipe: Recipe, prompts: Sequence[Prompt], callbacks: Callbacks[Train
     examples, apart = split(parts, 0 if prompts else recipe.train.heldout, recipe.train.seed)
     heldout = _heldout(recipe, model, tuple(prompts) or heldout_prompts(apart))
     objective = _objective(recipe, model, examples)
-    callbacks.say((*(part.report.sentence for part in parts), f"base: {model.loaded}"), ranks)
+    said = (*(part.report.sentence for part in parts), *warm_up_notes(recipe.train), f"base: {model.loaded}")
+    callbacks.say(said, ranks)
     what = identity(recipe, model.fingerprints(), examples.content)
     hooks = AdapterHooks(recipe, model, heldout, [part.described for part in parts], ranks, replaces)
     last = Run.of(recipe, hooks, what, callbacks, ranks).train(objective)
@@ -171,8 +172,9 @@ def _objective(recipe: Recipe, model: MultiTokenModel, examples: Sequence[Exampl
 def read_parts(recipe: Recipe, model: MultiTokenModel) -> list[Part]:
     """Every source of the recipe, read for the model. Raises DataError."""
     base = model.base
-    length = min(recipe.train.max_length, base.limits[0])
-    return read_sources(recipe, Encoder(model.require_tokenizer(), length, frozenset(base.stop_tokens)))
+    length, known = min(recipe.train.max_length, base.limits[0]), base.embedding.weight.shape[0]
+    encoder = Encoder(model.require_tokenizer(), length, frozenset(base.stop_tokens), known)
+    return read_sources(recipe, encoder)
 
 
 def identity(recipe: Recipe, base: Fingerprints, data: dict[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,12 @@ import pytest
 
 from foresay.cli import main as cli
 from foresay.data.chat import template_ids
-from foresay.decoding.config import DecodeConfig, SampleConfig
+from foresay.decoding.config import DecodeConfig
 from foresay.decoding.steps import Step
 from foresay.foundation.errors import PromptError
 from foresay.model import MultiTokenModel
 from foresay.serving.conversation import Conversation
+from foresay.serving.rules import Rules
 
 DECODE = DecodeConfig(layout="quadratic", masks=3, max_new_tokens=24)
 
@@ -27,7 +28,7 @@ def chat(lines: str, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
 
 
 def test_a_conversation_goes_on_from_what_was_said(model: MultiTokenModel) -> None:
-    talk = Conversation(model, DECODE, SampleConfig())
+    talk = Conversation(model, DECODE, Rules())
     talk.prepare()
     first = talk.ask("Tom has 3 apples.", lambda step: None)
     second = talk.ask("And Ann?", lambda step: None)
@@ -42,7 +43,7 @@ def test_a_conversation_goes_on_from_what_was_said(model: MultiTokenModel) -> No
 
 
 def test_an_interrupted_answer_stays_as_far_as_it_came(model: MultiTokenModel) -> None:
-    talk, seen = Conversation(model, DECODE, SampleConfig()), list[Step]()
+    talk, seen = Conversation(model, DECODE, Rules()), list[Step]()
 
     def interrupt(step: Step) -> None:
         seen.append(step)
@@ -57,7 +58,7 @@ def test_an_interrupted_answer_stays_as_far_as_it_came(model: MultiTokenModel) -
 
 
 def test_a_chat_past_the_context_is_refused_and_forgotten(model: MultiTokenModel) -> None:
-    talk = Conversation(model, DECODE, SampleConfig())
+    talk = Conversation(model, DECODE, Rules())
     with pytest.raises(PromptError, match="the base's context is 1024"):
         talk.ask("long " * 3000, lambda step: None)
     assert talk.messages == []

@@ -174,6 +174,14 @@ def test_transformers_is_never_what_we_are_fast_with(folder: Path) -> None:
     ]
 
 
+def test_at_one_token_a_step_a_ratio_to_plain_is_noise(folder: Path) -> None:
+    [found] = read_run([folder / "deep" / "bench.json"]).benches
+    undrafted = replace(found, results=tuple(replace(row, tokens_per_step=1.0) for row in found.results))
+    assert fastest(undrafted) == []
+    slower = replace(found, results=tuple(replace(row, speedup_vs_plain=0.5) for row in found.results))
+    assert [best.speedup for best in fastest(slower)] == pytest.approx([0.5, 0.5])
+
+
 def test_a_bug_shows_in_the_verdict(folder: Path) -> None:
     assert 'class="verdict"' in report([folder], "")
     (folder / "certificate.json").write_text(json.dumps(certificate(1)))

@@ -39,9 +39,11 @@ def test_an_offer_is_the_planner_s_forecast() -> None:
     assert offer.speedup == max(found.tokens_per_second for found in offer.entries) / 4.0
 
 
-def test_break_even_is_the_first_batch_size_where_plain_is_best(advice: Advice) -> None:
+def test_break_even_is_the_batch_size_from_which_on_plain_is_best(advice: Advice) -> None:
     assert advice.break_even("poor", 128) == 1
     assert advice.break_even("good", 128) == 16
+    assert advice.pays_at("poor", 128) == []
+    assert 16 not in advice.pays_at("good", 128) != []
     assert replace(advice, offers=advice.offers[:2]).break_even("good", 128) is None
 
 

@@ -66,24 +66,24 @@ def test_a_base_is_opened_as_auto_says(native: bool, dtype: str, monkeypatch: py
     before = MultiTokenModel.from_pretrained("nano").fingerprints()
     processor(monkeypatch, native)
     model = MultiTokenModel.from_pretrained("nano")
-    assert (model.dtype, model.described["dtype"]) == (dtype, dtype)
+    assert (model.dtype_name, model.described["dtype"]) == (dtype, dtype)
     assert model.loaded == f"nano in {dtype} on cpu"
     assert model.fingerprints() == before
     assert (chosen_dtype("nano", "auto", "cpu"), chosen_dtype("nano", "auto", "cuda")) == (dtype, "bfloat16")
-    assert MultiTokenModel.from_pretrained("nano", dtype="float32").dtype == "float32"
+    assert MultiTokenModel.from_pretrained("nano", dtype="float32").dtype_name == "float32"
 
 
 def test_a_base_in_half_precision_is_the_same_in_float32(tmp_path: Path) -> None:
     LLAMA.model().half().save_pretrained(tmp_path / "half")
     opened = [MultiTokenModel.from_base(load_base(str(tmp_path / "half"), dtype)) for dtype in ("auto", "float16")]
-    assert [model.dtype for model in opened] == ["float32", "float16"]
+    assert [model.dtype_name for model in opened] == ["float32", "float16"]
     assert opened[0].fingerprints() == opened[1].fingerprints()
 
 
 def test_heads_are_trained_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a processor where another adapter's base would be bfloat16."""
     processor(monkeypatch, True)
-    assert MultiTokenModel.from_base("nano", HeadsConfig(heads=2)).dtype == "float32"
+    assert MultiTokenModel.from_base("nano", HeadsConfig(heads=2)).dtype_name == "float32"
 
 
 # Which device.

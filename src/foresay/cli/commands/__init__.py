@@ -1,43 +1,57 @@
-"""The verbs of the command line: their options, and what each does with the library."""
+"""The verbs of the command line: their options, and what each does with the library.
 
-from foresay.cli.commands.advise import AdviseCommand
-from foresay.cli.commands.bench import BenchCommand
-from foresay.cli.commands.calibrate import CalibrateCommand
-from foresay.cli.commands.chat import ChatCommand
-from foresay.cli.commands.check import CheckCommand
-from foresay.cli.commands.compress import CompressCommand
-from foresay.cli.commands.convert import ConvertCommand
-from foresay.cli.commands.data import DataCommand
-from foresay.cli.commands.demo import DemoCommand
-from foresay.cli.commands.evaluate import EvalCommand
-from foresay.cli.commands.export import ExportCommand
-from foresay.cli.commands.generate import GenerateCommand
-from foresay.cli.commands.info import InfoCommand
-from foresay.cli.commands.pretrain import PretrainCommand
-from foresay.cli.commands.publish import PublishCommand
-from foresay.cli.commands.report import ReportCommand
-from foresay.cli.commands.serve import ServeCommand
-from foresay.cli.commands.study import StudyCommand
-from foresay.cli.commands.train import TrainCommand
+A verb is imported when it is asked for: what the others need (torch, transformers) takes seconds.
+"""
 
-VERBS: dict[str, type] = {
-    "demo": DemoCommand,
-    "advise": AdviseCommand,
-    "train": TrainCommand,
-    "pretrain": PretrainCommand,
-    "data": DataCommand,
-    "generate": GenerateCommand,
-    "chat": ChatCommand,
-    "serve": ServeCommand,
-    "compress": CompressCommand,
-    "export": ExportCommand,
-    "convert": ConvertCommand,
-    "publish": PublishCommand,
-    "check": CheckCommand,
-    "eval": EvalCommand,
-    "bench": BenchCommand,
-    "calibrate": CalibrateCommand,
-    "study": StudyCommand,
-    "report": ReportCommand,
-    "info": InfoCommand,
+import ast
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+
+PLACES = {
+    "demo": "demo.DemoCommand",
+    "advise": "advise.AdviseCommand",
+    "train": "train.TrainCommand",
+    "pretrain": "pretrain.PretrainCommand",
+    "data": "data.DataCommand",
+    "generate": "generate.GenerateCommand",
+    "chat": "chat.ChatCommand",
+    "serve": "serve.ServeCommand",
+    "compress": "compress.CompressCommand",
+    "export": "export.ExportCommand",
+    "convert": "convert.ConvertCommand",
+    "publish": "publish.PublishCommand",
+    "check": "check.CheckCommand",
+    "eval": "evaluate.EvalCommand",
+    "bench": "bench.BenchCommand",
+    "calibrate": "calibrate.CalibrateCommand",
+    "study": "study.StudyCommand",
+    "report": "report.ReportCommand",
+    "info": "info.InfoCommand",
 }
+"""Module and class of each verb."""
+
+
+class Verbs(Mapping[str, type]):
+    """The class of each verb, imported when it is asked for."""
+
+    def __getitem__(self, verb: str) -> type:
+        module, name = PLACES[verb].split(".")
+        kind: type = getattr(import_module(f"{__name__}.{module}"), name)
+        return kind
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(PLACES)
+
+    def __len__(self) -> int:
+        return len(PLACES)
+
+    def summary(self, verb: str) -> str:
+        """The first sentences of the verb's docstring, in one line; nothing is imported."""
+        module, name = PLACES[verb].split(".")
+        code = ast.parse(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
+        [own] = [node for node in code.body if isinstance(node, ast.ClassDef) and node.name == name]
+        return (ast.get_docstring(own) or "").split("\n\n")[0].replace("\n", " ")
+
+
+VERBS = Verbs()

@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass, field
 
-from foresay.cli.commands.options import Model, Opening
+from foresay.cli.commands.options import GenerationRules, Model, Opening, Options, rules_for
+from foresay.cli.given import Given
 from foresay.cli.terminal import ERR, OUT
 from foresay.cli.views.text import colour_of, planned_line, tally_line
-from foresay.decoding.config import DecodeConfig, SampleConfig
+from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
 from foresay.decoding.detokenizer import Detokenizer
 from foresay.decoding.steps import Step
-from foresay.foundation.errors import PromptError
+from foresay.foundation.errors import DataError, PromptError
 from foresay.foundation.machine import now
 from foresay.serving.conversation import Conversation
 
-HELP = "/reset forgets what was said, /stats counts, /quit ends; Ctrl-C stops an answer"
+HELP = "/reset forgets what was said, /stats counts, /help says this, /quit ends; Ctrl-C stops an answer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,19 +23,26 @@ class ChatCommand:
     /reset forgets what was said, /stats says how many steps it took, /quit or Ctrl-D ends. Ctrl-C stops the answer.
 
     Examples:
-      foresay chat nano
+      foresay chat smollm2
       foresay chat my-adapter --temperature 0.8 --dtype bfloat16
     """
 
     model: Model
-    """Folder of a foresay model, or nano."""
+    """Folder of a foresay model, smollm2 or nano."""
     decode: DecodeConfig = field(default_factory=lambda: DecodeConfig(max_new_tokens=512))
     sample: SampleConfig = field(default_factory=SampleConfig)
+    penalties: PenaltyConfig = field(default_factory=PenaltyConfig)
+    generation_config: GenerationRules = "auto"
+    """Where these flags are silent, `auto` chooses tokens as the base's generation_config.json says; `none` ignores
+    it."""
+    given: Options = field(default_factory=Given)
     opening: Opening = field(default_factory=Opening)
 
     def run(self) -> int:
         """Read, answer, until the input ends."""
-        chat = Conversation(self.opening.open(self.model), self.decode, self.sample)
+        model = self.opening.open(self.model)
+        rules = rules_for(model, self.generation_config, self.sample, self.penalties, self.given)
+        chat = Conversation(model, self.decode, rules)
         chat.prepare()
         ERR.print(HELP, style="dim", highlight=False)
         while True:
@@ -49,7 +57,9 @@ class ChatCommand:
 
     def _turn(self, chat: Conversation, text: str) -> None:
         """One line of the user's."""
-        if text == "/reset":
+        if text == "/help":
+            ERR.print(HELP)
+        elif text == "/reset":
             chat.reset()
         elif text == "/stats":
             ERR.print(tally_line(chat.count()), highlight=False)
@@ -77,7 +87,7 @@ def _answer(chat: Conversation, text: str) -> None:
         chat.ask(text, show)
     except KeyboardInterrupt:
         ended = "stopped; "
-    except PromptError as error:
+    except (PromptError, DataError) as error:
         ERR.print(f"{error}; or /reset", style="red", highlight=False)
         return
     OUT.print(detokenizer.rest())

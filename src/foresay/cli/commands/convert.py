@@ -48,7 +48,7 @@ class ConvertCommand:
             require(not self.tokenizer, "their files hold no tokenizer; leave out --tokenizer")
             model = MultiTokenModel.from_pretrained(self.folder, dtype=own_dtype(checkpoint_of(self.folder)))
             to_meta(model, self.out, self.overwrite)
-            ERR.print(f"Wrote {self.out} in {model.dtype}.")
+            ERR.print(f"Wrote {self.out} in {model.dtype_name}.")
             return 0
         require(bool(self.tokenizer), "their files bring no tokenizer; give --tokenizer with a folder or a hub id")
         require(self.context >= 1, f"context is {self.context}; give at least 1")

@@ -9,13 +9,13 @@ import tyro
 
 from foresay.cli.terminal import ERR, OUT, print_json
 from foresay.cli.views.bars import progress_bar
-from foresay.cli.views.text import loss_text, preview_lines
+from foresay.cli.views.text import Marks, distilled_lines, loss_text, preview_lines
 from foresay.data.config import DataConfig
 from foresay.data.encoder import Encoder
 from foresay.data.source import Source
 from foresay.decoding.config import DecodeConfig, SampleConfig
 from foresay.foundation.errors import require_at_least
-from foresay.models.base.load import BaseName, load_stop_tokens, load_tokenizer
+from foresay.models.base.load import BaseName, load_stop_tokens, load_tokenizer, load_vocabulary
 from foresay.models.config import DTYPE, LoadConfig, LoadDType
 from foresay.training.config import DistilConfig, EngineConfig, TrainConfig
 from foresay.training.distillation.backend import AnswerBackend, Task
@@ -72,7 +72,8 @@ class DataPreviewCommand:
         guest = BaseName.find(self.base, gguf_file=self.gguf_file)
         tokenizer = load_tokenizer(guest.base, guest.adapter)
         sources = [limited(Source.parse(text, self.reading.columns), self.rows) for text in self.data]
-        encoder = Encoder(tokenizer, self.max_length, load_stop_tokens(guest.base))
+        stops, known = load_stop_tokens(guest.base), load_vocabulary(guest.base)
+        encoder = Encoder(tokenizer, self.max_length, stops, known)
         seen = preview(sources, encoder, self.anchors, self.examples, self.reading.strict)
         if self.json:
             for_json = asdict(seen)
@@ -80,10 +81,11 @@ class DataPreviewCommand:
                 plain["tokens"] = [tokenizer.decode([token]) for token in shown.example.ids]
             print_json(for_json)
             return 0
+        marks = Marks.of(OUT.encoding)
         for shown in seen.shown:
             OUT.print(f"{shown.example.place} {shown.example.domain}".rstrip(), style="bold", highlight=False)
-            OUT.print(loss_text(tokenizer, shown), end="\n\n")
-        for line in preview_lines(seen):
+            OUT.print(loss_text(tokenizer, shown, marks), end="\n\n")
+        for line in preview_lines(seen, marks):
             OUT.print(line, highlight=False)
         return 0
 
@@ -109,6 +111,8 @@ class DataGenerateCommand:
     """Files, folders or hub ids with prompts, with settings as in `foresay train`; answers in them are not read."""
     out: Path
     """Folder for the answers: JSONL files that `foresay train --data` takes."""
+    base: str = ""
+    """Base to use instead of the one that a foresay model names."""
     dtype: LoadDType = DTYPE
     """Dtype of the base; `auto`: the checkpoint's own, on a CPU without bfloat16 products float32."""
     json: bool = False
@@ -138,11 +142,13 @@ class DataGenerateCommand:
                 f"{done.bad} bad rows, {done.too_long} prompts too long",
                 highlight=False,
             )
+            for line in distilled_lines(done):
+                OUT.print(line, highlight=False)
         return 0
 
     def _open(self) -> AnswerBackend:
         size = self.engine.batch_size
-        task = Task(self.model, self.dtype, self.decode, self.sample, self.loading, size)
+        task = Task(self.model, self.dtype, self.decode, self.sample, self.loading, size, self.base)
         if self.engine.engine == "local":
             return LocalEngine.open(task)
         return VllmEngine(task) if self.engine.engine == "vllm" else RayEngine(task, self.engine.workers)

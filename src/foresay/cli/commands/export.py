@@ -29,13 +29,13 @@ class ExportCommand:
     (not for text).
 
     Examples:
-      foresay export nano --to vllm --out served
-      foresay export nano --to vllm-draft-model --out draft --masks 4
+      foresay export smollm2 --to vllm --out served
+      foresay export smollm2 --to vllm-draft-model --out draft --masks 4
       foresay export my-adapter --to peft --out lora
     """
 
     model: Model
-    """Folder of a foresay model, or nano."""
+    """Folder of a foresay model, smollm2 or nano."""
     to: Literal["vllm", "vllm-draft-model", "peft"]
     """Whose form."""
     out: Path
@@ -62,8 +62,12 @@ class ExportCommand:
             not draft_model or self.plugin == PluginConfig(masks=masks),
             "lengths and busy-requests are settings of masks beside a base, not of a draft model; leave them out",
         )
-        base = self.base or artefact.read_settings(adapter).base
-        require(base != artefact.HERE, f"{self.model} has heads, and the plugin for vLLM runs masks; give an adapter")
+        settings = artefact.read_settings(adapter)
+        base = self.base or artefact.base_of(settings, adapter)
+        require(
+            settings.base != artefact.HERE,
+            f"{self.model} has heads, and the plugin for vLLM runs masks; give an adapter",
+        )
         dtype = own_dtype(base) if self.dtype == "own" else self.dtype
         model = MultiTokenModel.from_pretrained(adapter, base, dtype=dtype)
         if draft_model:
@@ -71,7 +75,8 @@ class ExportCommand:
         else:
             export_vllm(model, adapter, self.out, self.plugin, self.overwrite)
         ERR.print(
-            f"Wrote {self.out} in {model.dtype}. Start vLLM with these arguments, where foresay is installed beside it:"
+            f"Wrote {self.out} in {model.dtype_name}. Start vLLM with these arguments, where foresay is installed "
+            "beside it:"
         )
         OUT.print(shlex.join(command_arguments(engine_arguments(self.out))), highlight=False, soft_wrap=True)
         return 0

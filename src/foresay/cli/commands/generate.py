@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, replace
 
 import tyro
 
-from foresay.cli.commands.options import Model, Opening
+from foresay.cli.commands.options import GenerationRules, Model, Opening, Options, rules_for
+from foresay.cli.given import Given
 from foresay.cli.terminal import ERR, OUT, AnswerStream, print_json
 from foresay.cli.views.text import coloured, planned_line, tally_line
 from foresay.data.chat import encode
-from foresay.decoding.config import DecodeConfig, SampleConfig
-from foresay.decoding.live import GenerationHooks
+from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
 from foresay.decoding.metrics import tally
-from foresay.decoding.sampling.chooser import chooser_of
+from foresay.foundation.errors import DataError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,14 +20,14 @@ class GenerateCommand:
     """Answer a prompt.
 
     Examples:
-      foresay generate nano "A robe takes 2 bolts of blue fiber and half that much white fiber. How many in total?"
-      foresay generate nano "Once upon a time" --raw --layout linear --masks 4 --stats
-      foresay generate nano "Once upon a time" --raw --temperature 0.8 --top-p 0.95 --seed 7
-      echo "Write a function to reverse a list." | foresay generate nano - --colour
+      foresay generate smollm2 "A robe takes 2 bolts of blue fiber and half that much white fiber. How many in total?"
+      foresay generate smollm2 "Once upon a time" --raw --layout linear --masks 4 --stats
+      foresay generate smollm2 "Once upon a time" --raw --temperature 0.8 --top-p 0.95 --seed 7
+      echo "Write a function to reverse a list." | foresay generate smollm2 - --colour
     """
 
     model: Model
-    """Folder of a foresay model, or nano."""
+    """Folder of a foresay model, smollm2 or nano."""
     prompt: tyro.conf.Positional[str]
     """The prompt; - reads standard input."""
     raw: bool = False
@@ -40,18 +40,24 @@ class GenerateCommand:
     """Print one JSON object instead of the text."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+    penalties: PenaltyConfig = field(default_factory=PenaltyConfig)
+    generation_config: GenerationRules = "auto"
+    """Where these flags are silent, `auto` chooses tokens as the base's generation_config.json says; `none` ignores
+    it."""
+    given: Options = field(default_factory=Given)
     opening: Opening = field(default_factory=Opening)
 
     def run(self) -> int:
         """Stream the answer step by step."""
         model = self.opening.open(self.model)
         tokenizer = model.require_tokenizer()
-        text = sys.stdin.read().removesuffix("\n") if self.prompt == "-" else self.prompt
+        text = _read_stdin() if self.prompt == "-" else self.prompt
         ids = encode(tokenizer, text, self.raw)
         stream = None if self.json or self.colour else AnswerStream(tokenizer)
+        rules = rules_for(model, self.generation_config, self.sample, self.penalties, self.given)
         model.check_prompts([ids], self.decode)
         planners = model.planners(self.decode.masks) if self.decode.layout == "planned" else None
-        how = GenerationHooks(chooser=chooser_of(self.sample), planner=planners)
+        how = replace(rules.hooks(model, ids), planner=planners)
         [said] = model.decode([ids], self.decode, replace(how, watch=stream.tell) if stream else how)
         counted = tally([said])
         if self.json:
@@ -73,3 +79,11 @@ class GenerateCommand:
             if planners is not None:
                 ERR.print(planned_line(counted, planners.reason()), highlight=False)
         return 0
+
+
+def _read_stdin() -> str:
+    """Standard input, without the newline at its end. Raises DataError where it is not in the terminal's encoding."""
+    try:
+        return sys.stdin.read().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"standard input is not {error.encoding} at byte {error.start}; send it as UTF-8") from error

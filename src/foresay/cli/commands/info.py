@@ -134,7 +134,7 @@ def describe(model: MultiTokenModel, folder: str) -> Info:
         base_parameters=sum(parameter.numel() for parameter in model.base.model.parameters()),
         layers=model.base.layers,
         context=model.base.context,
-        dtype=model.dtype,
+        dtype=model.dtype_name,
         device=str(model.base.device),
         adapter_parameters=sum(parameter.numel() for parameter in model.added.parameters()),
         adapted_linears=len(adapter.pairs) if adapter else 0,

@@ -2,22 +2,24 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 import tyro
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from foresay.cli.given import Given
 from foresay.cli.terminal import ERR
 from foresay.data.benchmarks import benchmarks_of
-from foresay.data.prompts import Prompt, Split, embedded_prompts, file_prompts, first_of_each_domain
+from foresay.data.prompts import Prompt, Split, embedded_prompts, file_prompts, first_of_each_domain, unread_of
+from foresay.decoding.config import PenaltyConfig, SampleConfig
 from foresay.evaluation.config import BenchConfig, CheckConfig
 from foresay.foundation.errors import require, require_at_least
 from foresay.model import MultiTokenModel
-from foresay.models.artefact.folder import HERE, as_trained, read_settings
+from foresay.models.artefact.folder import as_trained, base_of, read_settings
 from foresay.models.base.load import adapter_folder, open_base
 from foresay.models.config import DTYPE, DType, LoadConfig, LoadDType
+from foresay.serving.rules import Rules, own_rules
 
 C = TypeVar("C", BenchConfig, CheckConfig)
 Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -56,13 +58,36 @@ class Opening:
         """The base of the model in `folder`, by itself, with its user's LoRA if it has one."""
         self._set_threads()
         settings = read_settings(adapter_folder(folder, self.revision or None))
-        base = self.base or (folder if settings.base == HERE else settings.base)
+        base = self.base or base_of(settings, folder)
         return open_base(base, self.dtype, as_trained(self.loading, settings), settings.base_adapter)[1]
 
     def _set_threads(self) -> None:
         require(self.threads >= 0, f"threads is {self.threads}; give 1 or more, or 0 to leave it to torch")
         if self.threads:
             torch.set_num_threads(self.threads)
+
+
+GenerationRules = Literal["auto", "none"]
+
+
+def rules_for(
+    model: MultiTokenModel, wanted: GenerationRules, sample: SampleConfig, penalties: PenaltyConfig, given: Given
+) -> Rules:
+    """How tokens are chosen: by the flags, and (`auto`) where they are silent by the base's own settings; told."""
+    if wanted == "none":
+        return Rules(sample, penalties)
+    rules = own_rules(model.base.model.generation_config, sample, penalties, given)
+    if rules.sentence:
+        ERR.print(f"{rules.sentence} (--generation-config none: the flags alone)", style="dim", highlight=False)
+    return rules
+
+
+def read_prompts(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
+    """Every prompt of a file; what its rows hold beside is said on stderr. Raises DataError."""
+    prompts = file_prompts(path, tokenizer)
+    if unread := unread_of(prompts):
+        ERR.print(unread, style="dim", highlight=False)
+    return prompts
 
 
 def tell_loaded(model: MultiTokenModel) -> None:
@@ -97,7 +122,7 @@ class Chosen:
         """The prompts; of each benchmark or embedded domain at most `per_domain` unless set."""
         tokenizer = model.require_tokenizer()
         if self.prompts is not None:
-            prompts = file_prompts(self.prompts, tokenizer)
+            prompts = read_prompts(self.prompts, tokenizer)
             return first_of_each_domain(prompts, self.per_domain) if self.per_domain else prompts
         if self.benchmarks:
             most = self.per_domain or per_domain

@@ -9,10 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from foresay.cli.commands.options import Model, Opening, Options
+from foresay.cli.commands.options import GenerationRules, Model, Opening, Options, rules_for
 from foresay.cli.given import Given
 from foresay.cli.terminal import ERR
-from foresay.decoding.config import DecodeConfig, QueueConfig
+from foresay.decoding.config import DecodeConfig, PenaltyConfig, QueueConfig, SampleConfig
 from foresay.foundation.errors import ConfigError, require
 from foresay.serving.config import PluginConfig, ServeConfig, VllmServeConfig
 from foresay.serving.vllm.server import start
@@ -33,19 +33,21 @@ class ServeCommand:
     SIGTERM or Ctrl-C stops it, once the answers being written have ended.
 
     Examples:
-      foresay serve nano
+      foresay serve smollm2
       foresay serve my-adapter --port 9000 --sequences 32 --dtype bfloat16
       FORESAY_API_KEY=secret foresay serve my-adapter --host 0.0.0.0
       foresay serve my-adapter --engine vllm --masks 4
     """
 
     model: Model
-    """Folder of a foresay model, or nano."""
+    """Folder of a foresay model, smollm2 or nano."""
     engine: Literal["foresay", "vllm"] = "foresay"
     """Who decodes: foresay, or vLLM's own server with the plugin, which takes host, port, api-key and masks alone."""
     decode: DecodeConfig = field(default_factory=lambda: DecodeConfig(max_new_tokens=512))
     queue: QueueConfig = field(default_factory=QueueConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
+    generation_config: GenerationRules = "auto"
+    """Where a request is silent, `auto` chooses tokens as the base's generation_config.json says; `none` ignores it."""
     opening: Opening = field(default_factory=Opening)
     given: Options = field(default_factory=Given)
 
@@ -84,7 +86,8 @@ class ServeCommand:
         with listen(self.serve) as listening:
             model = self.opening.open(self.model)
             name = self.serve.name or Path(os.path.abspath(self.model)).name
-            service = Service(model, name, self.decode, self.queue)
+            rules = rules_for(model, self.generation_config, SampleConfig(), PenaltyConfig(), Given())
+            service = Service(model, name, self.decode, self.queue, rules)
             serve(service, self.serve, listening, lambda address: ERR.print(f"serving {name} at {address}"))
         return 0
 

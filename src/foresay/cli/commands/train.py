@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 import tyro
 
-from foresay.cli.commands.options import Options
+from foresay.cli.commands.options import Options, read_prompts
 from foresay.cli.config_file import as_yaml
 from foresay.cli.given import Given
 from foresay.cli.terminal import ERR, OUT, print_json
 from foresay.cli.views.training import AdapterLines, TrainingView, rates
 from foresay.data.config import DataConfig
-from foresay.data.prompts import Prompt, file_prompts
+from foresay.data.prompts import Prompt
 from foresay.foundation.errors import ConfigError
 from foresay.foundation.files import check_apart
 from foresay.models.base.load import BaseName, load_tokenizer
@@ -107,7 +107,7 @@ class TrainCommand:
         prompts: Sequence[Prompt] = ()
         if self.prompts is not None:
             guest = BaseName.find(self.base, self.loading.base_adapter, self.loading.gguf_file)
-            prompts = file_prompts(self.prompts, load_tokenizer(guest.base, guest.adapter))
+            prompts = read_prompts(self.prompts, load_tokenizer(guest.base, guest.adapter))
         view, curve = TrainingView(ERR, self.train.steps, AdapterLines()), dict[int, float]()
 
         def watch(news: TrainUpdate) -> None:

@@ -35,13 +35,13 @@ def _notes(advice: Advice) -> Text:
     lines = [f"< best. Acceptance is {advice.assumed_from}:"]
     for domain, shares in advice.acceptance.items():
         lines.append(f"  {domain}: " + ", ".join(f"{share:.0%}" for share in shares))
-    sizes = sorted({offer.batch_size for offer in advice.offers})
     for context in dict.fromkeys(offer.context_tokens for offer in advice.offers):
         said = []
         for domain in advice.acceptance:
-            even = advice.break_even(domain, context)
-            said.append(f"{domain} {f'from batch {even}' if even else f'not up to batch {sizes[-1]}'}")
-        lines.append(f"Plain decoding is best, with {context} tokens cached: {', '.join(said)}.")
+            sizes = advice.pays_at(domain, context)
+            sized = ", ".join(map(str, sizes))
+            said.append(f"{domain} at batch {sized}" if sizes else f"{domain} at no batch size")
+        lines.append(f"Drafts are expected to pay, with {context} tokens cached: {'; '.join(said)}.")
     training = advice.training
     lines.append(
         f"Training takes {training.seconds_per_step:.2f} s a step here: {training.steps} steps, "

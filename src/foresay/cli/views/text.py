@@ -1,6 +1,7 @@
 """Tokens in colour, and what became of data."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
@@ -8,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from foresay.decoding.detokenizer import transcript
 from foresay.decoding.metrics import Tally
 from foresay.decoding.steps import Step
+from foresay.training.distillation.distill import Distilled
 from foresay.training.preview import Preview, Shown
 
 COLOURS = ("bright_cyan", "bright_yellow", "bright_green", "bright_magenta", "bright_blue", "bright_red")
@@ -42,30 +44,59 @@ def planned_line(counted: Tally, reason: str) -> str:
     return f"planned: {taken or 'no'} steps; {reason}"
 
 
-def loss_text(tokenizer: PreTrainedTokenizerBase, shown: Shown) -> Text:
-    """A training example: what carries loss green in ⟦ ⟧, ▾ after the tokens that a block hangs on."""
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What stands around tokens that carry loss, after those a block hangs on, and for a new line."""
+
+    opens: str = "⟦"
+    closes: str = "⟧"
+    block: str = "▾"
+    line: str = "⏎"
+
+    @classmethod
+    def of(cls, encoding: str) -> "Marks":
+        """Those that a terminal or file of this encoding can hold."""
+        try:
+            "⟦⟧▾⏎".encode(encoding)
+        except (UnicodeEncodeError, LookupError):
+            return cls("[[", "]]", "^", "\\n")
+        return cls()
+
+
+def loss_text(tokenizer: PreTrainedTokenizerBase, shown: Shown, marks: Marks) -> Text:
+    """A training example: what carries loss green and in brackets, a mark after the tokens that a block hangs on."""
     text, anchors = Text(), set(shown.anchors)
     answer = shown.example.answer
     for place, token in enumerate(shown.example.ids):
         style = "green" if answer[place] else "dim"
         if answer[place] and not (place and answer[place - 1]):
-            text.append("⟦", style="bold")
-        word = tokenizer.decode([token]).replace("\n", "⏎\n")
+            text.append(marks.opens, style="bold")
+        word = tokenizer.decode([token]).replace("\n", f"{marks.line}\n")
         text.append(word, style=f"{style} underline" if place in anchors else style)
         if place in anchors:
-            text.append("▾", style="bold yellow")
+            text.append(marks.block, style="bold yellow")
         if answer[place] and not any(answer[place + 1 : place + 2]):
-            text.append("⟧", style="bold")
+            text.append(marks.closes, style="bold")
     return text
 
 
-def preview_lines(seen: Preview) -> Iterator[str]:
+def preview_lines(seen: Preview, marks: Marks) -> Iterator[str]:
     """The statistics of a preview, and what its marks mean."""
     if seen.shown:
-        yield "⟦green⟧ carries loss; a block of masks hangs after every ▾ (anchors are drawn anew in each epoch)"
+        yield (
+            f"{marks.opens}green{marks.closes} carries loss; a block of masks hangs after every {marks.block} (anchors "
+            "are drawn anew in each epoch)"
+        )
     for report in seen.reports:
         yield report.sentence
         yield from (f"  bad: {complaint}" for complaint in report.complaints[1:])
     yield "sequence length in tokens: " + ", ".join(f"{name} {tokens}" for name, tokens in seen.lengths.items())
     if set(seen.domains) != {""}:
         yield "sequences by domain: " + ", ".join(f"{name or '(none)'} {n}" for name, n in seen.domains.items())
+
+
+def distilled_lines(done: Distilled) -> Iterator[str]:
+    """What of the rows was not used, by name, and the first bad rows."""
+    if done.unread:
+        yield "not used: " + ", ".join(f"{name} ({count} rows)" for name, count in sorted(done.unread.items()))
+    yield from (f"  bad: {complaint}" for complaint in done.complaints)

@@ -27,12 +27,31 @@ class Divergence:
     accelerated_token: int | None
     """None: this answer had ended there."""
     margin: float
-    """Between the base's two best logits there."""
+    """Between the base's best logit there and that of the worse of the two tokens."""
     bound: float
     """Largest margin that rounding in this dtype explains."""
     diverges_in_float32: bool
     """The whole run of this prompt, repeated in float32 with the prompts it shared its batch with, diverges too."""
     verdict: Literal["tie", "bug"]
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseFloor:
+    """Plain decoding against plain decoding, in the same run: transformers' answers in batches and each alone."""
+
+    batch_size: int
+    prompts: int
+    differing: int
+    """Prompts whose two answers are not the same."""
+
+    @property
+    def sentence(self) -> str:
+        """As a person would say it."""
+        return (
+            f"Noise floor: of transformers' own answers, {self.differing} of {self.prompts} "
+            f"({self.differing / self.prompts:.1%}) change when it answers {self.batch_size} prompts together instead "
+            "of one."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +123,8 @@ class Certificate:
     counts: tuple[Count, ...]
     divergences: tuple[Divergence, ...]
     fingerprints: Fingerprints
+    noise: NoiseFloor | None = None
+    """What plain decoding itself differs by; None where no answer differs."""
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -119,9 +140,10 @@ class Certificate:
         """How sure the verdict is, in words; prompts are counted, for answers to one prompt hang together."""
         differing = len({found.prompt for found in self.divergences})
         wrong = len({found.prompt for found in self.divergences if found.verdict == "bug"})
+        noise = f". {self.noise.sentence.rstrip('.')}" if self.noise is not None else ""
         return (
             f"Of {self.prompts} prompts {wrong} have a bug and {differing} differ at all: with 95 % confidence at most "
-            f"{self.bugs_at_most:.2%} and {self.divergences_at_most:.2%} of such prompts do"
+            f"{self.bugs_at_most:.2%} and {self.divergences_at_most:.2%} of such prompts do{noise}"
         )
 
 

@@ -15,25 +15,17 @@ from foresay.decoding.config import DecodeConfig, LayoutName
 from foresay.decoding.live import GenerationHooks
 from foresay.decoding.planning.planner import Planner
 from foresay.decoding.steps import Generation
-from foresay.evaluation.baseline import plain_answer
+from foresay.evaluation.baseline import plain_answer, plain_answers
 from foresay.evaluation.config import CheckConfig, Setting
-from foresay.evaluation.lossless.certificate import Certificate, Count, Divergence, certificate
+from foresay.evaluation.lossless.certificate import Certificate, Count, Divergence, NoiseFloor, certificate
 from foresay.foundation.provenance import provenance
 from foresay.model import MultiTokenModel
 from foresay.models.config import DType
 
 ROUNDING = 4
 """A margin counts as rounding when it is within this many machine epsilons of the dtype, times the largest logit."""
-
-
-@dataclass(frozen=True, slots=True)
-class TopTwo:
-    """The base's best tokens at one place."""
-
-    tokens: tuple[int, ...]
-    """The two best, and every token as good as the second."""
-    margin: float
-    bound: float
+BESIDE = 4
+"""Prompts that transformers answers together for the noise floor; each alone is what everything is compared with."""
 
 
 @dataclass(slots=True)
@@ -75,7 +67,8 @@ class Checker:
             counts,
             divergences,
             {domain: len(group) for domain, group in by_domain(prompts).items()},
-            dtype=self.model.dtype,
+            noise=noise_floor(self.model, prompts, plain, self.config.max_new_tokens) if divergences else None,
+            dtype=self.model.dtype_name,
             fingerprints=self.model.fingerprints(),
             provenance=provenance(
                 **self.model.described, adapter=self.model.provenance, rounding=ROUNDING, **asdict(self.config)
@@ -129,32 +122,44 @@ def judged(
 ) -> dict[str, Any]:
     """Judge two unequal `answers`, the plain one and the accelerated one: what `Divergence` says of the place.
 
-    A tie needs the base's top two, a margin within rounding, and agreement in float32: `exact` says that the whole run
-    repeated there diverges too.
+    A tie needs both tokens within rounding of the base's best one there, of which there may be any number, and
+    agreement in float32: `exact` says that the whole run repeated there diverges too.
     """
     position = first_difference(*answers)
     plain, accelerated = (ids[position] if position < len(ids) else None for ids in answers)
-    best = _top_two(model, [*prompt.ids, *answers[0][:position]])
-    tie = {plain, accelerated} <= set(best.tokens) and best.margin <= best.bound and not exact
+    said = [token for token in (plain, accelerated) if token is not None]
+    margin, bound = _behind(model, [*prompt.ids, *answers[0][:position]], said)
+    tie = len(said) == len(answers) and margin <= bound and not exact
     return {
         "position": position,
         "plain_token": plain,
         "accelerated_token": accelerated,
-        "margin": best.margin,
-        "bound": best.bound,
+        "margin": margin,
+        "bound": bound,
         "diverges_in_float32": exact,
         "verdict": "tie" if tie else "bug",
     }
 
 
-def _top_two(model: MultiTokenModel, ids: Sequence[int]) -> TopTwo:
-    """The base's two best tokens after `ids`, their margin, and the rounding bound of its dtype there."""
+def _behind(model: MultiTokenModel, ids: Sequence[int], tokens: Sequence[int]) -> tuple[float, float]:
+    """How far the worst of `tokens` is behind the base's best token after `ids`, and the rounding bound there."""
     logits = model.base_logits(ids)[-1]
-    best = logits.float().topk(2)
     bound = ROUNDING * torch.finfo(logits.dtype).eps * logits.abs().max().item()
-    # Tokens as good as the second best are second best too: which of them `topk` names is chance.
-    tokens = (logits >= logits.topk(2).values[-1]).nonzero()[:, 0].tolist()
-    return TopTwo(tuple(tokens), (best.values[0] - best.values[1]).item(), bound)
+    return (logits.max().float() - logits[list(tokens)].float().min()).item(), bound
+
+
+def noise_floor(
+    model: MultiTokenModel, prompts: Sequence[Prompt], plain: Sequence[Sequence[int]], max_new_tokens: int
+) -> NoiseFloor:
+    """How many of transformers' own greedy answers change when it answers `BESIDE` prompts together."""
+    differing = 0
+    for start in range(0, len(prompts), BESIDE):
+        some = range(start, min(start + BESIDE, len(prompts)))
+        together = plain_answers(model, [prompts[index].ids for index in (*some, *some[:1])], max_new_tokens)
+        # The context ends a batch for all its answers at once.
+        room = model.base.context - max(len(prompts[index].ids) for index in some)
+        differing += sum(list(plain[index])[:room] != said[:room] for index, said in zip(some, together))
+    return NoiseFloor(BESIDE, len(prompts), differing)
 
 
 def planner_at_once(model: MultiTokenModel, ids: Sequence[Sequence[int]], config: DecodeConfig) -> Planner | None:

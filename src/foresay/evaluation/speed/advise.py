@@ -87,9 +87,19 @@ class Advice:
     provenance: dict[str, Any]
 
     def break_even(self, domain: str, context_tokens: int) -> int | None:
-        """The smallest batch size measured at which plain decoding is best; None: it pays at all of them."""
+        """The batch size from which on plain decoding is best at all that were measured; None: not at the largest."""
+        own = {
+            offer.batch_size
+            for offer in self.offers
+            if (offer.domain, offer.context_tokens) == (domain, context_tokens)
+        }
+        last = max(self.pays_at(domain, context_tokens), default=0)
+        return min((size for size in own if size > last), default=None)
+
+    def pays_at(self, domain: str, context_tokens: int) -> list[int]:
+        """The batch sizes measured at which drafts are expected to pay; at the others plain decoding is best."""
         own = [offer for offer in self.offers if (offer.domain, offer.context_tokens) == (domain, context_tokens)]
-        return min((offer.batch_size for offer in own if offer.best == offer.plain), default=None)
+        return sorted(offer.batch_size for offer in own if offer.best != offer.plain)
 
     @property
     def sentence(self) -> str:

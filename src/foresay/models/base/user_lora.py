@@ -31,15 +31,35 @@ def hang(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
     except ImportError as error:
         raise MissingPackage(f"The LoRA in {adapter} is read by peft", "peft") from error
     failed = f"{adapter} is no LoRA that peft can hang on {model.name_or_path}"
-    torn = (ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
+    torn = (ValueError, RuntimeError, LookupError, TypeError, SafetensorError)
     with in_words(BaseNotFound, failed, "give one that was trained on this base", *torn):
+        config = peft.PeftConfig.from_pretrained(adapter)
+        weights = peft.load_peft_weights(adapter, device="cpu")
+        _check_rows(model, adapter, config, weights)
         hung = peft.PeftModel.from_pretrained(model, adapter)
-        saved = set(peft.load_peft_weights(adapter, device="cpu"))
+        saved = set(weights)
     held = set(peft.get_peft_model_state_dict(hung, save_embedding_layers=False))
     apart = sorted(name for name in saved ^ held if ".lora_" in name)
     if apart:
         raise BaseNotFound(f"{adapter} and {model.name_or_path} disagree on {apart[0]}; give the base it was made for")
     return bare(hung)
+
+
+def _check_rows(model: PreTrainedModel, adapter: str, config: Any, weights: dict[str, Tensor]) -> None:
+    """Raise BaseNotFound for a LoRA with tokens of its own, which this base has no rows for."""
+    own = model.get_input_embeddings().weight.shape[0]
+    modules = (model.get_input_embeddings(), model.get_output_embeddings())
+    names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if module in modules}
+    whole = [len(value) for key, value in weights.items() if names & {*key.split(".")} and ".lora_" not in key]
+    chosen = getattr(config, "trainable_token_indices", None) or []
+    asked = [index + 1 for some in (chosen.values() if isinstance(chosen, dict) else [chosen]) for index in some]
+    rows = max([*(count for count in whole if count != own and not chosen), *(n for n in asked if n > own)], default=0)
+    if rows:
+        raise BaseNotFound(
+            f"{adapter} was trained on a base with {rows} or more token embeddings, and {model.name_or_path} has "
+            f"{own}; give that base: load it in transformers, call resize_token_embeddings({rows}), and save it with "
+            "the LoRA's tokenizer"
+        )
 
 
 def bare(model: "PreTrainedModel | PeftModel") -> PreTrainedModel:

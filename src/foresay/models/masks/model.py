@@ -147,10 +147,10 @@ class MaskModel(DraftingModel):
         """The mask pass of training, with gradient: states (B, A * k, D) of the call's masks after the kept rows."""
         base = self.base
         embeds = self.adapter.mask_embeddings[call.mask_indices()].to(base.dtype).expand(len(call.anchors), -1, -1)
-        cache.read(base.attends_in_place)
+        cache.read(base.reads_kept_rows)
         self.attach_hooks()
-        with self.gate.open(len(call.anchors), call.rows, 0):
-            if base.attends_in_place:
+        with base.turn, self.gate.open(len(call.anchors), call.rows, 0):
+            if base.reads_kept_rows:
                 return base.run_masks(embeds, call, cache)
             visible = base.attention_masks(lambda window: call.visible(cache.shape[1], window))
             return base.run(embeds, call.positions(), visible, cache, call.anchors.new_zeros(1)).states

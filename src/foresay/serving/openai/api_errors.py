@@ -70,9 +70,14 @@ def foresay_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def http_error(request: Request, error: Exception) -> JSONResponse:
-    """The reply to an error of the web framework: no such route, no such method."""
+    """The reply to an error of the web framework: no such route, no such method, a body that is no text."""
     assert isinstance(error, HTTPException)
-    response = ApiError(error.status_code, f"{request.url.path}: {error.detail}").response()
+    message = f"{request.url.path}: {error.detail}"
+    if error.status_code == 400:
+        packed = request.headers.get("content-encoding", "")
+        cure = f"unpack it (it came as {packed})" if packed else "send it as UTF-8"
+        message = f"the body cannot be read as JSON; {cure}"
+    response = ApiError(error.status_code, message).response()
     response.headers.update(error.headers or {})
     return response
 
@@ -83,10 +88,23 @@ def _nearest(errors: Sequence[Any]) -> Any:
     return max(own, key=lambda error: len(error["loc"]))
 
 
+def _no_object(request: Request, empty: bool) -> ApiError:
+    """A body that is empty, or was not taken for JSON."""
+    if empty:
+        return ApiError(400, "the body is empty; send a JSON object")
+    kind = request.headers.get("content-type", "")
+    if "json" in kind:
+        return ApiError(400, 'the body is JSON, but no object; send one, as {"model": ...}')
+    came = f"came as {kind}" if kind else "came without a Content-Type"
+    return ApiError(400, f"the body {came}; send it with the header Content-Type: application/json")
+
+
 def validation_error(request: Request, error: Exception) -> JSONResponse:
     """What is wrong, by its name: of the kinds that a value could have been, that of which it came nearest."""
     assert isinstance(error, RequestValidationError)
     first = _nearest(error.errors())
+    if first["loc"] == ("body",) and first["type"] in ("missing", "model_attributes_type"):
+        return _no_object(request, first["type"] == "missing").response()
     # Between the names stand the kinds that were tried (`constrained-str`, `list[...]`), which no client knows.
     names = [part for part in map(str, first["loc"][1:]) if part != "str" and not {"-", "["} & set(part)]
     place = ".".join(names)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
@@ -134,6 +135,10 @@ def build(service: Service, config: ServeConfig) -> FastAPI:
     app = FastAPI(title="foresay", docs_url=None, redoc_url=None)
     api = app.state.api = Api(service, config)
     app.add_middleware(BodyLimit, most=config.body_bytes)
+    if config.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=config.allowed_origins, allow_methods=["*"], allow_headers=["*"]
+        )
     errors: dict[int | str, Any] = {status: {"model": ErrorBody} for status in STATUSES}
     guarded: dict[str, Any] = {"dependencies": [Depends(_guard(config))], "responses": errors}
     app.post("/v1/chat/completions", **guarded)(api.chat)
@@ -143,6 +148,9 @@ def build(service: Service, config: ServeConfig) -> FastAPI:
     app.get("/health", responses={503: {"model": ErrorBody}})(api.health)
     app.get("/metrics", include_in_schema=False)(api.metrics)
     app.get("/", include_in_schema=False)(api.page)
+    for path, shown in (("/health", api.health), ("/metrics", api.metrics), ("/", api.page)):
+        app.head(path, include_in_schema=False)(shown)  # what load balancers ask
+    app.head("/v1/models", dependencies=guarded["dependencies"], include_in_schema=False)(api.models)
     app.exception_handler(ApiError)(lambda _, error: error.response())
     app.exception_handler(ForesayError)(foresay_error)
     app.exception_handler(RequestValidationError)(validation_error)

@@ -87,7 +87,7 @@ class Reply(ABC):
         return {**self._head, "object": self.whole_object, "choices": said, "usage": usage.json()}
 
     def chunk(self, event: Event, usage: Usage | None, shown: int) -> JSON:
-        """A step of one answer, after `shown` characters; `shown` is -1 for its first."""
+        """A step of one answer, whose tokens before were `shown` characters; `shown` is -1 for its first."""
         choice = {"index": event.choice, **self.says(event.text, shown < 0)}
         choice |= {"logprobs": self._chances(event.likely, shown), "finish_reason": event.ended}
         choice |= self._tokens(event.step.tokens)
@@ -107,13 +107,18 @@ class Reply(ABC):
 
     @abstractmethod
     def chances_of(self, likely: Sequence[Likely], shown: int) -> JSON:
-        """Log probabilities of tokens after `shown` characters; `shown` is -1 where the answer begins with them."""
+        """Log probabilities of tokens, `shown` characters of others before them; -1 where the answer begins."""
 
     def text_of(self, token: int, first: bool) -> str:
         """What a token adds to an answer, at its start (`first`) or within: some tokenizers drop a space there."""
         before = [] if first else self._letter
         text: str = self.tokenizer.decode([*before, token])
         return text[len(self.tokenizer.decode(before)) :]
+
+    def length(self, event: Event, first: bool) -> int:
+        """Characters of a step's tokens, as log probabilities count them: a stop string may hold the text back."""
+        said = event.likely if self.chances else ()
+        return sum(len(self.text_of(some.token, first and not place)) for place, some in enumerate(said))
 
     def _tokens(self, tokens: Sequence[int]) -> JSON:
         return {"token_ids": list(tokens)} if self.names else {}

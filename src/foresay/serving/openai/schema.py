@@ -8,24 +8,47 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from foresay.decoding.config import PenaltyConfig, SampleConfig
 
-NEUTRAL: dict[str, Any] = {
-    "best_of": 1,
-    "echo": False,
-    "functions": [],
-    "logit_bias": {},
-    "modalities": ["text"],
-    "parallel_tool_calls": False,
-    "response_format": {"type": "text"},
-    "store": False,
-    "suffix": "",
-    "tool_choice": "none",
-    "tools": [],
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "add_generation_prompt": (True,),
+    "add_special_tokens": (False,),
+    "best_of": (1,),
+    "continue_final_message": (False,),
+    "detokenize": (True,),
+    "early_stopping": (False,),
+    "echo": (False,),
+    "functions": ([],),
+    "ignore_eos": (False,),
+    "include_stop_str_in_output": (False,),
+    "length_penalty": (1,),
+    "logit_bias": ({},),
+    "metadata": ({},),
+    "min_tokens": (0,),
+    "modalities": (["text"],),
+    "parallel_tool_calls": (False, True),
+    "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "stop_token_ids": ([],),
+    "store": (False,),
+    "suffix": ("",),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "use_beam_search": (False,),
+    "verbosity": ("medium",),
 }
-"""Values of parameters that are not served, but ask for nothing."""
+"""Values of parameters that are not served, but ask for nothing: OpenAI's defaults, and those of vLLM's extensions."""
 COLDEST = 0.01
 """Least temperature but 0: below it logits leave the range of float32."""
 Text = Annotated[str, Field(min_length=1)]
 Token = Annotated[int, Field(ge=0)]
+
+
+def _asks_nothing(name: str, value: Any) -> bool:
+    """A parameter that is not served, with a value that changes nothing."""
+    if name == "logit_bias" and isinstance(value, dict):
+        return not any(value.values())
+    return any(value == neutral for neutral in NEUTRAL.get(name, ()))
 
 
 class Strict(BaseModel):
@@ -41,6 +64,8 @@ class StreamOptions(Strict):
     """One more chunk at the end, with the usage."""
     continuous_usage_stats: bool = False
     """The usage so far in every chunk (vLLM's extension)."""
+    include_obfuscation: Literal[False] = False
+    """Taken where it is off: chunks are never padded."""
 
 
 class GenerationRequest(Strict):
@@ -80,7 +105,7 @@ class GenerationRequest(Strict):
             json.dumps(body, ensure_ascii=False).encode()
         except (UnicodeEncodeError, RecursionError):
             raise ValueError("the body holds half a character, or is nested too deep; mend it") from None
-        return {k: v for k, v in body.items() if v is not None and not (k in NEUTRAL and v == NEUTRAL[k])}
+        return {name: value for name, value in body.items() if value is not None and not _asks_nothing(name, value)}
 
     @model_validator(mode="after")
     def _consistent(self) -> "GenerationRequest":
@@ -137,12 +162,18 @@ class TextPart(Strict):
 
 
 class Message(Strict):
-    """One turn of a chat."""
+    """One turn of a chat, as chat templates take it."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] = ""
     name: str = ""
-    """Taken, and used for nothing."""
+    """Said by templates that render it."""
+    reasoning_content: str = ""
+    """Thoughts before the content; refused by templates that do not render them."""
+    tool_calls: list[dict[str, Any]] = []
+    """Calls of an earlier answer; refused by templates that do not render them."""
+    tool_call_id: str = ""
+    """Of a tool's result; said by templates that render it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -150,14 +181,14 @@ class Message(Strict):
         """A reply of ours, sent back as a turn, has a null for everything that it lacks."""
         if not isinstance(body, dict):
             return body
-        if body.get("content", "") is None:
-            raise ValueError("content is null; give the message's text")
+        if body.get("content") is None and not (body.get("reasoning_content") or body.get("tool_calls")):
+            raise ValueError(f"content is {'null' if 'content' in body else 'missing'}; give the message's text")
         return {key: value for key, value in body.items() if value is not None}
 
     @property
-    def text(self) -> str:
-        """All its parts."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+    def row(self) -> dict[str, Any]:
+        """What was sent of it, as a row of a data file has it."""
+        return {"content": self.model_dump()["content"], **self.model_dump(exclude_defaults=True)}
 
 
 class ChatRequest(GenerationRequest):

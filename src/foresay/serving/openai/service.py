@@ -2,22 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from foresay.data.chat import template_ids
+from foresay.data.chat import Message, template_ids, text_ids
+from foresay.data.columns import conversation
+from foresay.data.records import Record
 from foresay.decoding.config import DecodeConfig, QueueConfig
 from foresay.decoding.engine import Engine, Request
 from foresay.decoding.generate import check_prompts
 from foresay.decoding.planners import Planners
-from foresay.foundation.errors import PromptError
+from foresay.foundation.errors import DataError, PromptError
 from foresay.model import MultiTokenModel
 from foresay.serving.openai.memory_check import check_room
 from foresay.serving.openai.prometheus import Metrics
 from foresay.serving.openai.schema import ChatRequest, CompletionRequest, GenerationRequest
 from foresay.serving.openai.worker import Listener, Worker
+from foresay.serving.rules import Rules, own_rules
 
+G = TypeVar("G", bound=GenerationRequest)
 SPEAKERS = ("user", "assistant")
 BESIDE = 4
 """Answers that may be decoded plainly at once, for comparison."""
@@ -26,13 +30,18 @@ BESIDE = 4
 class Service:
     """Answers requests, until it is closed."""
 
-    def __init__(self, model: MultiTokenModel, name: str, decode: DecodeConfig, queue: QueueConfig) -> None:
+    def __init__(
+        self, model: MultiTokenModel, name: str, decode: DecodeConfig, queue: QueueConfig, rules: Rules | None = None
+    ) -> None:
         """Ready at once: what steps cost is measured while nobody waits, where the layout is `planned`.
+
+        `rules` hold where a request is silent; None: the base's own.
 
         Raises ConfigError for texts that the base cannot serve together, or that memory does not hold.
         """
         self.name, self.tokenizer = name, model.require_tokenizer()
         self.tokens = decode.max_new_tokens
+        self.rules = own_rules(model.base.model.generation_config) if rules is None else rules
         plain, few = replace(decode, layout="plain"), replace(queue, sequences=min(queue.sequences, BESIDE))
         wanted = {decode: queue}
         wanted.setdefault(plain, few)
@@ -62,10 +71,11 @@ class Service:
         """Token ids of what is asked. Raises PromptError."""
         if isinstance(asked, ChatRequest):
             return [_chat_ids(self.tokenizer, asked)]
-        return [self.tokenizer(text)["input_ids"] if isinstance(text, str) else text for text in asked.prompts]
+        return [text_ids(self.tokenizer, text) if isinstance(text, str) else text for text in asked.prompts]
 
     def ask(self, asked: GenerationRequest, prompts: Sequence[Sequence[int]]) -> Listener:
         """Line up `asked.n` answers to each prompt. Raises TooLong, PromptError, BusyError."""
+        asked = self._ruled(asked)
         engine = self.plain if asked.layout == "plain" else self.engine
         # Before anything is copied or repeated: what is refused may be long.
         count, places = len(prompts) * asked.n, engine.queue.waiting + engine.queue.sequences
@@ -88,6 +98,11 @@ class Service:
         self.worker.abort()
         self.worker.close()
 
+    def _ruled(self, asked: G) -> G:
+        """`asked` with the base's own rules where it is silent."""
+        own = {**self.rules.taken, **({"stop": list(self.rules.stop_strings)} if self.rules.stop_strings else {})}
+        return asked.model_copy(update={name: own[name] for name in own.keys() - asked.model_fields_set})
+
     def _room(self, engine: Engine, prompt: Sequence[int]) -> int:
         """Tokens of an answer for which nobody named a number."""
         return max(min(self.tokens, engine.longest - len(prompt)), 1)
@@ -96,11 +111,12 @@ class Service:
 def _chat_ids(tokenizer: PreTrainedTokenizerBase, asked: ChatRequest) -> list[int]:
     if tokenizer.chat_template is None:
         raise PromptError("this model has no chat template; use /v1/completions")
-    messages = [{"role": message.role, "content": message.text} for message in asked.messages]
-    try:
-        ids = template_ids(tokenizer, messages, prompt=True)
-    except TemplateError as error:
-        raise PromptError(f"the model's chat template does not take these messages: {error}") from error
+    chat = conversation(Record("", {"messages": [message.row for message in asked.messages]}), answers=False)
+    assert chat is not None, "messages are a conversation"
+    ids, messages = chat.ids(tokenizer, prompt=True), chat.messages
+    lost = {field for message in messages for field in message} & {*chat.unread(tokenizer)} - {"name", "tool_call_id"}
+    if lost:
+        raise PromptError(f"the model's chat template does not render {', '.join(sorted(lost))}; leave it out")
     for role in sorted({message.role for message in asked.messages} - set(SPEAKERS)):
         without = [message for message in messages if message["role"] != role]
         others = (_ids_of(tokenizer, without), *(_ids_of(tokenizer, _said_by(s, messages, role)) for s in SPEAKERS))
@@ -111,14 +127,14 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, asked: ChatRequest) -> list[in
     return ids
 
 
-def _said_by(speaker: str, messages: list[dict[str, str]], role: str) -> list[dict[str, str]]:
+def _said_by(speaker: str, messages: list[Message], role: str) -> list[Message]:
     """The same messages, if `speaker` had said what `role` says."""
     return [message | {"role": speaker} if message["role"] == role else message for message in messages]
 
 
-def _ids_of(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> list[int]:
+def _ids_of(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
     """The prompt; empty where there are no messages, or the template takes no such ones."""
     try:
         return template_ids(tokenizer, messages, prompt=True) if messages else []
-    except TemplateError:
+    except DataError:
         return []

@@ -72,7 +72,7 @@ class Talk:
         counted = self.usage if options.continuous_usage_stats else None
         while True:
             yield sse(self.reply.chunk(event, counted, shown[event.choice]))
-            shown[event.choice] = max(shown[event.choice], 0) + len(event.text)
+            shown[event.choice] = max(shown[event.choice], 0) + self.reply.length(event, shown[event.choice] < 0)
             going -= event.ended is not None
             if not going:
                 break

@@ -112,8 +112,11 @@ def served_copy(model: str, plugin: PluginConfig | None = None) -> Path:
     if served.is_served(Path(model)):
         return Path(model)
     adapter, plugin = adapter_folder(model), plugin or PluginConfig()
-    base = artefact.read_settings(adapter).base
-    require(base != artefact.HERE, f"{adapter} has heads, and vLLM's plugin runs masks; serve it without --engine")
+    settings = artefact.read_settings(adapter)
+    base = artefact.base_of(settings, adapter)
+    require(
+        settings.base != artefact.HERE, f"{adapter} has heads, and vLLM's plugin runs masks; serve it without --engine"
+    )
     folder = cache_folder() / "vllm" / _fingerprint(adapter, [base, repr(plugin)])
     if not served.is_served(folder):
         opened = MultiTokenModel.from_pretrained(adapter, base, dtype=own_dtype(base))

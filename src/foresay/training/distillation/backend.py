@@ -9,11 +9,20 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from foresay.decoding.config import DecodeConfig, SampleConfig
+from foresay.foundation.errors import require
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.fingerprint import Fingerprints, tokenizer_fingerprints
-from foresay.models.artefact.folder import HERE, read_settings
+from foresay.models.artefact.folder import base_of, read_settings
 from foresay.models.base.device import device_for
-from foresay.models.base.load import BaseName, adapter_folder, base_folder, chosen_dtype, is_adapter, load_tokenizer
+from foresay.models.base.load import (
+    BaseName,
+    adapter_folder,
+    base_folder,
+    chosen_dtype,
+    is_adapter,
+    load_tokenizer,
+    load_vocabulary,
+)
 from foresay.models.config import DTYPE, LoadConfig, LoadDType, MTPConfig
 from foresay.training.config import EngineConfig
 
@@ -48,6 +57,8 @@ class Task:
     sample: SampleConfig = field(default_factory=SampleConfig)
     loading: LoadConfig = field(default_factory=LoadConfig)
     batch_size: int = EngineConfig().batch_size
+    base: str = ""
+    """Base of the foresay model instead of the one that it names; empty: that one."""
 
     @property
     def adapted(self) -> bool:
@@ -58,9 +69,10 @@ class Task:
     def guest(self) -> BaseName:
         """The base that answers, and the user's LoRA on it."""
         if not self.adapted:
+            require(not self.base, f"{self.model} is no foresay model, so it has no other base; leave out --base")
             return BaseName.find(self.model, self.loading.base_adapter, self.loading.gguf_file)
         settings = read_settings(adapter_folder(self.model))
-        base = self.model if settings.base == HERE else settings.base
+        base = self.base or base_of(settings, self.model)
         return BaseName(base, self.loading.base_adapter or settings.base_adapter)
 
     @cached_property
@@ -74,6 +86,11 @@ class Task:
         config = AutoConfig.from_pretrained(base_folder(self.guest.base))
         return int(config.get_text_config().max_position_embeddings)
 
+    @cached_property
+    def vocabulary(self) -> int:
+        """Rows of the base's embeddings."""
+        return load_vocabulary(self.guest.base)
+
     def settled(self, device: str = "") -> "Task":
         """The task with the dtype that `auto` means on `device` (empty: this process's): what answers hang on."""
         return replace(self, dtype=chosen_dtype(self.guest.base, self.dtype, device or device_for(self.loading.device)))
@@ -81,7 +98,9 @@ class Task:
     def open(self) -> MultiTokenModel:
         """The model, loaded in this process."""
         if self.adapted:
-            return MultiTokenModel.from_pretrained(self.model, dtype=self.dtype, loading=self.loading)
+            return MultiTokenModel.from_pretrained(
+                self.model, self.base or None, dtype=self.dtype, loading=self.loading
+            )
         unused = MTPConfig(num_masks=1, rank=1)
         return MultiTokenModel.from_base(self.model, unused, dtype=self.dtype, loading=self.loading)
 
@@ -110,6 +129,8 @@ class AnswerBackend(ABC):
     tokenizer: PreTrainedTokenizerBase
     context: int
     """Tokens of prompt and answer together, at most."""
+    vocabulary: int
+    """Rows of the base's embeddings: token ids below it are known."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from foresay.data.chat import at, check_known
 from foresay.data.config import DataConfig
+from foresay.data.corpus import SHOWN
 from foresay.data.example import TEXT_PROMPT_TOKENS
 from foresay.data.prompts import Prompt, prompt_of
 from foresay.data.records import Record, fatal
@@ -39,6 +41,11 @@ class Distilled:
     made: int = 0
     """Rows answered now."""
     bad: int = 0
+    """Rows that hold no prompt."""
+    complaints: list[str] = field(default_factory=list)
+    """The first bad rows, with file and line."""
+    unread: dict[str, int] = field(default_factory=dict)
+    """Rows by what of them the prompt does not hold: columns, and fields and roles of messages; answers apart."""
     too_long: int = 0
     """Prompts that leave no room for an answer, among those tried now."""
     tokens: int = 0
@@ -72,7 +79,8 @@ class Distiller:
             else:
                 self._make(path, self._prompts(number * self.config.shard_rows, records, done), done, watch)
         if not done.rows:
-            raise DataError(f"the data hold no prompt that can be answered ({done.bad} bad rows); give others")
+            first = "; ".join(done.complaints[:1])
+            raise DataError(f"the data hold no prompt that can be answered ({done.bad} bad rows; {first}); give others")
         return done
 
     def _claim(self) -> None:
@@ -100,9 +108,7 @@ class Distiller:
         """The records of each shard."""
 
         def complain(error: DataError) -> None:
-            done.bad += 1
-            if self.reading.strict:
-                fatal(error)
+            self._complain(error, done)
 
         records = (record for source in self.sources for record in source.records(complain))
         while some := list(islice(records, self.config.shard_rows)):
@@ -132,19 +138,28 @@ class Distiller:
         for number, record in enumerate(records, first):
             try:
                 prompt = self._prompt(record)
-            except DataError:
-                if self.reading.strict:
-                    raise
-                done.bad += 1
+            except DataError as error:
+                self._complain(error, done)
                 continue
+            for name in prompt.unread:
+                done.unread[name] = done.unread.get(name, 0) + 1
             if len(prompt.ids) < self.engine.context:
                 prompts[number] = prompt
             else:
                 done.too_long += 1
         return prompts
 
+    def _complain(self, error: DataError, done: Distilled) -> None:
+        if self.reading.strict:
+            fatal(error)
+        done.bad += 1
+        if len(done.complaints) < SHOWN:
+            done.complaints.append(str(error))
+
     def _prompt(self, record: Record) -> Prompt:
         prompt = prompt_of(record, self.engine.tokenizer, str(record.row.get("domain") or ""))
+        with at(record.place):
+            check_known(prompt.ids, self.engine.vocabulary)
         return replace(prompt, ids=prompt.ids[: TEXT_PROMPT_TOKENS if prompt.from_text else None])
 
     def _row(self, number: int, prompt: Prompt, said: Answer) -> Row:

@@ -15,7 +15,7 @@ class LocalEngine(AnswerBackend):
     def __init__(self, model: MultiTokenModel, task: Task) -> None:
         self.model, self.task = model, task.settled()
         self.tokenizer = model.require_tokenizer()
-        self.context = model.base.context
+        self.context, self.vocabulary = model.base.context, model.base.embedding.weight.shape[0]
 
     @classmethod
     def open(cls, task: Task) -> "LocalEngine":

@@ -47,7 +47,7 @@ class RayEngine(AnswerBackend):
         gpus = int(ray.cluster_resources().get("GPU", 0))
         # Workers have what this process may lack: it decides for all of them.
         self.task = task = task.settled("cuda" if gpus else "cpu")
-        self.tokenizer, self.context = task.tokenizer, task.context
+        self.tokenizer, self.context, self.vocabulary = task.tokenizer, task.context, task.vocabulary
         settings = {"num_cpus": 1, "num_gpus": 1 if gpus else 0}
         worker = ray.remote(**settings, max_restarts=RESTARTS, max_task_retries=RESTARTS)(_Worker)
         self.workers = ActorPool([worker.remote(task) for _ in range(workers or gpus or 1)])

@@ -27,7 +27,7 @@ class VllmEngine(AnswerBackend):
         if task.guest.adapter or task.loading.quantize not in ("auto", "none"):
             raise ConfigError("--engine vllm takes a base as it comes; for a LoRA or --quantize give --engine local")
         self.task = task = task.settled()
-        self.tokenizer, self.context = task.tokenizer, task.context
+        self.tokenizer, self.context, self.vocabulary = task.tokenizer, task.context, task.vocabulary
         self.stops = sorted(load_stop_tokens(task.guest.base))
         self.engine = vllm.LLM(base_folder(task.guest.base), dtype=task.dtype, max_model_len=self.context)
         self.settings = vllm.SamplingParams

@@ -1,0 +1,77 @@
+"""Answers as a person wants them, and how their tokens are chosen."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
+from foresay.decoding.metrics import tally
+from foresay.decoding.sampling.chooser import Chooser, chooser_of
+from foresay.decoding.sampling.per_request import Mixed, Rule
+from foresay.decoding.sampling.randomness import SeededDice
+from foresay.decoding.steps import Generation
+from foresay.foundation.errors import PromptError
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generation):
+    """The answer to one prompt: its text, and how it came about."""
+
+    text: str = ""
+    """Without special tokens; empty where the model has no tokenizer."""
+    prompt_tokens: int = 0
+
+    @classmethod
+    def of(cls, said: Generation, tokenizer: PreTrainedTokenizerBase | None, prompt_tokens: int) -> "Answer":
+        """What was generated after so many tokens of prompt, with its text."""
+        text = "" if tokenizer is None else tokenizer.decode(said.tokens, skip_special_tokens=True)
+        return cls(said.steps, said.ended, text, prompt_tokens)
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens of an average forward of the base, the prompt's own among them."""
+        return tally([self]).tokens_per_step
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def choosing(
+    sample: SampleConfig, penalties: PenaltyConfig, prompts: Sequence[Sequence[int]]
+) -> Callable[[Sequence[int]], Chooser]:
+    """Makes the chooser of some of `prompts` (token ids), by their indices."""
+    if penalties == PenaltyConfig():
+        return chooser_of(sample)
+
+    def penalised(indices: Sequence[int]) -> Chooser:
+        rules = [Rule.of(sample, penalties, len(prompts[index])) for index in indices]
+        return Mixed(rules=rules, dice=SeededDice(sample.seed, indices))
+
+    return penalised
+
+
+def with_changes(config: DecodeConfig | None, changes: dict[str, Any]) -> DecodeConfig:
+    """`config` (the defaults when None) with some fields changed; an unknown one is a PromptError."""
+    _check_known(changes, DecodeConfig)
+    return replace(config or DecodeConfig(), **changes)
+
+
+def settings_of(
+    config: DecodeConfig | None, changes: dict[str, Any]
+) -> tuple[DecodeConfig, SampleConfig, PenaltyConfig]:
+    """`config` with some fields changed, and those of sampling and penalties apart; an unknown one is a PromptError."""
+    _check_known(changes, DecodeConfig, SampleConfig, PenaltyConfig)
+    decode, sample, penalties = (
+        {name: value for name, value in changes.items() if name in kind.__dataclass_fields__}
+        for kind in (DecodeConfig, SampleConfig, PenaltyConfig)
+    )
+    return replace(config or DecodeConfig(), **decode), SampleConfig(**sample), PenaltyConfig(**penalties)
+
+
+def _check_known(changes: dict[str, Any], *kinds: type[DecodeConfig | SampleConfig | PenaltyConfig]) -> None:
+    known = [name for kind in kinds for name in kind.__dataclass_fields__]
+    unknown = sorted(changes.keys() - {*known})
+    if unknown:
+        raise PromptError(f"generate got unknown setting {unknown[0]!r}; known are {', '.join(known)}")
