@@ -1,6 +1,5 @@
 """The files that costs of steps are kept in, each under a fingerprint of all that they depend on."""
 
-import hashlib
 import json
 import math
 import platform
@@ -14,6 +13,7 @@ import transformers
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.planning.planner import HEADS_MENU, MENU, PLAIN, Cost, Costs, Entry
 from foresay.foundation.files import cache_folder, put
+from foresay.foundation.hashes import short_hash
 from foresay.foundation.machine import machine
 from foresay.models.config import HeadsConfig
 from foresay.models.drafting import DraftingModel
@@ -49,8 +49,7 @@ def place_of(model: DraftingModel, batch_size: int, context: int) -> Path:
         asdict(model.config),
         [asdict(entry) for entry in menu_of(model)],
     )
-    fingerprint = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-    return cache_folder() / f"costs-{fingerprint}-{batch_size}-{context}.json"
+    return cache_folder() / f"costs-{short_hash(repr(facts))}-{batch_size}-{context}.json"
 
 
 def keep(path: Path, costs: Costs) -> None:

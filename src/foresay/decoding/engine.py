@@ -7,7 +7,6 @@ a step of the running one. The two take turns, so that neither new answers nor t
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import count, islice
 from threading import Lock
 from typing import Literal
@@ -92,6 +91,7 @@ class Engine:
         self._running: dict[int, _Running] = {}
         self._cancelled: set[int] = set()
         self._prefilled = False
+        self._session: Session | None = None
 
     @classmethod
     def open(cls, model: DraftingModel, config: DecodeConfig, queue: QueueConfig) -> "Engine":
@@ -108,10 +108,12 @@ class Engine:
         """While nobody waits: measure a little of what steps cost; false: there is nothing left to measure."""
         return isinstance(self.planners, Planners) and self.planners.measure()
 
-    @cached_property
+    @property
     def session(self) -> Session:
-        """Those that run."""
-        return self._empty()
+        """Those that run; made anew after `abort`."""
+        if self._session is None:
+            self._session = self._empty()
+        return self._session
 
     @property
     def running(self) -> int:
@@ -169,7 +171,7 @@ class Engine:
         with self._lock:
             tickets = [*self._running, *(ticket for ticket, _ in self._waiting)]
             self._running, self._waiting, self._cancelled = {}, deque(), set()
-            vars(self).pop("session", None)
+            self._session = None
         return tickets
 
     def step(self) -> list[RequestProgress]:

@@ -16,7 +16,7 @@ def test_calibrate_prints_one_object_and_keeps_it(at: At, run: Run, monkeypatch:
     assert [(curve["batch_size"], curve["context_tokens"]) for curve in content["curves"]] == [(1, 128), (4, 128)]
     for curve in content["curves"]:
         assert max(found["entry"]["masks"] for found in curve["entries"]) == 3
-        assert curve["entries"][0]["entry"] == {"layout": "plain", "masks": 0}
+        assert curve["entries"][0]["entry"] == {"layout": "plain", "masks": 0, "lookup": 0}
         assert sum(found["chosen"] for found in curve["entries"]) == 1
     kept = contents(at.tmp / "cache")
     # Beside the costs lies what packing the linears brought, where this processor can.

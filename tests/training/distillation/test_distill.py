@@ -1,11 +1,7 @@
 """The base's own answers as training data: whole shards, made once, the same however often the run was killed."""
 
 import json
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +20,7 @@ from foresay.training.config import DistilConfig
 from foresay.training.distillation.backend import Task
 from foresay.training.distillation.distill import SETTINGS, Distiller
 from foresay.training.distillation.local import LocalEngine
+from tests.support.processes import start_program
 
 QUESTIONS = [f"How many pens are {number} pens and {number} more?" for number in range(7)]
 TASK = Task("nano", decode=DecodeConfig(max_new_tokens=6, masks=2), batch_size=2)
@@ -171,23 +168,23 @@ def test_unusable_prompts_are_counted(model: MultiTokenModel, data: Path, tmp_pa
     assert (done.rows, done.bad, done.too_long) == (7, 2, 1)
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    while not condition():
-        time.sleep(0.01)
-
-
 def test_killed_for_real_and_started_again(data: Path, tmp_path: Path) -> None:
     """kill -9 as soon as the first shard lies there; the same command then finishes."""
     out = tmp_path / "own"
-    command = [sys.executable, "-m", "foresay", "data", "generate", "nano", "--data", str(data), "--out", str(out)]
-    command += ["--max-new-tokens", "4", "--batch-size", "1", "--shard-rows", "1", "--json"]
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    wait_for(lambda: (out / "shard-000000.jsonl").exists() or running.poll() is not None)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    command = ["data", "generate", "nano", "--data", data, "--out", out, "--json"]
+    command += ["--max-new-tokens", 4, "--batch-size", 1, "--shard-rows", 1]
+    running = start_program(tmp_path, *command)
+    while running.is_alive() and not (out / "shard-000000.jsonl").exists():
+        time.sleep(0.001)
+    running.kill()
+    running.join()
     before = files(out)
     kept = {name.removeprefix("_"): content for name, content in before.items() if not name.startswith(".")}
-    said = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    (tmp_path / "again").mkdir()
+    again = start_program(tmp_path / "again", *command)
+    again.join()
+    assert again.exitcode == 0
+    said = json.loads((tmp_path / "again" / "out").read_text())
     assert said["rows"] == 7
     assert said["made"] == 7 - len(kept)
     assert kept.items() <= files(out).items()
