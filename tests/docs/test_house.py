@@ -26,10 +26,6 @@ FILE, TEST_FILE = 300, 400
 LONGER = {
     "tests/laws/test_inside.py": "the laws of one door in one place",
     "tests/laws/test_mutants.py": "a mutant for each law",
-    "tests/models/artefact/test_folder.py": "to be cut into whole files and fingerprints",
-    "tests/serving/openai/test_app.py": "to be cut by route",
-    "tests/support/checks.py": "what several laws check; to be cut by law",
-    "tests/training/test_pretrain.py": "to be cut by file of the code",
 }
 """Test files that are longer, and why. Entries that are no longer needed should go: the script names them."""
 

@@ -18,7 +18,7 @@ from foresay.models.base.load import load_tokenizer
 from foresay.training.runs.validation import HeldOut
 from tests.support.toys import LLAMA, random_prompts, with_adapter
 
-TOKENS = 64
+TOKENS = 24
 CONFIG = EvalConfig(masks=(1, 3), batch_size=3, paper_steps=6, max_new_tokens=10, samples=1)
 PROMPTS = [
     Prompt(ids, domain, "", benchmark)

@@ -1,7 +1,14 @@
-"""Compiled steps say the same tokens, and a layout is compiled once for a batch size, not for every length."""
+"""Compiled steps say the same tokens, and a layout is compiled once for a batch size, not for every length.
 
+Tracing decides when a step is compiled anew, and takes a second; C++ for what was traced takes half a minute. One case
+makes both, the others are traced and run as they were traced. With FORESAY_SLOW_TESTS every case is compiled to C++.
+"""
+
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any
 
 import pytest
 import torch
@@ -12,13 +19,16 @@ from foresay.foundation.errors import ConfigError
 from foresay.models.base import compiling
 from tests.support.toys import GEMMA3, LLAMA, Toy, adapted, own_output, random_prompts
 
-# Every case compiles for some ten seconds: each layout once, and a base whose layers see differently.
+SLOW = bool(os.environ.get("FORESAY_SLOW_TESTS"))
 CASES: tuple[tuple[Toy, FixedLayout, int], ...] = (
     (LLAMA, "plain", 0),
     (GEMMA3, "linear", 2),
     (LLAMA, "quadratic", 2),
     (LLAMA, "tree", 2),
 )
+"""Each layout once, and a base whose layers see differently."""
+IN_CPP: FixedLayout = "quadratic"
+"""The layout that is always compiled to C++: masks, drafts, and the gate in one step."""
 NEW = 20
 
 
@@ -32,6 +42,17 @@ def _anew() -> Iterator[None]:
         adapted(toy).compile_steps(False)
 
 
+def trace_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torch.compile trace, and run what it traced."""
+    compile = torch.compile
+
+    @wraps(compile)
+    def traced(function: Callable[..., Any], *, options: dict[str, Any], **more: Any) -> Callable[..., Any]:
+        return compile(function, backend="eager", **more)
+
+    monkeypatch.setattr(torch, "compile", traced)
+
+
 def say(toy: Toy, layout: FixedLayout, masks: int, lengths: tuple[int, ...], compile: bool = True) -> None:
     prompts = random_prompts(lengths)
     config = DecodeConfig(layout=layout, masks=masks, max_new_tokens=NEW, compile=compile)
@@ -40,7 +61,11 @@ def say(toy: Toy, layout: FixedLayout, masks: int, lengths: tuple[int, ...], com
 
 
 @pytest.mark.parametrize(("toy", "layout", "masks"), CASES, ids=str)
-def test_compiled_steps_say_the_same(toy: Toy, layout: FixedLayout, masks: int) -> None:
+def test_compiled_steps_say_the_same(
+    toy: Toy, layout: FixedLayout, masks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not SLOW and layout != IN_CPP:
+        trace_only(monkeypatch)
     say(toy, layout, masks, (5,))
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert graphs
@@ -48,7 +73,9 @@ def test_compiled_steps_say_the_same(toy: Toy, layout: FixedLayout, masks: int) 
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs, "compiled again for another length"
 
 
-def test_compiled_batches_say_the_same() -> None:
+def test_compiled_batches_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not SLOW:
+        trace_only(monkeypatch)
     say(LLAMA, "quadratic", 1, (4, 9))
 
 

@@ -6,18 +6,20 @@ import pytest
 
 from foresay.decoding.config import DecodeConfig, LayoutName
 from tests.support.checks import (
-    Scene,
     Spoil,
     always_right,
     always_wrong,
-    check_branches_are_texts,
     check_drafter_changes_nothing,
     check_greedy_is_plain,
-    check_mask_states_agree,
-    check_real_rows_are_the_base,
     sometimes_right,
 )
 from tests.support.layouts import DRAFTING, FIXED
+from tests.support.row_checks import (
+    Scene,
+    check_branches_are_texts,
+    check_mask_states_agree,
+    check_real_rows_are_the_base,
+)
 from tests.support.toys import GPT2, OPT, PHI3_LONGROPE, SWITCH, Toy, adapted, random_prompts
 
 CONTEXT = 2 * SWITCH

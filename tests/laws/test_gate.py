@@ -7,15 +7,14 @@ from foresay.data.example import Example
 from foresay.training.config import LossConfig, TrainConfig
 from foresay.training.loop.trainer import Trainer
 from foresay.training.objectives.masks import MaskObjective
-from tests.support.checks import (
-    Ragged,
+from tests.support.row_checks import (
     check_adapter_cannot_reach_real_rows,
     check_base_is_unchanged,
     check_closed_gate_is_the_base,
     check_real_rows_are_the_base,
-    two_pass_result,
 )
 from tests.support.toys import GPT2, LLAMA, OPT, QWEN3_MOE, TOYS, Toy, adapted, random_prompts, with_adapter
+from tests.support.training_checks import Ragged, two_pass_result
 
 every_toy = pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.name)
 

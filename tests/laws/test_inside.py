@@ -144,16 +144,16 @@ def test_a_config_of_ours_may_ignore_stops(llama: MultiTokenModel) -> None:
     assert torch.equal(llama.generate(**batch(), **GREEDY, **stops, ignore_stop=True), expected)
 
 
-@pytest.mark.parametrize("layout", FIXED)
 @pytest.mark.parametrize("arguments", [{}, {"repetition_penalty": 1.3}, {"min_new_tokens": 40}, {"max_length": 70}])
-def test_the_embedded_model(nano: MultiTokenModel, arguments: dict[str, Any], layout: LayoutName) -> None:
+def test_the_embedded_model(nano: MultiTokenModel, arguments: dict[str, Any]) -> None:
     prompts = ["Once upon a time", "A robe takes 2 bolts of blue fiber and half that much white fiber. How many?"]
     inputs = texts(nano, prompts)
     settings = {"do_sample": False} | (arguments if "max_length" in arguments else {"max_new_tokens": 48} | arguments)
     expected = own(nano, **inputs, **settings)
-    assert torch.equal(nano.generate(**inputs, layout=layout, **settings), expected)
-    bridge = nano.bridge(DecodeConfig(layout=layout, masks=4))
-    assert torch.equal(nano.base.model.generate(**inputs, custom_generate=bridge, **settings), expected)
+    for layout in FIXED:
+        assert torch.equal(nano.generate(**inputs, layout=layout, **settings), expected), layout
+        bridge = nano.bridge(DecodeConfig(layout=layout, masks=4))
+        assert torch.equal(nano.base.model.generate(**inputs, custom_generate=bridge, **settings), expected), layout
 
 
 def texts(model: MultiTokenModel, prompts: list[str]) -> dict[str, Tensor]:
@@ -249,31 +249,24 @@ STORY = "Once upon a time there was a little dog named"
 STOPS: list[str | list[str]] = [[" mom", "instance("], ["loved to pl", "return b"], " b", "e"]
 
 
-@pytest.mark.parametrize("layout", FIXED)
 @pytest.mark.parametrize("strings", STOPS, ids=str)
-def test_a_stop_string_cuts_exactly_there(nano: MultiTokenModel, strings: str | list[str], layout: LayoutName) -> None:
+def test_a_stop_string_cuts_exactly_there(nano: MultiTokenModel, strings: str | list[str]) -> None:
     tokenizer = nano.require_tokenizer()
     inputs = texts(nano, [STORY, "def add(a, b):"])
     settings = {"do_sample": False, "max_new_tokens": 48}
     expected = own(nano, **inputs, **settings, stop_strings=strings, tokenizer=tokenizer)
     assert expected.shape[1] < inputs["input_ids"].shape[1] + 48
-    ours = [
-        nano.generate(**inputs, **settings, layout=layout, stop_strings=strings),
-        nano.generate(**inputs, **settings, layout=layout, stop_strings=strings, tokenizer=tokenizer),
-        nano.generate(
-            **inputs,
-            layout=layout,
-            generation_config=GenerationConfig(**settings, stop_strings=strings, eos_token_id=0),
-        ),
-        nano.base.model.generate(
-            **inputs,
-            **settings,
-            stopping_criteria=[StopStringCriteria(tokenizer, strings)],
-            custom_generate=nano.bridge(DecodeConfig(layout=layout)),
-        ),
-    ]
-    for text in ours:
-        assert torch.equal(text, expected)
+    config = GenerationConfig(**settings, stop_strings=strings, eos_token_id=0)
+    criteria = [StopStringCriteria(tokenizer, strings)]
+    for layout in FIXED:
+        bridge = nano.bridge(DecodeConfig(layout=layout))
+        for said in (
+            nano.generate(**inputs, **settings, layout=layout, stop_strings=strings),
+            nano.generate(**inputs, **settings, layout=layout, stop_strings=strings, tokenizer=tokenizer),
+            nano.generate(**inputs, layout=layout, generation_config=config),
+            nano.base.model.generate(**inputs, **settings, stopping_criteria=criteria, custom_generate=bridge),
+        ):
+            assert torch.equal(said, expected), layout
 
 
 def test_stop_strings_of_the_base_count_until_taken_back(

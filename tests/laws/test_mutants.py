@@ -29,24 +29,21 @@ from foresay.training.objectives import two_pass as two_pass_module
 from foresay.training.objectives.batches import Batch
 from foresay.training.objectives.two_pass import Denominators
 from tests.support.checks import (
-    Ragged,
+    check_drafter_changes_nothing,
+    check_greedy_is_plain,
+    check_layouts_agree,
+    late_stops,
+    sometimes_right,
+)
+from tests.support.row_checks import (
     check_adapter_cannot_reach_real_rows,
     check_base_is_unchanged,
     check_branches_are_texts,
     check_closed_gate_is_the_base,
-    check_consistency_sends_no_gradient_to_its_anchor,
-    check_drafter_changes_nothing,
-    check_greedy_is_plain,
-    check_layouts_agree,
     check_mask_states_agree,
     check_real_rows_are_the_base,
     check_stale_slots_are_unseen,
     check_stale_slots_change_no_token,
-    check_two_passes_are_one,
-    late_stops,
-    one_pass_result,
-    sometimes_right,
-    two_pass_result,
 )
 from tests.support.toys import (
     GEMMA2,
@@ -61,6 +58,13 @@ from tests.support.toys import (
     adapted,
     random_prompts,
     with_adapter,
+)
+from tests.support.training_checks import (
+    Ragged,
+    check_consistency_sends_no_gradient_to_its_anchor,
+    check_two_passes_are_one,
+    one_pass_result,
+    two_pass_result,
 )
 
 QUADRATIC = DecodeConfig(layout="quadratic", masks=3, max_new_tokens=32)

@@ -49,8 +49,7 @@ def rates_of_a_server(folder: str) -> dict[str, float]:
     return {domain: tokens[domain] / steps[domain] for domain in tokens}
 
 
-@pytest.mark.parametrize("save_dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("keep", ["last", "best"])
+@pytest.mark.parametrize(("save_dtype", "keep"), [("float32", "best"), ("bfloat16", "last")])
 def test_one_number(save_dtype: str, keep: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, out = jsonl(tmp_path / "data.jsonl", DATA), str(tmp_path / "out")
     prompts = jsonl(tmp_path / "prompts.jsonl", [{"domain": domain, "prompt": text} for domain, text in PROMPTS])

@@ -11,8 +11,9 @@ from foresay.models.masks.sampler_head import PaperSampler, ResidualSampler, Sam
 from foresay.training.config import LossConfig
 from foresay.training.objectives.batches import Batch
 from foresay.training.objectives.one_pass import acting, one_pass, packs, see_packed, standard_lora
-from tests.support.checks import Ragged, assert_close
+from tests.support.checks import assert_close
 from tests.support.toys import GPT2, LLAMA, Toy, pristine, redraw, with_adapter
+from tests.support.training_checks import Ragged
 
 MASKS = 2
 BATCH = Ragged.random()

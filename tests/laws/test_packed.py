@@ -12,7 +12,6 @@ from foresay.models.masks import model
 from foresay.models.masks.model import MaskModel
 from foresay.training.config import LossConfig
 from foresay.training.objectives.batches import Batch, collate, collate_packed
-from tests.support.checks import WEIGHTS, check_two_passes_are_one, two_pass_result
 from tests.support.toys import (
     FALCON,
     GEMMA2,
@@ -26,6 +25,7 @@ from tests.support.toys import (
     random_prompts,
     with_adapter,
 )
+from tests.support.training_checks import WEIGHTS, check_two_passes_are_one, two_pass_result
 
 MASKS, CPU = 3, torch.device("cpu")
 LENGTHS = (12, 5, 3, 14, 7, 9)

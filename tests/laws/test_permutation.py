@@ -4,15 +4,16 @@ Beside the enumeration on a tiny vocabulary (`test_sampling.py`): here are real 
 """
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import pytest
 
 from foresay.data.chat import encode
-from foresay.decoding.config import LayoutName, SampleConfig
+from foresay.decoding.config import DecodeConfig, LayoutName, SampleConfig
 from foresay.decoding.planning.acceptance import AcceptanceEstimate
 from foresay.decoding.planning.planner import Cost, Entry, Planner
 from foresay.decoding.sampling.chooser import Blocks, Drafts, Sampled
+from foresay.evaluation.lossless import sampling
 from foresay.evaluation.lossless.sampling import CAUGHT, LEVEL, Trial
 from foresay.evaluation.statistics import Tokens, holm, p_value
 from foresay.model import MultiTokenModel
@@ -22,11 +23,16 @@ from tests.support.layouts import DRAFTING
 LAYOUTS: list[LayoutName] = [*DRAFTING, "planned"]
 SETTINGS = {
     "temperature 0.7": SampleConfig(temperature=0.7),
-    "temperature 1.5": SampleConfig(temperature=1.5),
+    "temperature 1.2": SampleConfig(temperature=1.2),
     "top-p 0.9": SampleConfig(temperature=1.0, top_p=0.9),
 }
-SAMPLES = 512
-"""Finds a total variation of 0.17 between the classes in one of the twelve tests, with 80 % chance."""
+SAMPLES = 256
+"""Finds a total variation of 0.24 between the classes in one of the twelve tests, with 80 % chance: less than any of
+the broken verifiers below has."""
+PERMUTATIONS = 9_999
+"""For p-values that are compared with `LEVEL`: 80 of them lie below it after the correction for twelve tests."""
+NODES = 6
+"""Drafts of a tree: it branches as one of 12 does, which is full with two masks, and costs half."""
 COSTS = {Entry("plain"): Cost(1, 1), Entry("linear", 2): Cost(1.4, 1.1), Entry("quadratic", 1): Cost(1.5, 1.5)}
 """So close that what is accepted changes the layout from step to step."""
 
@@ -46,24 +52,17 @@ def reference(setting: str) -> Tokens:
     return trial(setting).reference()
 
 
-@pytest.fixture(scope="module")
-def corrected() -> dict[tuple[str, LayoutName], float]:
-    """p-values of every setting and layout, corrected together."""
-    found = {}
+def test_every_layout_draws_what_transformers_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One test for all, as their p-values are corrected together: parts of it in several processes cost more."""
+    monkeypatch.setattr(sampling, "DecodeConfig", partial(DecodeConfig, nodes=NODES))
+    found: dict[tuple[str, LayoutName], float] = {}
     for setting in SETTINGS:
         for layout in LAYOUTS:
             planner = Planner(COSTS, AcceptanceEstimate((0.5, 0.4))) if layout == "planned" else None
             answers = trial(setting).answers(layout, planner)
-            found[setting, layout] = p_value(answers, reference(setting))
-    return dict(zip(found, holm(list(found.values()))))
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_every_layout_draws_what_transformers_draws(
-    corrected: dict[tuple[str, LayoutName], float], setting: str, layout: LayoutName
-) -> None:
-    assert corrected[setting, layout] >= LEVEL
+            found[setting, layout] = p_value(answers, reference(setting), PERMUTATIONS)
+    corrected = dict(zip(found, holm(list(found.values()))))
+    assert {case: value for case, value in corrected.items() if value < LEVEL} == {}
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

@@ -21,8 +21,8 @@ from foresay.training.recipe import Recipe
 from foresay.training.train import train
 from tests.support.checks import DISTINCT
 
-PROMPTS = 30
-NEW = 100
+PROMPTS = 20
+NEW = 64
 BATCH = 10
 LENGTH = 160
 MTP = MTPConfig(num_masks=3, rank=32)

@@ -35,78 +35,16 @@ from foresay.models.drafting import DraftingModel
 from foresay.models.heads.model import HeadsModel
 from foresay.models.layout.tree import Tree
 from foresay.models.masks.model import MaskModel
+from tests.support.enumeration import Enumeration, enumerate_outcomes, remembering
 from tests.support.layouts import ALL, DRAFTING, FIXED
 from tests.support.toys import redraw
 
 VOCABULARY = 3
 TOKENS = 3
+UNLIKE = "another chance than the base's of"
 PROMPT = (2, 0, 1, 1)
 COSTS = {Entry("plain"): Cost(1, 1), Entry("linear", 1): Cost(1.38, 1.1), Entry("quadratic", 2): Cost(1.5, 1.5)}
 """So close that what is accepted changes the layout from step to step."""
-
-
-class Enumeration(Dice):
-    """Takes the decisions of a script, then the first possible one, and remembers what else could have been."""
-
-    def __init__(self, script: Sequence[int]) -> None:
-        self.script, self.options, self.chance, self.ended = list(script), [], 1.0, False
-
-    def decide(self, chances: Sequence[float]) -> int:
-        assert not self.ended, "its only sequence has ended"
-        possible = [choice for choice, chance in enumerate(chances) if chance > 0]
-        place = len(self.options)
-        self.options.append(possible)
-        choice = self.script[place] if place < len(self.script) else possible[0]
-        self.chance *= chances[choice]
-        return choice
-
-    def begin(self, most: int, device: torch.device) -> None:
-        pass
-
-    def accept(self, chances: Tensor, places: Tensor) -> Tensor:
-        answers = torch.zeros(chances.shape, dtype=torch.bool)
-        for row, (chance, place) in enumerate(zip(chances[0].tolist(), places[0].tolist())):
-            # Drafts after a rejected one are judged by nobody: no need to branch.
-            if place >= 0 and not self.decide([1 - chance, chance]):
-                break
-            answers[0, row] = place >= 0
-        return answers
-
-    def pick(self, distributions: Tensor, places: Tensor) -> Tensor:
-        assert distributions.shape[:2] == places.shape == (1, 1)
-        return torch.tensor([[self.decide(distributions[0, 0].tolist())]])
-
-    def walk(self, distributions: Tensor, tokens: Tensor, parents: Tensor, places: Tensor) -> Tensor:
-        """Token by token, as plain decoding draws: rows that are not come to are not drawn at."""
-        drawn = torch.full_like(tokens, -1)
-        row = int((places[0] == 0).long().argmax())
-        while row >= 0:
-            drawn[0, row] = self.decide(distributions[0, row].tolist())
-            after = [r for r in range(row + 1, len(parents)) if parents[r] == row and tokens[0, r] == drawn[0, row]]
-            row = after[0] if after else -1
-        return drawn
-
-    def settle(self, used: Sequence[int]) -> None:
-        pass
-
-    def select(self, sequences: Sequence[int]) -> None:
-        assert list(sequences) in ([], [0])
-        self.ended = not sequences
-
-
-def enumerate_outcomes(run: Callable[[Enumeration], tuple[int, ...]]) -> dict[tuple[int, ...], float]:
-    """Distribution of what `run` returns, over every path of decisions."""
-    outcomes: dict[tuple[int, ...], float] = {}
-    scripts: list[list[int]] = [[]]
-    while scripts:
-        script = scripts.pop()
-        dice = Enumeration(script)
-        outcome = run(dice)
-        outcomes[outcome] = outcomes.get(outcome, 0.0) + dice.chance
-        taken = script + [options[0] for options in dice.options[len(script) :]]
-        for place in range(len(script), len(dice.options)):
-            scripts += [[*taken[:place], other] for other in dice.options[place][1:]]
-    return outcomes
 
 
 def tiny_llama(layers: int = 2) -> LlamaForCausalLM:
@@ -175,10 +113,11 @@ def check_exact(
         accepted.append(sum(step.accepted for step in said.steps))
         return tuple(said.tokens)
 
-    outcomes, expected = enumerate_outcomes(run), wanted(mtp, processors, tokens, prompt)
+    with remembering(mtp):
+        outcomes = enumerate_outcomes(run)
     assert sum(outcomes.values()) == pytest.approx(1, abs=1e-12)
-    for text, chance in expected.items():
-        assert outcomes.get(text, 0.0) == pytest.approx(chance, abs=1e-12), text
+    for text, chance in wanted(mtp, processors, tokens, prompt).items():
+        assert outcomes.get(text, 0.0) == pytest.approx(chance, abs=1e-12), f"{UNLIKE} {text}"
     if layout != "plain" and prompt == PROMPT:
         assert min(accepted) < max(accepted) == tokens - 1
     return generations
@@ -283,7 +222,8 @@ def test_processors_see_possible_texts_only(mtp: MaskModel, layout: LayoutName, 
         assert all(one != other for one, other in itertools.pairwise([PROMPT[-1], *said.tokens]))
 
 
-Mutant = tuple[str, LayoutName, Callable[[Tensor, DraftsToVerify, Dice], Verification]]
+Mutant = tuple[str, LayoutName, int, Callable[[Tensor, DraftsToVerify, Dice], Verification]]
+"""Name, layout, tokens of the shortest answer in which it shows, and the broken verifier."""
 
 
 def mutants() -> Iterator[Mutant]:
@@ -318,20 +258,19 @@ def mutants() -> Iterator[Mutant]:
             rows[1], rows[2] = 2, 1
         return verify_drawn(p[:, rows], asked, dice)
 
-    yield "looks at the draw", "quadratic", looks_at_the_draw
-    yield "no residual", "quadratic", no_residual
-    yield "always kept", "quadratic", always_kept
-    yield "draws among the drafts", "tree", draws_among_the_drafts
-    yield "judges after a sibling", "tree", judges_behind_a_sibling
+    yield "looks at the draw", "quadratic", 2, looks_at_the_draw
+    yield "no residual", "quadratic", 2, no_residual
+    yield "always kept", "quadratic", 2, always_kept
+    yield "draws among the drafts", "tree", 2, draws_among_the_drafts
+    yield "judges after a sibling", "tree", 3, judges_behind_a_sibling
 
 
-@pytest.mark.parametrize(("name", "layout", "broken"), list(mutants()), ids=lambda value: str(value)[:24])
-def test_a_broken_verifier_is_caught(
-    mtp: MaskModel, monkeypatch: pytest.MonkeyPatch, name: str, layout: LayoutName, broken: Callable[..., Verification]
-) -> None:
+@pytest.mark.parametrize("mutant", list(mutants()), ids=lambda mutant: mutant[0])
+def test_a_broken_verifier_is_caught(mtp: MaskModel, monkeypatch: pytest.MonkeyPatch, mutant: Mutant) -> None:
+    _, layout, tokens, broken = mutant
     monkeypatch.setattr(choose, "verify_sampled" if layout == "quadratic" else "verify_drawn", broken)
-    with pytest.raises(AssertionError):
-        check_exact(mtp, layout, max_new_tokens=3)
+    with pytest.raises(AssertionError, match=UNLIKE):
+        check_exact(mtp, layout, max_new_tokens=tokens)
 
 
 def test_processors_that_read_another_branch_are_caught(mtp: MaskModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +280,7 @@ def test_processors_that_read_another_branch_are_caught(mtp: MaskModel, monkeypa
         return prefixes(replace(self, tree=Tree.chain(self.tree.drafts)))
 
     monkeypatch.setattr(DraftsToVerify, "prefixes", one_chain)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=UNLIKE):
         check_exact(mtp, "tree", PROCESSORS["no repeated bigrams"])
 
 

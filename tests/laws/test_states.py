@@ -3,14 +3,14 @@
 import pytest
 
 from foresay.decoding.config import LayoutName
-from tests.support.checks import (
+from tests.support.checks import check_layouts_agree
+from tests.support.layouts import DRAFTING
+from tests.support.row_checks import (
     check_branches_are_texts,
-    check_layouts_agree,
     check_mask_states_agree,
     check_stale_slots_are_unseen,
     check_stale_slots_change_no_token,
 )
-from tests.support.layouts import DRAFTING
 from tests.support.toys import GEMMA2, GEMMA3, GPT2, LLAMA, OPT, QWEN3_MOE, TOYS, Toy, adapted
 
 every_toy = pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.name)

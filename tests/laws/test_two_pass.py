@@ -11,15 +11,6 @@ from foresay.models.masks.model import MaskModel
 from foresay.training.config import LossConfig
 from foresay.training.objectives import losses
 from foresay.training.objectives.two_pass import two_pass
-from tests.support.checks import (
-    WEIGHTS,
-    Ragged,
-    Result,
-    check_consistency_sends_no_gradient_to_its_anchor,
-    check_two_passes_are_one,
-    one_pass_result,
-    two_pass_result,
-)
 from tests.support.toys import (
     GEMMA2,
     GEMMA3,
@@ -33,6 +24,15 @@ from tests.support.toys import (
     VOCABULARY,
     Toy,
     with_adapter,
+)
+from tests.support.training_checks import (
+    WEIGHTS,
+    Ragged,
+    Result,
+    check_consistency_sends_no_gradient_to_its_anchor,
+    check_two_passes_are_one,
+    one_pass_result,
+    two_pass_result,
 )
 
 MASKS = 3

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
@@ -13,10 +14,11 @@ from typing import Any
 
 import torch
 
+from foresay.cli.main import entry
 from foresay.training.loop.checkpoint import run_folder
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["foresay.training.train", "foresay.training.pretrain", "tests.support.toys"])
+CONTEXT.set_forkserver_preload(["foresay.cli.main", "tests.support.processes", "tests.support.toys"])
 
 
 def start(work: Callable[..., None], *arguments: Any) -> ForkServerProcess:
@@ -24,6 +26,11 @@ def start(work: Callable[..., None], *arguments: Any) -> ForkServerProcess:
     process = CONTEXT.Process(target=_on_one_thread, args=(work, *arguments))
     process.start()
     return process
+
+
+def start_program(folder: Path, *arguments: Any) -> ForkServerProcess:
+    """Run `foresay` with these arguments; what it prints goes to the files, or pipes, `out` and `err` of `folder`."""
+    return start(_as_program, folder, [str(argument) for argument in arguments])
 
 
 def start_together(count: int, work: Callable[..., None], *arguments: Any) -> list[ForkServerProcess]:
@@ -78,6 +85,13 @@ def _on_one_thread(work: Callable[..., None], *arguments: Any) -> None:
     torch.set_num_threads(1)
     torch.cpu.get_capabilities = dict
     work(*arguments)
+
+
+def _as_program(folder: Path, arguments: list[str]) -> None:
+    for name, number in (("out", 1), ("err", 2)):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
+    sys.argv[1:] = arguments
+    entry()
 
 
 def _as_rank(rank: int, count: int, port: int, work: Callable[..., None], *arguments: Any) -> None:

@@ -1,12 +1,14 @@
 """A server of the embedded model in a thread, and what tests ask it with."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Thread
 from time import monotonic, sleep
 
 import httpx
+import pytest
 from openai import OpenAI
 
 from foresay.decoding.config import DecodeConfig, QueueConfig
@@ -16,6 +18,10 @@ from foresay.serving.openai.server import HttpServer, listen
 from foresay.serving.openai.service import Service
 
 DECODE = DecodeConfig(layout="quadratic", masks=3, max_new_tokens=64)
+QUESTION = [{"role": "user", "content": "Tom has 3 apples and buys 4 more. How many apples has he?"}]
+ASKED = {"model": "nano", "messages": QUESTION, "temperature": 0}
+ENDLESS = replace(DECODE, ignore_stop=True)
+"""Answers as long as they were asked for."""
 
 
 @dataclass
@@ -81,3 +87,30 @@ def served(
         thread.join(30)
         assert not thread.is_alive()
         assert not service.worker.is_alive()
+
+
+@pytest.fixture(scope="module")
+def model() -> MultiTokenModel:
+    return MultiTokenModel.from_pretrained("nano")
+
+
+@pytest.fixture(scope="module")
+def endless(model: MultiTokenModel) -> Iterator[Served]:
+    with served(model, ENDLESS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(model: MultiTokenModel) -> Iterator[Served]:
+    with served(model) as running:
+        yield running
+
+
+def refused(server: Served, status: int, body: object, path: str = "/v1/chat/completions") -> dict[str, str]:
+    """The error object of a body that is refused with `status`."""
+    content = body if isinstance(body, bytes) else json.dumps(body)
+    reply = server.http().post(path, content=content, headers={"Content-Type": "application/json"})
+    assert reply.status_code == status, reply.text
+    error = reply.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return dict(error)

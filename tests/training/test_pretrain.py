@@ -1,9 +1,7 @@
 """Models from random weights: they learn, go on exactly, and are ordinary checkpoints with heads beside them."""
 
 import json
-import os
 import random
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,100 +16,29 @@ from foresay.decoding.step_costs import menu_of
 from foresay.evaluation.baseline import plain_answer
 from foresay.foundation.errors import ArtefactError, ConfigError, DataError, ForesayError
 from foresay.model import MultiTokenModel
-from foresay.models.base.load import NANO_FOLDER
 from foresay.models.base.untrained import byte_tokenizer
 from foresay.models.config import HeadsConfig
-from foresay.models.heads.model import HeadsModel
-from foresay.training.config import PretrainConfig
-from foresay.training.loop import optimizers as optimizer
 from foresay.training.loop.checkpoint import Checkpoints
-from foresay.training.loop.distributed import Ranks
-from foresay.training.loop.progress import Progress
 from foresay.training.pretrain import pretrain
 from foresay.training.recipe import PretrainRecipe
 from foresay.training.runs.pretrain_run import PretrainUpdate
-from foresay.training.warm_start import continued
 from tests.support.logged import events
-from tests.support.processes import killed_often, killed_until_done, start, start_together
+from tests.support.pretraining import (
+    LLAMA,
+    STEPS,
+    VARIANTS,
+    data,
+    design,
+    held_in,
+    recipe,
+    run,
+    same,
+    trained,
+    weights,
+)
+from tests.support.processes import killed_often, killed_until_done
 
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 5,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "tie_word_embeddings": True,
-}
-STEPS = 12
-TRAIN: dict[str, Any] = {
-    "steps": STEPS,
-    "batch_tokens": 3 * 32,
-    "length": 32,
-    "learning_rate": 1e-2,
-    "warmup_steps": 2,
-    "heldout": 2,
-    "save_every": 3,
-    "tracker": "none",
-}
-"""An epoch is shorter than the run."""
-VARIANTS = [
-    HeadsConfig(heads=3),
-    HeadsConfig(heads=3, variant="causal"),
-    HeadsConfig(heads=3, variant="anticausal"),
-    HeadsConfig(heads=3, variant="linear"),
-    HeadsConfig(heads=3, replicated=True),
-]
-
-
-@pytest.fixture(scope="module")
-def design(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("design") / "config.json"
-    path.write_text(json.dumps(LLAMA))
-    return path
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "data.jsonl"
-    rows: list[dict[str, str]] = [
-        {"text": " ".join(map(str, range(n, n + 12))), "domain": "numbers"} for n in range(10)
-    ]
-    rows += [{"prompt": f"Say {word}.", "response": f"{word}! " * 3, "domain": "chat"} for word in ("yes", "no", "so")]
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return path
-
-
-def recipe(design: Path, data: Path, out: Path, heads: HeadsConfig | None = None, **changes: Any) -> PretrainRecipe:
-    return PretrainRecipe(
-        str(design), (data,), out, "bytes", heads or HeadsConfig(), PretrainConfig(**{**TRAIN, **changes})
-    )
-
-
-def run(asked: PretrainRecipe, stop: int = 0) -> dict[int, str]:
-    """The losses of every step, to the last bit; `stop` breaks the run off after that step."""
-    losses: dict[int, str] = {}
-
-    def watch(reading: PretrainUpdate) -> None:
-        losses[reading.progress.step] = repr(reading.progress.losses)
-        if reading.progress.step == stop:
-            raise KeyboardInterrupt
-
-    if stop:
-        with pytest.raises(KeyboardInterrupt):
-            pretrain(asked, watch)
-    else:
-        pretrain(asked, watch)
-    return losses
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors") | load_file(folder / "foresay.safetensors")
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+__all__ = ["data", "design", "trained"]
 
 
 def test_bytes_are_tokens(tmp_path: Path) -> None:
@@ -154,15 +81,9 @@ def test_the_checkpoint_is_an_ordinary_one(heads: HeadsConfig, design: Path, dat
             said = model.generate(ids, do_sample=False, max_new_tokens=24, layout=layout)
             assert said[0, ids.shape[1] :].tolist() == own
     assert bool(done.tokens_per_step) == (heads.heads > 1)
+    assert max(done.tokens_per_step.values(), default=2) > 1.2, "it drafts"
     said = "with 3 output heads" if heads.heads > 1 else "with one output head"
     assert said in " ".join((out / "README.md").read_text().split())
-
-
-def test_the_models_of_all_variants_draft(design: Path, data: Path, tmp_path: Path) -> None:
-    for heads in VARIANTS:
-        asked = recipe(design, data, tmp_path / heads.variant, heads, steps=40, save_every=0)
-        rates = pretrain(replace(asked, overwrite=True)).tokens_per_step
-        assert max(rates.values()) > 1.2, heads
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -260,111 +181,7 @@ def test_chunks_change_nothing(design: Path, data: Path, tmp_path: Path) -> None
             torch.testing.assert_close(tensor, whole[name], atol=1e-4, rtol=1e-3, msg=name)
 
 
-def pretrain_logged(asked: PretrainRecipe, last: int = STEPS, exact: bool = True) -> None:
-    """Train, and leave at step `last` of 12 if that is not the end; what was told stands in a file beside `out`.
-
-    `exact` keeps Muon from bfloat16, in which it makes another step of another rounding.
-    """
-
-    def log(reading: PretrainUpdate) -> None:
-        said = reading.progress
-        with asked.out.with_suffix(".log").open("a") as file:
-            file.write(json.dumps([said.step, said.losses.total, said.gradient_norm]) + "\n")
-
-    def leave(progress: Progress) -> bool:
-        if progress.step == last < STEPS:
-            os._exit(0)
-        return False
-
-    if exact:
-        optimizer.multiplies_bfloat16 = lambda device: False
-    pretrain(asked, log, leave)
-
-
-def together(asked: PretrainRecipe, last: int = STEPS, exact: bool = True) -> list[Any]:
-    """Pretrain in one process (`none`) or two; what was logged so far."""
-    work = (pretrain_logged, asked, last, exact)
-    processes = [start(*work)] if asked.train.parallel == "none" else start_together(2, *work)
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * len(processes)
-    return [json.loads(line) for line in asked.out.with_suffix(".log").read_text().splitlines()]
-
-
-def assert_same_losses(told: list[Any], expected: list[Any], within: float = 1e-5) -> None:
-    """Losses of all steps; gradient norms ten times less exactly."""
-    assert [step for step, *_ in told] == [*range(1, STEPS + 1), STEPS]
-    for (_, loss, norm), (_, wanted, wanted_norm) in zip(told, expected, strict=True):
-        assert loss == pytest.approx(wanted, rel=within)
-        assert norm == pytest.approx(wanted_norm, rel=10 * within)
-
-
-def assert_alike(told: list[Any], expected: list[Any], out: Path, expected_out: Path) -> None:
-    assert_same_losses(told, expected)
-    for name, tensor in weights(expected_out).items():
-        torch.testing.assert_close(weights(out)[name], tensor, atol=1e-4, rtol=1e-3, msg=name)
-    assert MultiTokenModel.from_pretrained(out).acceptance == pytest.approx(
-        MultiTokenModel.from_pretrained(expected_out).acceptance
-    )
-
-
-def of_two(parallel: str, rows: int, heads: HeadsConfig, name: str, *places: Path) -> tuple[PretrainRecipe, ...]:
-    """A recipe for one process and for two, with an optimizer; some rows carry no loss in their prompts."""
-    design, data, folder = places
-    rate = 1e-3 if name == "muon" else TRAIN["learning_rate"]
-    more = {"answers_only": True, "batch_tokens": rows * 32, "optimizer": name, "learning_rate": rate}
-    return tuple(recipe(design, data, folder / kind, heads, parallel=kind, **more) for kind in ("none", parallel))
-
-
-@pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_two_processes_are_one(name: str, design: Path, data: Path, tmp_path: Path) -> None:
-    """Three rows cannot be shared evenly."""
-    alone, two = of_two("ddp", 3, VARIANTS[0], name, design, data, tmp_path)
-    assert_alike(together(two), together(alone), two.out, alone.out)
-
-
-@pytest.mark.parametrize(("heads", "name"), [*((heads, "muon") for heads in VARIANTS), (VARIANTS[0], "adamw")])
-def test_two_processes_with_shards_are_one(
-    heads: HeadsConfig, name: str, design: Path, data: Path, tmp_path: Path
-) -> None:
-    alone, two = of_two("fsdp", 4, heads, name, design, data, tmp_path)
-    assert_alike(together(two), together(alone), two.out, alone.out)
-
-
-def test_torchs_own_muon_takes_shards(design: Path, data: Path, tmp_path: Path) -> None:
-    """In bfloat16 where the processor has it, saved in it too: the whole model must be cast where it lies."""
-    alone, two = of_two("fsdp", 4, VARIANTS[0], "muon", design, data, tmp_path)
-    half = replace(two, train=replace(two.train, save_dtype="bfloat16"))
-    assert_same_losses(together(half, exact=False), together(alone, exact=False), within=1e-3)
-    assert {tensor.dtype for tensor in weights(half.out).values()} == {torch.bfloat16}
-
-
-def test_a_run_moves_between_shards_and_whole_weights(design: Path, data: Path, tmp_path: Path) -> None:
-    more = {"batch_tokens": 4 * 32, "optimizer": "muon", "learning_rate": 1e-3}
-    alone, moving = (recipe(design, data, tmp_path / name, VARIANTS[0], **more) for name in ("alone", "moving"))
-    for parallel, last in (("fsdp", 3), ("none", 6), ("ddp", 9)):
-        together(replace(moving, train=replace(moving.train, parallel=parallel)), last)
-    told = together(replace(moving, train=replace(moving.train, parallel="fsdp")))
-    assert_alike(told, together(alone), moving.out, alone.out)
-
-
-def test_shards_want_as_many_rows_in_each_process(
-    design: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("foresay.training.pretrain.joined", lambda parallel: nullcontext(Ranks(0, 2)))
-    with pytest.raises(ConfigError, match=r"makes 3 rows of 32 tokens for 2 processes, .* give a multiple of 64"):
-        pretrain(recipe(design, data, tmp_path / "out", parallel="fsdp"))
-    assert not list(tmp_path.iterdir())
-
-
 # What belongs together.
-
-
-@pytest.fixture(scope="module")
-def trained(design: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("trained") / "out"
-    pretrain(recipe(design, data, out, VARIANTS[0], save_every=0))
-    return out
 
 
 def test_heads_are_saved_as_they_are(trained: Path, tmp_path: Path) -> None:
@@ -458,15 +275,6 @@ def test_eight_heads_on_bytes_are_saved_and_opened(data: Path, tmp_path: Path) -
     ]
 
 
-def test_another_vocabulary_is_no_place_to_go_on(trained: Path, data: Path, tmp_path: Path) -> None:
-    tokenizer = byte_tokenizer()
-    tokenizer.add_tokens(["<one more>"])
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    asked = recipe(trained, data, tmp_path / "out", VARIANTS[0], continued=True)
-    with pytest.raises(ConfigError, match=r"has another vocabulary than the one beside .*; leave --tokenizer out"):
-        pretrain(replace(asked, tokenizer=str(tmp_path / "tokenizer")))
-
-
 # Bad use.
 
 
@@ -550,82 +358,3 @@ def test_the_command(design: Path, data: Path, tmp_path: Path, capsys: pytest.Ca
     assert main(["generate", str(out), "1 2", "--raw", "--max-new-tokens", "8", "--layout", "quadratic"]) == 0
     assert main(["pretrain", str(design), *common]) == 2
     assert "exists and is not empty" in capsys.readouterr().err
-
-
-# Going on from a model.
-
-
-def held_in(folder: Path) -> HeadsModel:
-    model = MultiTokenModel.from_pretrained(folder).heads_model
-    assert isinstance(model, HeadsModel)
-    return model
-
-
-def states(model: HeadsModel) -> dict[str, torch.Tensor]:
-    return dict(model.state_dict())
-
-
-def test_the_same_heads_go_on_as_they_are(trained: Path) -> None:
-    held = held_in(trained)
-    assert same(states(continued(str(trained), held.config, 0)), states(held))
-
-
-def test_the_farthest_heads_are_dropped(trained: Path) -> None:
-    held = held_in(trained)
-    assert held.config.heads == 3
-    for fewer in (1, 2):
-        wanted = replace(held.config, heads=fewer)
-        found = continued(str(trained), wanted, 0)
-        assert found.config == wanted
-        kept = {name: tensor for name, tensor in states(held).items() if name in states(found)}
-        assert same(states(found), kept)
-        assert len(found.heads.layers) == fewer - 1
-
-
-def test_more_heads_begin_as_copies_of_the_first(trained: Path) -> None:
-    held = held_in(trained)
-    found = continued(str(trained), replace(held.config, heads=4), 0)
-    assert same({name: tensor for name, tensor in states(found).items() if name in states(held)}, states(held))
-    assert same(dict(found.heads.layers[2].state_dict()), dict(held.base.decoder_layers()[-1].state_dict()))
-
-
-def test_an_ordinary_model_gets_heads() -> None:
-    found = continued("nano", HeadsConfig(heads=3), 0)
-    assert len(found.heads.layers) == 2
-    assert same(dict(found.heads.layers[1].state_dict()), dict(found.base.decoder_layers()[-1].state_dict()))
-
-
-@pytest.mark.parametrize("heads", [1, 2, 3])
-def test_training_goes_on_from_a_model(heads: int, trained: Path, data: Path, tmp_path: Path) -> None:
-    """Nothing learnt anew: at a rate of next to nothing it stays what it was; stopped, it goes on exactly."""
-    config = held_in(trained).config
-    asked = recipe(trained, data, tmp_path / "out", replace(config, heads=heads), continued=True, learning_rate=1e-12)
-    run(asked, stop=8)
-    run(asked)
-    held = states(held_in(trained))
-    for name, tensor in states(held_in(tmp_path / "out")).items():
-        torch.testing.assert_close(tensor, held[name], atol=1e-6, rtol=1e-5)
-
-
-def test_a_run_that_goes_on_from_another_model_is_refused(
-    trained: Path, design: Path, data: Path, tmp_path: Path
-) -> None:
-    config = held_in(trained).config
-    run(recipe(design, data, tmp_path / "other", config, seed=5))
-    asked = recipe(trained, data, tmp_path / "out", config, continued=True)
-    run(asked, stop=4)
-    with pytest.raises(ArtefactError, match=r"base was .* go on as it was begun"):
-        run(replace(asked, config=str(tmp_path / "other")))
-
-
-@pytest.mark.parametrize(
-    ("name", "wanted", "message"),
-    [
-        ("trained", HeadsConfig(heads=2, variant="linear"), "has 3 .* heads.*, and 2 linear ones were asked for"),
-        ("nano-adapter", HeadsConfig(heads=2), "an adapter with masks, which has no whole model to go on from"),
-    ],
-)
-def test_other_heads_are_refused(name: str, wanted: HeadsConfig, message: str, trained: Path) -> None:
-    folder = trained if name == "trained" else NANO_FOLDER / "adapter"
-    with pytest.raises(ConfigError, match=message):
-        continued(str(folder), wanted, 0)

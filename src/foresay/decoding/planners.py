@@ -16,7 +16,7 @@ from foresay.decoding.planning.planner import Costs, Exploration, Planner
 from foresay.decoding.step_costs import TYPICAL, Measurement, rounded
 from foresay.models.drafting import DraftingModel
 
-MOST_SLOTS = 2**15
+MOST_SLOTS = 2**14
 """Cached tokens of all sequences together that steps are measured after: a measurement has a cache of its own."""
 HALF, TENTH = 1.0, 0.1
 """Seconds of measuring for each second of steps: for one text that is waited for, and on a server."""

@@ -3,6 +3,7 @@
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,19 @@ def provenance(**settings: Any) -> dict[str, Any]:
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "versions": dict(_versions()),
         "machine": machine(),
         "settings": settings,
     }
 
 
+# Asked once: what runs is what was there when the process began, and a run writes many records.
+@cache
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+
+
+@cache
 def _commit() -> str | None:
     """Commit of the checkout that foresay runs from, marked when it has changes; None when it is installed."""
     here = Path(__file__).parent

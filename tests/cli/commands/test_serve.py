@@ -1,9 +1,8 @@
 """`foresay serve` as a process: it says where it listens, and SIGTERM ends it well."""
 
+import os
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,23 +17,24 @@ from foresay.cli.commands import serve
 from foresay.cli.commands.options import Opening
 from foresay.serving.openai import memory_check as room
 from foresay.serving.openai import server, service
+from tests.support.processes import start_program
 
 
-def test_it_serves_until_it_is_stopped() -> None:
-    command = [sys.executable, "-m", "foresay", "serve", "nano", "--layout", "plain", "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        said = next(line for line in process.stderr if line.startswith("serving nano at "))
-        url = said.split()[-1]
-        with httpx.Client(base_url=url, timeout=60) as http:
+def test_it_serves_until_it_is_stopped(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "err")
+    process = start_program(tmp_path, "serve", "nano", "--layout", "plain", "--port", "0")
+    with (tmp_path / "err").open() as err:
+        said = next(line for line in err if line.startswith("serving nano at "))
+        with httpx.Client(base_url=said.split()[-1], timeout=60) as http:
             body = {"model": "nano", "prompt": "Once upon", "max_tokens": 200, "temperature": 0, "stream": True}
             with http.stream("POST", "/v1/completions", json=body) as reply:
                 lines = reply.iter_lines()
                 next(lines)
-                process.send_signal(signal.SIGTERM)
+                process.terminate()
                 assert [line for line in lines if line][-1] == "data: [DONE]"
-        assert process.wait(60) == 0
-        assert "Traceback" not in process.stderr.read()
+        process.join()
+        assert process.exitcode == 0
+        assert "Traceback" not in err.read()
 
 
 @pytest.mark.parametrize(

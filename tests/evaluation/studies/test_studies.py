@@ -265,7 +265,7 @@ def test_rungs_are_direct_decodes(data: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         for parameter in model.mask_model.adapter.parameters():
             parameter.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
-    prompts = embedded_prompts(model.require_tokenizer(), "test", 2)
+    prompts = embedded_prompts(model.require_tokenizer(), "test", 1)
     material = Material.read(asked, model, prompts, 16)
     subject = Subject(cells(LADDER)["bare"], model, material, Progress(step=4))
     points = {(point.line, point.x, point.domain): point.value for point in LADDER.measure(subject)}

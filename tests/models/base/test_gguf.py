@@ -4,8 +4,6 @@ import os
 import re
 import resource
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -28,6 +26,7 @@ from foresay.models.base.load import base_folder, load_stop_tokens, load_tokeniz
 from foresay.models.base.wheel import INSTALL
 from foresay.models.config import LoadConfig, MTPConfig
 from tests.support.ggufs import TEMPLATE, write_gguf
+from tests.support.processes import start
 
 SMALL = MTPConfig(num_masks=2, rank=2)
 
@@ -335,11 +334,18 @@ def test_a_process_that_was_quicker_wins(file: Path, cache: Path, monkeypatch: p
     assert len(kept(cache)) == 1
 
 
+def convert_in(cache: Path, file: Path) -> None:
+    """What each of two processes does."""
+    os.environ["FORESAY_CACHE"] = str(cache)
+    print(base_folder(str(file)), file=(cache / f"{os.getpid()}.said").open("w"), flush=True)
+
+
 def test_two_processes_at_once(file: Path, cache: Path) -> None:
-    program = f"from foresay.models.base.load import base_folder; print(base_folder({str(file)!r}))"
-    both = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate()[0].strip() for process in both]
-    assert [process.returncode for process in both] == [0, 0]
+    both = [start(convert_in, cache, file) for _ in range(2)]
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    said = [(cache / f"{process.pid}.said").read_text().strip() for process in both]
     assert said[0] == said[1]
     assert kept(cache) == [Path(said[0]).name]
     assert AutoTokenizer.from_pretrained(said[0]).chat_template == TEMPLATE

@@ -10,12 +10,12 @@ from transformers import AutoModelForCausalLM
 
 from foresay.cli.main import main
 from foresay.data.chat import encode
+from foresay.decoding.config import DecodeConfig
 from foresay.foundation.errors import ArtefactError
 from foresay.foundation.names import SMOLLM2
 from foresay.model import MultiTokenModel
-from foresay.models.base.load import base_folder, load_stop_tokens, load_tokenizer
+from foresay.models.base.load import adapter_folder, base_folder, load_stop_tokens, load_tokenizer
 from foresay.models.base.wheel import INSTALL
-from foresay.models.config import MTPConfig
 
 FINGERPRINTS = {
     "base": "5c8864a6da2f75d8",
@@ -37,7 +37,7 @@ def _converted(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="module")
 def model() -> MultiTokenModel:
-    return MultiTokenModel.from_base(SMOLLM2, MTPConfig(num_masks=2, rank=2))
+    return MultiTokenModel.from_pretrained(SMOLLM2)
 
 
 def test_its_fingerprints_are_known(model: MultiTokenModel) -> None:
@@ -45,14 +45,21 @@ def test_its_fingerprints_are_known(model: MultiTokenModel) -> None:
     assert {name: getattr(found, name) for name in FINGERPRINTS} == FINGERPRINTS
 
 
-def test_it_chats_and_drafts_without_changing_a_word(model: MultiTokenModel) -> None:
+def test_its_adapter_drafts_without_changing_a_word(model: MultiTokenModel) -> None:
     tokenizer = load_tokenizer(SMOLLM2)
-    ids = torch.tensor([encode(tokenizer, "Name the three primary colours.")])
+    ids = encode(tokenizer, "Name the three primary colours.")
     assert load_stop_tokens(SMOLLM2) == {tokenizer.convert_tokens_to_ids("<|im_end|>")}
-    plain = model.base.model.generate(ids, do_sample=False, max_new_tokens=24)
-    drafted = model.generate(ids, layout="quadratic", do_sample=False, max_new_tokens=24)
-    assert torch.equal(drafted, plain)
-    assert tokenizer.decode(plain[0, ids.shape[1] :]).startswith("The three primary colours are:")
+    inputs = torch.tensor([ids])
+    plain = model.base.model.generate(inputs, do_sample=False, max_new_tokens=24)[0, len(ids) :]
+    [drafted] = model.decode([ids], DecodeConfig(layout="quadratic", max_new_tokens=24))
+    assert drafted.tokens == plain.tolist()
+    assert tokenizer.decode(plain).startswith("The three primary colours are:")
+    assert len(drafted.steps) <= 24 / 1.5, "an adapter that was trained keeps more than a draft in two steps"
+
+
+def test_its_adapter_is_small_enough_to_be_shipped() -> None:
+    files = [path for path in (adapter_folder(SMOLLM2)).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 16e6
 
 
 def test_info_knows_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,21 +1,14 @@
 """The server, asked with OpenAI's own client and with what no client would send."""
 
-import json
 import math
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
-from threading import Thread
-from time import monotonic, sleep
-from typing import Any
+from time import monotonic
 
-import httpx
 import openai
 import pytest
-import torch
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
@@ -26,64 +19,33 @@ pytest.importorskip("openai")
 from foresay.cli.main import main
 from foresay.data.chat import encode
 from foresay.data.prompts import embedded_prompts
-from foresay.decoding.config import LayoutName, QueueConfig, SampleConfig
-from foresay.decoding.engine import Request
+from foresay.decoding.config import SampleConfig
 from foresay.decoding.live import GenerationHooks
 from foresay.decoding.sampling.chooser import chooser_of
-from foresay.decoding.session import Session
 from foresay.foundation.errors import PromptError
 from foresay.model import MultiTokenModel
-from foresay.models.masks.model import MaskModel
-from foresay.serving.config import PluginConfig, ServeConfig, VllmServeConfig
-from foresay.serving.openai import memory_check as room
-from foresay.serving.openai.api_errors import dead, failed, stopping, timed_out
-from foresay.serving.openai.memory_check import free_bytes
+from foresay.serving.config import PluginConfig, VllmServeConfig
 from foresay.serving.openai.replies import ChatReply, CompletionReply
 from foresay.serving.openai.schema import ChatRequest, CompletionRequest
 from foresay.serving.openai.service import _chat_ids
-from foresay.serving.openai.stop_strings import Answer
 from foresay.serving.openai.worker import Event, Likely
-from tests.support.served import DECODE, Served, eventually, served
+from tests.support.served import (
+    ASKED,
+    DECODE,
+    QUESTION,
+    Served,
+    model,
+    refused,
+    server,
+)
 
-QUESTION = [{"role": "user", "content": "Tom has 3 apples and buys 4 more. How many apples has he?"}]
-ASKED = {"model": "nano", "messages": QUESTION, "temperature": 0}
-
-
-@pytest.fixture(scope="module")
-def model() -> MultiTokenModel:
-    return MultiTokenModel.from_pretrained("nano")
-
-
-ENDLESS = replace(DECODE, ignore_stop=True)
-"""Answers as long as they were asked for."""
-
-
-@pytest.fixture(scope="module")
-def endless(model: MultiTokenModel) -> Iterator[Served]:
-    with served(model, ENDLESS) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def server(model: MultiTokenModel) -> Iterator[Served]:
-    with served(model) as running:
-        yield running
+__all__ = ["model", "server"]
 
 
 def offline(model: MultiTokenModel, ids: list[int], tokens: int, sample: SampleConfig | None = None) -> str:
     decode = replace(DECODE, max_new_tokens=tokens, layout="plain")
     [said] = model.decode([ids], decode, GenerationHooks(chooser_of(sample or SampleConfig())))
     return str(model.require_tokenizer().decode(said.tokens, skip_special_tokens=True))
-
-
-def refused(server: Served, status: int, body: object, path: str = "/v1/chat/completions") -> dict[str, str]:
-    """The error object of a body that is refused with `status`."""
-    content = body if isinstance(body, bytes) else json.dumps(body)
-    reply = server.http().post(path, content=content, headers={"Content-Type": "application/json"})
-    assert reply.status_code == status, reply.text
-    error = reply.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    return dict(error)
 
 
 def test_a_chat_is_answered_as_offline_whole_and_in_a_stream(server: Served, model: MultiTokenModel) -> None:
@@ -394,169 +356,6 @@ def test_other_paths_methods_and_kinds_of_body(server: Served) -> None:
     assert http.get("/v1/nowhere").json()["error"]["message"] == "/v1/nowhere: Not Found"
     assert http.get("/v1/chat/completions").status_code == 405
     assert http.post("/v1/chat/completions", data={"model": "nano"}).status_code == 400
-
-
-def test_clients_that_vanish_leave_no_slot(endless: Served) -> None:
-    server = endless
-    for stream in (True, False):
-        before = server.counters().get("vllm:request_success_total/abort", 0)
-        body = {**ASKED, "max_tokens": 900, "temperature": 2, "stream": stream}
-        if stream:
-            with server.http().stream("POST", "/v1/chat/completions", json=body) as reply:
-                lines = reply.iter_lines()
-                next(lines)
-                assert server.service.running == 1
-        else:
-            with pytest.raises(httpx.ReadTimeout):
-                httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=1.5)
-        assert eventually(lambda: server.service.running == 0, 5)
-        assert server.idle()
-        assert server.counters()["vllm:request_success_total/abort"] == before + 1
-
-
-def test_a_slow_reader_holds_nobody_up(endless: Served) -> None:
-    server = endless
-    body = {**ASKED, "max_tokens": 200, "temperature": 1, "stream": True}
-    with server.http().stream("POST", "/v1/chat/completions", json=body) as slow:
-        server.client.chat.completions.create(**ASKED, max_tokens=20)
-        assert server.idle(), "its answer was written to the end, read or not"
-        assert slow.read().endswith(b"data: [DONE]\n\n")
-
-
-def test_a_full_queue_says_when_to_come_again(model: MultiTokenModel) -> None:
-    with served(model, ENDLESS, QueueConfig(sequences=1, waiting=1)) as server:
-        body = {**ASKED, "max_tokens": 900, "temperature": 2, "stream": True}
-        http = server.http()
-        with http.stream("POST", "/v1/chat/completions", json=body) as reply:
-            lines = reply.iter_lines()
-            next(lines)
-            waiting = Thread(target=server.client.chat.completions.create, kwargs=dict(ASKED, max_tokens=2))
-            waiting.start()
-            assert eventually(lambda: server.service.waiting == 1)
-            with pytest.raises(openai.RateLimitError, match="1 answers are waiting already") as found:
-                server.client.chat.completions.create(**ASKED, max_tokens=2)
-            assert int(found.value.response.headers["Retry-After"]) >= 1
-        waiting.join(20)
-        assert server.idle()
-
-
-def test_the_key_is_asked_for(model: MultiTokenModel) -> None:
-    with served(model, config=ServeConfig(port=0, api_key="secret")) as server:
-        with pytest.raises(openai.AuthenticationError, match="wants its key"):
-            server.client.models.list()
-        assert server.http().post("/v1/chat/completions", json=ASKED).status_code == 401
-        known = openai.OpenAI(base_url=f"{server.url}/v1", api_key="secret")
-        assert known.chat.completions.create(**ASKED, max_tokens=2).choices
-        assert server.http().get("/health").status_code == 200
-
-
-def test_time_is_limited(model: MultiTokenModel) -> None:
-    with served(model, ENDLESS, config=ServeConfig(port=0, timeout_seconds=0.3)) as server:
-        body = {**ASKED, "temperature": 2, "max_tokens": 900}
-        error = refused(server, 408, body)
-        assert error["code"] == "timeout"
-        patient = server.client.with_options(max_retries=2)
-        with pytest.raises(openai.APIStatusError, match="took longer"):
-            patient.chat.completions.create(**body)
-        assert server.counters()["vllm:request_success_total/abort"] == 2, "it did not ask again"
-        with pytest.raises(openai.APIError, match="took longer"):
-            list(server.client.chat.completions.create(**body, stream=True))
-        assert server.idle()
-
-
-def test_errors_are_made_anew_for_each_request() -> None:
-    """A shared one would keep the frames, and so the request, of every raise."""
-    for make in (timed_out, stopping, failed, dead):
-        assert make() is not make()
-
-
-def test_what_is_too_much_is_refused_before_it_is_repeated(model: MultiTokenModel) -> None:
-    with served(model) as server:
-        error = refused(server, 400, {**ASKED, "n": 128})
-        assert "128 answers were asked for" in error["message"]
-        assert server.idle()
-
-
-def test_a_step_that_fails_ends_its_answers_and_no_more(model: MultiTokenModel) -> None:
-    with served(model) as server:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(MaskModel, "see", lambda *args: 1 / 0)
-            with pytest.raises(openai.InternalServerError, match="a step failed"):
-                server.client.chat.completions.create(**ASKED, max_tokens=4)
-        assert server.client.chat.completions.create(**ASKED, max_tokens=4).choices
-        assert server.idle()
-
-
-def test_a_session_that_cannot_be_made_anew_fails_its_answers_too(model: MultiTokenModel) -> None:
-    with served(model) as server:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(MaskModel, "see", lambda *args: 1 / 0)
-            patch.setattr(Session, "empty", lambda *args: 1 / 0)
-            for _ in range(2):
-                with pytest.raises(openai.InternalServerError, match="a step failed"):
-                    server.client.chat.completions.create(**ASKED, max_tokens=4)
-        assert server.client.chat.completions.create(**ASKED, max_tokens=4).choices
-        assert server.idle()
-
-
-def test_an_answer_that_cannot_be_told_ends_alone(endless: Served) -> None:
-    server, tell = endless, Answer.tell
-
-    def broken(self: Answer, *told: Any) -> str:
-        return tell(self, *told) if self.watched else str(1 / 0)
-
-    with server.http().stream(
-        "POST", "/v1/chat/completions", json={**ASKED, "max_tokens": 40, "stop": "never said", "stream": True}
-    ) as other:
-        next(other.iter_lines())
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Answer, "tell", broken)
-            with pytest.raises(openai.InternalServerError, match="a step failed"):
-                server.client.chat.completions.create(**ASKED, max_tokens=900)
-        assert server.idle()
-        assert server.client.chat.completions.create(**ASKED, max_tokens=4).choices
-
-
-@pytest.mark.parametrize("layout", ["plain", "quadratic", "planned", "tree"])
-def test_the_room_that_is_asked_for_is_the_room_that_is_taken(model: MultiTokenModel, layout: LayoutName) -> None:
-    decode = replace(DECODE, layout=layout)
-    engine = model.engine(decode, QueueConfig(sequences=3, max_length=70))
-    engine.submit([Request((5, 6, 7), 9)])
-    engine.step()
-    taken = sum(stored.nbytes for layer in engine.session.cache.layers for stored in (layer.keys, layer.values))
-    assert model.kv_bytes(decode, 3, 70) == taken
-    assert (free_bytes(model.base.device) or 2**40) > taken
-
-
-def test_a_containers_limit_is_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(room, "CONTAINER", tmp_path)
-    whole = free_bytes(cpu)
-    for most, left in {"max": None, "1000": 1000 - 900 + 50, "800": 0, "?": None}.items():
-        for name, text in {"max": most, "current": "900", "stat": "anon 850\ninactive_file 50"}.items():
-            (tmp_path / f"memory.{name}").write_text(f"{text}\n")
-        if whole is not None:
-            assert free_bytes(cpu) == left if left is not None else free_bytes(cpu) > 2**20
-
-
-@pytest.mark.parametrize("drain", [0.2, 20.0])
-def test_a_server_that_stops_ends_its_answers(model: MultiTokenModel, drain: float) -> None:
-    with served(model, ENDLESS, config=ServeConfig(port=0, drain_seconds=drain)) as server:
-        body = {**ASKED, "temperature": 2, "max_tokens": 900 if drain < 1 else 40, "stream": True, "seed": 1}
-        with server.http().stream("POST", "/v1/chat/completions", json=body) as reply:
-            lines = reply.iter_lines()
-            next(lines)
-            stopped = monotonic()
-            server.server.should_exit = True
-            rest = [line for line in lines if line]
-        if drain < 1:
-            assert "being stopped" in json.loads(rest[-1].removeprefix("data: "))["error"]["message"]
-            assert monotonic() - stopped < 10
-        else:
-            assert rest[-1] == "data: [DONE]"
-        sleep(0.1)
-        with pytest.raises(httpx.TransportError):
-            server.http().get("/health")
 
 
 def test_vllm_serves_what_it_is_handed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

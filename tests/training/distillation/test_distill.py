@@ -1,11 +1,7 @@
 """The base's own answers as training data: whole shards, made once, the same however often the run was killed."""
 
 import json
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +20,7 @@ from foresay.training.config import DistilConfig
 from foresay.training.distillation.backend import Task
 from foresay.training.distillation.distill import SETTINGS, Distiller
 from foresay.training.distillation.local import LocalEngine
+from tests.support.processes import start_program
 
 QUESTIONS = [f"How many pens are {number} pens and {number} more?" for number in range(7)]
 TASK = Task("nano", decode=DecodeConfig(max_new_tokens=6, masks=2), batch_size=2)
@@ -171,25 +168,43 @@ def test_unusable_prompts_are_counted(model: MultiTokenModel, data: Path, tmp_pa
     assert (done.rows, done.bad, done.too_long) == (7, 2, 1)
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    while not condition():
-        time.sleep(0.01)
-
-
 def test_killed_for_real_and_started_again(data: Path, tmp_path: Path) -> None:
     """kill -9 as soon as the first shard lies there; the same command then finishes."""
     out = tmp_path / "own"
-    command = [sys.executable, "-m", "foresay", "data", "generate", "nano", "--data", str(data), "--out", str(out)]
-    command += ["--max-new-tokens", "4", "--batch-size", "1", "--shard-rows", "1", "--json"]
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    wait_for(lambda: (out / "shard-000000.jsonl").exists() or running.poll() is not None)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    command = ["data", "generate", "nano", "--data", data, "--out", out, "--json"]
+    command += ["--max-new-tokens", 4, "--batch-size", 1, "--shard-rows", 1]
+    running = start_program(tmp_path, *command)
+    while running.is_alive() and not (out / "shard-000000.jsonl").exists():
+        time.sleep(0.001)
+    running.kill()
+    running.join()
     before = files(out)
     kept = {name.removeprefix("_"): content for name, content in before.items() if not name.startswith(".")}
-    said = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    (tmp_path / "again").mkdir()
+    again = start_program(tmp_path / "again", *command)
+    again.join()
+    assert again.exitcode == 0
+    said = json.loads((tmp_path / "again" / "out").read_text())
     assert said["rows"] == 7
     assert said["made"] == 7 - len(kept)
     assert kept.items() <= files(out).items()
     assert not any(name.startswith((".", "_")) for name in files(out))
     assert [row["row"] for row in rows(out)] == list(range(7))
+
+
+def test_rows_that_hold_no_prompt_are_counted_and_named(model: MultiTokenModel, tmp_path: Path) -> None:
+    """What a template refuses, half a character and what is no question: the shard is made of the others."""
+    asked = {"messages": [{"role": "user", "content": "How many?"}], "tools": [{"type": "function"}], "id": 3}
+    rows_given = [
+        asked,
+        {"messages": [{"role": "assistant", "content": "Only me, and nobody else."}]},
+        {"prompt": "what is \ud83d this?"},
+        {"title": "no question"},
+    ]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows_given))
+    done = distiller(model, data, tmp_path / "own").run()
+    assert (done.rows, done.bad, done.unread) == (1, 3, {"id": 1, "tools": 1})
+    for line, why in ((2, "no message before the answer"), (3, "half a character"), (4, "has columns title")):
+        assert any(f"rows.jsonl:{line}" in said and why in said for said in done.complaints), line
+    assert [row["row"] for row in rows(tmp_path / "own")] == [0]

@@ -22,14 +22,14 @@ class BenchCommand:
     """Measure speed and tokens per step beside transformers and plain decoding, in one interleaved run.
 
     Examples:
-      foresay bench nano
-      foresay bench nano --layouts quadratic --masks 1 2 4 8 --dtype bfloat16
-      foresay bench nano --batch-sizes 1 2 4 8 16 --prompt-tokens 0 512 --plot pictures
+      foresay bench smollm2
+      foresay bench smollm2 --layouts quadratic --masks 1 2 4 8 --dtype bfloat16
+      foresay bench smollm2 --batch-sizes 1 2 4 8 16 --prompt-tokens 0 512 --plot pictures
       foresay bench my-adapter --prompts prompts.jsonl --json > bench.json
     """
 
     model: Model
-    """Folder of a foresay model, or nano."""
+    """Folder of a foresay model, smollm2 or nano."""
     full: bool = False
     """Measure 40 prompts a domain of 128 tokens instead of a few."""
     plot: Path | None = None

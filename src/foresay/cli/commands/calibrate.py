@@ -19,13 +19,13 @@ class CalibrateCommand:
     Batch sizes and context lengths are rounded up to those that are kept: powers of two; 128, 512, 2048, 8192 tokens.
 
     Examples:
-      foresay calibrate nano
+      foresay calibrate smollm2
       foresay calibrate my-adapter --batch-sizes 1 8 --contexts 512 2048 --dtype bfloat16
       foresay calibrate my-adapter --json > costs.json
     """
 
     model: Model
-    """Folder of a foresay model, or nano."""
+    """Folder of a foresay model, smollm2 or nano."""
     batch_sizes: tuple[int, ...] = (1,)
     """Prompts decoded together."""
     contexts: tuple[int, ...] = (128,)

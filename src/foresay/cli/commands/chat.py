@@ -23,12 +23,12 @@ class ChatCommand:
     /reset forgets what was said, /stats says how many steps it took, /quit or Ctrl-D ends. Ctrl-C stops the answer.
 
     Examples:
-      foresay chat nano
+      foresay chat smollm2
       foresay chat my-adapter --temperature 0.8 --dtype bfloat16
     """
 
     model: Model
-    """Folder of a foresay model, or nano."""
+    """Folder of a foresay model, smollm2 or nano."""
     decode: DecodeConfig = field(default_factory=lambda: DecodeConfig(max_new_tokens=512))
     sample: SampleConfig = field(default_factory=SampleConfig)
     penalties: PenaltyConfig = field(default_factory=PenaltyConfig)

@@ -37,13 +37,13 @@ class CheckCommand:
     or the test says that it has no power. With --temperature 0 nothing is sampled.
 
     Examples:
-      foresay check nano
-      foresay check nano --full --dtype bfloat16
+      foresay check smollm2
+      foresay check smollm2 --full --dtype bfloat16
       foresay check my-adapter --prompts prompts.jsonl --batch-sizes 1 8 --out certificate.json
     """
 
     model: Model
-    """Folder of a foresay model, or nano."""
+    """Folder of a foresay model, smollm2 or nano."""
     full: bool = False
     """Check 200 prompts of 128 tokens instead of a few, and sampling to a shift of 0.05."""
     out: Path | None = None

@@ -21,7 +21,7 @@ class CompressCommand:
     """
 
     model: Model
-    """Folder of a foresay model, or nano."""
+    """Folder of a foresay model, smollm2 or nano."""
     rank: int
     """Rank to keep, smaller than the adapter's."""
     out: Path

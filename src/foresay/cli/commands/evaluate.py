@@ -27,15 +27,15 @@ class EvalCommand:
     base and on the accelerated model: strings of generate_until tasks, and all scores, must be the same.
 
     Examples:
-      foresay eval nano
+      foresay eval smollm2
       foresay eval my-adapter --benchmarks math=gsm8k_test.jsonl knowledge=arc.jsonl safety=xstest.csv --out eval.json
       foresay eval my-adapter --benchmarks paper --per-domain 100 --masks 1 2 4 8
       foresay eval my-adapter --tasks arc_challenge gsm8k --limit 100 --no-acceptance
-      foresay eval nano --tasks my_task --include-path my-tasks
+      foresay eval smollm2 --tasks my_task --include-path my-tasks
     """
 
     model: Model
-    """Folder of a foresay model, or nano."""
+    """Folder of a foresay model, smollm2 or nano."""
     full: bool = False
     """Take 40 prompts of each benchmark or domain instead of a few."""
     acceptance: bool = True

@@ -29,13 +29,13 @@ class ExportCommand:
     (not for text).
 
     Examples:
-      foresay export nano --to vllm --out served
-      foresay export nano --to vllm-draft-model --out draft --masks 4
+      foresay export smollm2 --to vllm --out served
+      foresay export smollm2 --to vllm-draft-model --out draft --masks 4
       foresay export my-adapter --to peft --out lora
     """
 
     model: Model
-    """Folder of a foresay model, or nano."""
+    """Folder of a foresay model, smollm2 or nano."""
     to: Literal["vllm", "vllm-draft-model", "peft"]
     """Whose form."""
     out: Path

@@ -20,14 +20,14 @@ class GenerateCommand:
     """Answer a prompt.
 
     Examples:
-      foresay generate nano "A robe takes 2 bolts of blue fiber and half that much white fiber. How many in total?"
-      foresay generate nano "Once upon a time" --raw --layout linear --masks 4 --stats
-      foresay generate nano "Once upon a time" --raw --temperature 0.8 --top-p 0.95 --seed 7
-      echo "Write a function to reverse a list." | foresay generate nano - --colour
+      foresay generate smollm2 "A robe takes 2 bolts of blue fiber and half that much white fiber. How many in total?"
+      foresay generate smollm2 "Once upon a time" --raw --layout linear --masks 4 --stats
+      foresay generate smollm2 "Once upon a time" --raw --temperature 0.8 --top-p 0.95 --seed 7
+      echo "Write a function to reverse a list." | foresay generate smollm2 - --colour
     """
 
     model: Model
-    """Folder of a foresay model, or nano."""
+    """Folder of a foresay model, smollm2 or nano."""
     prompt: tyro.conf.Positional[str]
     """The prompt; - reads standard input."""
     raw: bool = False

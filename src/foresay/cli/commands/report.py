@@ -19,8 +19,8 @@ class ReportCommand:
     (pip install 'foresay[plot]').
 
     Examples:
-      foresay check nano --out run/certificate.json && foresay eval nano --out run/eval.json
-      foresay bench nano --json > run/bench.json && foresay calibrate nano --json > run/costs.json
+      foresay check smollm2 --out run/certificate.json && foresay eval smollm2 --out run/eval.json
+      foresay bench smollm2 --json > run/bench.json && foresay calibrate smollm2 --json > run/costs.json
       foresay report run --out report.html
     """
 

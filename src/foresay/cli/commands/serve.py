@@ -33,14 +33,14 @@ class ServeCommand:
     SIGTERM or Ctrl-C stops it, once the answers being written have ended.
 
     Examples:
-      foresay serve nano
+      foresay serve smollm2
       foresay serve my-adapter --port 9000 --sequences 32 --dtype bfloat16
       FORESAY_API_KEY=secret foresay serve my-adapter --host 0.0.0.0
       foresay serve my-adapter --engine vllm --masks 4
     """
 
     model: Model
-    """Folder of a foresay model, or nano."""
+    """Folder of a foresay model, smollm2 or nano."""
     engine: Literal["foresay", "vllm"] = "foresay"
     """Who decodes: foresay, or vLLM's own server with the plugin, which takes host, port, api-key and masks alone."""
     decode: DecodeConfig = field(default_factory=lambda: DecodeConfig(max_new_tokens=512))

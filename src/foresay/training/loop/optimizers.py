@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.distributed.tensor.experimental import implicit_replication
 from torch.optim import Optimizer
 
@@ -29,7 +30,13 @@ class Float32Muon(torch.optim.Muon):
         state, momentum = self.state[parameter], group["momentum"]
         buffer = state.setdefault("momentum_buffer", torch.zeros_like(gradient))
         buffer.lerp_(gradient, 1 - momentum)
-        update = orthogonalised(gradient.lerp(buffer, momentum) if group["nesterov"] else buffer, group)
+        update = gradient.lerp(buffer, momentum) if group["nesterov"] else buffer
+        if isinstance(update, DTensor):
+            # Gathered once, and every process makes the same products: on shards, each product would gather anew.
+            whole = orthogonalised(update.full_tensor(), group)
+            update = distribute_tensor(whole, update.device_mesh, update.placements, src_data_rank=None)
+        else:
+            update = orthogonalised(update, group)
         # As large as AdamW's (arXiv 2502.16982, section 2.2), for one learning rate.
         size = 0.2 * max(parameter.shape) ** 0.5
         parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * size)
