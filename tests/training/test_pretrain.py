@@ -271,6 +271,7 @@ def test_eight_heads_on_bytes_are_saved_and_opened(data: Path, tmp_path: Path) -
     assert [entry.label for entry in menu_of(model.heads_model)] == [
         "plain",
         *(f"quadratic {masks}" for masks in range(1, 8)),
+        "lookup 8",
     ]
 
 

@@ -190,3 +190,21 @@ def test_killed_for_real_and_started_again(data: Path, tmp_path: Path) -> None:
     assert kept.items() <= files(out).items()
     assert not any(name.startswith((".", "_")) for name in files(out))
     assert [row["row"] for row in rows(out)] == list(range(7))
+
+
+def test_rows_that_hold_no_prompt_are_counted_and_named(model: MultiTokenModel, tmp_path: Path) -> None:
+    """What a template refuses, half a character and what is no question: the shard is made of the others."""
+    asked = {"messages": [{"role": "user", "content": "How many?"}], "tools": [{"type": "function"}], "id": 3}
+    rows_given = [
+        asked,
+        {"messages": [{"role": "assistant", "content": "Only me, and nobody else."}]},
+        {"prompt": "what is \ud83d this?"},
+        {"title": "no question"},
+    ]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows_given))
+    done = distiller(model, data, tmp_path / "own").run()
+    assert (done.rows, done.bad, done.unread) == (1, 3, {"id": 1, "tools": 1})
+    for line, why in ((2, "no message before the answer"), (3, "half a character"), (4, "has columns title")):
+        assert any(f"rows.jsonl:{line}" in said and why in said for said in done.complaints), line
+    assert [row["row"] for row in rows(tmp_path / "own")] == [0]
