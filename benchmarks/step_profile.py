@@ -27,7 +27,7 @@ from foresay.decoding.planning.plan import PendingRows
 from foresay.decoding.planning.planner import Entry
 from foresay.decoding.sampling.chooser import Chooser, Drafts, Greedy, Sampled
 from foresay.decoding.sampling.logits_processors import Processing
-from foresay.decoding.sampling.randomness import SeededDice
+from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.decoding.session import Session
 from foresay.foundation.provenance import provenance
 from foresay.models.config import MTPConfig
@@ -72,7 +72,7 @@ class Width:
 WIDTHS = {"SmolLM2-135M's": Width(576, 1536, (9, 3), 49152), "next to none": Width(36, 48, (9, 3), 64)}
 CHOOSERS: dict[str, Callable[[int], Chooser]] = {
     "greedy": lambda sequences: Greedy(),
-    "sampled": lambda sequences: Sampled(SeededDice(0, range(sequences)), Processing()),
+    "sampled": lambda sequences: Sampled(SeededNumbers(0, range(sequences)), Processing()),
 }
 
 

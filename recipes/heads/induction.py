@@ -58,7 +58,7 @@ def renamed(
     names: set[str],
     halves: tuple[Sequence[int], Sequence[int]],
     tokenizer: PreTrainedTokenizerBase,
-    dice: random.Random,
+    rng: random.Random,
 ) -> tuple[list[int], list[int]]:
     """Ids of a story with new names of two tokens, and where the second stands at mentions after the first."""
     new: dict[str, tuple[int, int]] = {}
@@ -70,7 +70,7 @@ def renamed(
             ids += tokenizer(part)["input_ids"] if part else []
             continue
         again = name in new
-        ids += new.setdefault(name, (dice.choice(halves[0]), dice.choice(halves[1])))
+        ids += new.setdefault(name, (rng.choice(halves[0]), rng.choice(halves[1])))
         if again:
             scored.append(len(ids) - 1)
     return ids, scored
@@ -78,9 +78,9 @@ def renamed(
 
 def halves_of(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """Some tokens that may begin a name (a space, a capital), and some that may end one."""
-    known, dice = tokenizer.get_vocab().items(), random.Random(3)
+    known, rng = tokenizer.get_vocab().items(), random.Random(3)
     first, second = (
-        dice.sample(sorted(place for token, place in known if re.fullmatch(shape, token)), HALVES)
+        rng.sample(sorted(place for token, place in known if re.fullmatch(shape, token)), HALVES)
         for shape in (r"Ġ[A-Z][a-z]{1,5}", r"[a-z]{2,5}")
     )
     return first, second
@@ -119,17 +119,17 @@ class Stories:
     @property
     def tests(self) -> list[tuple[list[int], list[int]]]:
         """Held-out stories with new names, and where they are scored."""
-        dice = random.Random(1)
-        return [renamed(text, self.names, self.halves, self.tokenizer, dice) for text in self.texts[:HELD_OUT]]
+        rng = random.Random(1)
+        return [renamed(text, self.names, self.halves, self.tokenizer, rng) for text in self.texts[:HELD_OUT]]
 
     def write(self, path: Path, epochs: int, own: bool) -> int:
         """The training stories, with their own names or so many times with new ones; tokens of one epoch."""
-        texts, dice = self.texts[HELD_OUT:], random.Random(2)
+        texts, rng = self.texts[HELD_OUT:], random.Random(2)
         if own:
             rows: list[dict[str, Any]] = [{"text": text} for text in texts]
         else:
             rows = [
-                {"ids": renamed(text, self.names, self.halves, self.tokenizer, dice)[0]}
+                {"ids": renamed(text, self.names, self.halves, self.tokenizer, rng)[0]}
                 for _ in range(epochs)
                 for text in texts
             ]

@@ -55,31 +55,31 @@ def compose(one: Polynomial, other: Polynomial) -> Polynomial:
 BINARY: dict[str, Callable[[Polynomial, Polynomial], Polynomial]] = {"+": add, "*": multiply, "@": compose}
 
 
-def expression(operations: int, dice: random.Random) -> tuple[str, Polynomial]:
+def expression(operations: int, rng: random.Random) -> tuple[str, Polynomial]:
     """A random tree with that many operations, written down, and its value."""
     if not operations:
-        value = tuple(dice.randrange(FIELD) for _ in range(DEGREE))
+        value = tuple(rng.randrange(FIELD) for _ in range(DEGREE))
         return "".join(map(str, value)), value
-    sign = dice.choice("-+*@")
+    sign = rng.choice("-+*@")
     if sign == "-":
-        text, value = expression(operations - 1, dice)
+        text, value = expression(operations - 1, rng)
         return f"-{text}", tuple(-a % FIELD for a in value)
-    left = dice.randrange(operations)
-    one, other = expression(left, dice), expression(operations - 1 - left, dice)
+    left = rng.randrange(operations)
+    one, other = expression(left, rng), expression(operations - 1 - left, rng)
     return f"({one[0]}{sign}{other[0]})", BINARY[sign](one[1], other[1])
 
 
-def questions(operations: int, count: int, dice: random.Random) -> Iterator[tuple[str, str]]:
+def questions(operations: int, count: int, rng: random.Random) -> Iterator[tuple[str, str]]:
     """(question, answer)."""
     for _ in range(count):
-        text, value = expression(operations, dice)
+        text, value = expression(operations, rng)
         yield f"{text}=", "".join(map(str, value))
 
 
 def write_data(path: Path, count: int) -> None:
     """Training expressions, the same for every cell, as tokens: as rows of text the tokenizer would make them chats."""
-    dice, tokenizer = random.Random(0), named_tokenizer("", "bytes")
-    pairs = [pair for _ in range(count) for pair in questions(dice.randint(1, MOST), 1, dice)]
+    rng, tokenizer = random.Random(0), named_tokenizer("", "bytes")
+    pairs = [pair for _ in range(count) for pair in questions(rng.randint(1, MOST), 1, rng)]
     asked, said = (tokenizer(list(texts))["input_ids"] for texts in zip(*pairs))
     rows = (
         {"ids": [*question, *answer, tokenizer.eos_token_id], "prompt_tokens": len(question)}
@@ -90,11 +90,11 @@ def write_data(path: Path, count: int) -> None:
 
 def accuracy(model: MultiTokenModel, most: int, count: int) -> Values:
     """Share of right answers by number of operations, greedy, on expressions drawn with another seed."""
-    tokenizer, dice = model.require_tokenizer(), random.Random(1)
+    tokenizer, rng = model.require_tokenizer(), random.Random(1)
     config = DecodeConfig(layout="plain", max_new_tokens=DEGREE)
     right = {}
     for operations in range(1, most + 1):
-        asked = list(questions(operations, count, dice))
+        asked = list(questions(operations, count, rng))
         answers = model.decode([tokenizer(question)["input_ids"] for question, _ in asked], config)
         said = [tokenizer.decode(answer.tokens) for answer in answers]
         right[str(operations)] = sum(one == answer for one, (_, answer) in zip(said, asked)) / count

@@ -76,10 +76,10 @@ def problems(data: Path) -> Iterator[Row]:
 
 def sums() -> Iterator[Row]:
     """Arithmetic as GSM8K writes it, made here."""
-    dice = random.Random(5)
+    rng = random.Random(5)
     for _ in range(SUMS):
-        one, other = dice.randint(2, 99), dice.randint(2, 99)
-        sign, result = dice.choice([("+", one + other), ("-", one - other), ("*", one * other)])
+        one, other = rng.randint(2, 99), rng.randint(2, 99)
+        sign, result = rng.choice([("+", one + other), ("-", one - other), ("*", one * other)])
         if sign == "-" and result < 0:
             one, other, result = other, one, -result
         yield chat(f"What is {one} {sign} {other}?", f"{one} {sign} {other} = {result}\n#### {result}", "math")
@@ -151,10 +151,10 @@ def meanings(wordnet: Path) -> Iterator[Row]:
                 word, meaning = line.split()[4].replace("_", " "), line.split("|", 1)[1].strip()
                 if '"' in meaning and word.islower() and len(meaning) < 200:
                     entries.append((word, meaning))
-    dice = random.Random(7)
-    for word, meaning in dice.sample(entries, MEANINGS):
+    rng = random.Random(7)
+    for word, meaning in rng.sample(entries, MEANINGS):
         said, _, examples = meaning.partition('; "')
-        question = dice.choice(
+        question = rng.choice(
             ["What does '{}' mean?", "Explain the word '{}'.", "Define '{}' and use it in a sentence."]
         )
         example = examples.split('"')[0]

@@ -18,7 +18,7 @@ from foresay.decoding.planning.acceptance import AcceptanceEstimate
 from foresay.decoding.planning.planner import LOOKUP, PLAIN, Cost, Entry, Planner
 from foresay.decoding.sampling.chooser import Sampled, chooser_of
 from foresay.decoding.sampling.logits_processors import Processing, warpers
-from foresay.decoding.sampling.randomness import SeededDice
+from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.decoding.session import Session
 from foresay.decoding.steps import Generation
 from foresay.models import drafting
@@ -68,7 +68,9 @@ def how(sample: SampleConfig, layout: LayoutName, greedy_drafts: bool = False) -
     if not sample.temperature:
         return GenerationHooks(planner=planner)
     processing = Processing(warpers(sample))
-    return GenerationHooks(lambda indices: Sampled(SeededDice(3, indices), processing, greedy_drafts), planner=planner)
+    return GenerationHooks(
+        lambda indices: Sampled(SeededNumbers(3, indices), processing, greedy_drafts), planner=planner
+    )
 
 
 def say(

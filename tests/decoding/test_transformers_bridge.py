@@ -31,7 +31,7 @@ from foresay.cli import main as cli
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.sampling.chooser import Greedy, Sampled
 from foresay.decoding.sampling.logits_processors import Place, Processing
-from foresay.decoding.sampling.randomness import SeededDice
+from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.foundation.errors import PromptError, UnsupportedBase
 from foresay.model import MultiTokenModel
 from foresay.models.config import MTPConfig
@@ -283,7 +283,7 @@ def test_processors_follow_their_sequences() -> None:
     places = tuple(Place(index, (0,) * index + (5,), index, 1) for index in range(3))
     for chooser in (
         Greedy(Processing((Broken(),), places)),
-        Sampled(SeededDice(0, range(3)), Processing((Broken(),), places)),
+        Sampled(SeededNumbers(0, range(3)), Processing((Broken(),), places)),
     ):
         chooser.select([2, 0])
         assert [place.index for place in chooser.processing.places] == [2, 0]

@@ -13,7 +13,7 @@ from foresay.decoding.engine import Engine, Request
 from foresay.decoding.generate import generate
 from foresay.decoding.sampling.chooser import Chooser, Greedy, Sampled
 from foresay.decoding.sampling.logits_processors import Processing, warpers
-from foresay.decoding.sampling.randomness import SeededDice
+from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.decoding.session import Session
 from foresay.models.base import slot_attention
 from foresay.models.masks.model import MaskModel
@@ -38,9 +38,9 @@ LAYOUTS: list[LayoutName] = ["plain", "linear", "quadratic", "tree"]
 SAMPLE = SampleConfig(temperature=0.9, top_k=40, top_p=0.95)
 CHOOSERS: dict[str, Callable[[int], Chooser]] = {
     "greedy": lambda sequences: Greedy(),
-    "sampled": lambda sequences: Sampled(SeededDice(0, range(sequences)), Processing(warpers(SAMPLE))),
+    "sampled": lambda sequences: Sampled(SeededNumbers(0, range(sequences)), Processing(warpers(SAMPLE))),
     "sampled, best drafts": lambda sequences: Sampled(
-        SeededDice(0, range(sequences)), Processing(warpers(SAMPLE)), greedy_drafts=True
+        SeededNumbers(0, range(sequences)), Processing(warpers(SAMPLE)), greedy_drafts=True
     ),
 }
 

@@ -10,7 +10,7 @@ from foresay.decoding.generate import generate
 from foresay.decoding.live import GenerationHooks
 from foresay.decoding.sampling.chooser import Chooser, Greedy, Sampled
 from foresay.decoding.sampling.logits_processors import Processing, warpers
-from foresay.decoding.sampling.randomness import SeededDice
+from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.decoding.session import Session
 from tests.support.device_reads import counted_reads
 from tests.support.toys import GEMMA3, LLAMA, Toy, adapted, random_prompts
@@ -18,9 +18,9 @@ from tests.support.toys import GEMMA3, LLAMA, Toy, adapted, random_prompts
 SAMPLE = SampleConfig(temperature=0.9, top_k=40, top_p=0.95)
 CHOOSERS: dict[str, Callable[[int], Chooser]] = {
     "greedy": lambda sequences: Greedy(),
-    "sampled": lambda sequences: Sampled(SeededDice(0, range(sequences)), Processing(warpers(SAMPLE))),
+    "sampled": lambda sequences: Sampled(SeededNumbers(0, range(sequences)), Processing(warpers(SAMPLE))),
     "sampled, best drafts": lambda sequences: Sampled(
-        SeededDice(0, range(sequences)), Processing(warpers(SAMPLE)), greedy_drafts=True
+        SeededNumbers(0, range(sequences)), Processing(warpers(SAMPLE)), greedy_drafts=True
     ),
 }
 

@@ -19,7 +19,7 @@ from foresay.decoding.planning.acceptance import AcceptanceEstimate
 from foresay.decoding.planning.planner import LOOKUP, PLAIN, Cost, Entry, Planner
 from foresay.decoding.sampling import chooser as choose_module
 from foresay.decoding.sampling.chooser import Sampled, chooser_of
-from foresay.decoding.sampling.randomness import SeededDice
+from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.decoding.sampling.verify import DraftsToVerify, Verification, verify_greedy
 from foresay.decoding.session import Session
 from foresay.decoding.steps import Generation
@@ -71,8 +71,8 @@ def heads_model() -> HeadsModel:
 
 
 def prompts_of(lengths: Sequence[int], seed: int = 0) -> list[tuple[int, ...]]:
-    dice = random.Random(seed)
-    return [tuple(dice.randrange(FEW) for _ in range(length)) for length in lengths]
+    rng = random.Random(seed)
+    return [tuple(rng.randrange(FEW) for _ in range(length)) for length in lengths]
 
 
 def planner(layout: Entry, lookup: float = 1.0) -> Planner:
@@ -166,7 +166,7 @@ def test_with_drafts_that_are_not_drawn_a_seed_says_what_plain_decoding_says(gre
     model, prompts = repeating_model(LLAMA), prompts_of(BATCHES[2])
 
     def chooser(indices: Sequence[int]) -> Sampled:
-        return Sampled(SeededDice(7, indices), greedy_drafts=greedy_drafts)
+        return Sampled(SeededNumbers(7, indices), greedy_drafts=greedy_drafts)
 
     layout = PLAIN if not greedy_drafts else Entry("quadratic", 2)
     looked_up = said_with_lookup(model, prompts, layout, chooser=chooser)
@@ -178,10 +178,10 @@ def test_with_drafts_that_are_not_drawn_a_seed_says_what_plain_decoding_says(gre
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda entry: entry.label)
 @pytest.mark.parametrize("toy", [LLAMA, GEMMA2, MISTRAL_WINDOW], ids=lambda toy: toy.name)
 def test_served_answers_are_what_they_are_alone(toy: Toy, layout: Entry) -> None:
-    model, dice = repeating_model(toy), random.Random(0)
+    model, rng = repeating_model(toy), random.Random(0)
     prompts = prompts_of([5, 1, 17, 9, 2, 30, 7, 12, 3], 3)
     samples = [SampleConfig(), SampleConfig(temperature=0.8, seed=3), SampleConfig(temperature=1.2, top_k=4, seed=4)]
-    requests = [Request(prompt, dice.choice([9, 24, 40]), samples[n % 3]) for n, prompt in enumerate(prompts)]
+    requests = [Request(prompt, rng.choice([9, 24, 40]), samples[n % 3]) for n, prompt in enumerate(prompts)]
     expected = [
         generate(
             model,
@@ -195,7 +195,7 @@ def test_served_answers_are_what_they_are_alone(toy: Toy, layout: Entry) -> None
     answers: dict[int, list[int]] = {}
     kept, waiting = set(), list(requests)
     while waiting or engine.busy:
-        for _ in range(dice.choice([0, 1, 2])):
+        for _ in range(rng.choice([0, 1, 2])):
             if waiting:
                 answers[engine.submit([waiting.pop(0)])[0]] = []
         for told in engine.step():

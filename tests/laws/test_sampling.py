@@ -26,7 +26,7 @@ from foresay.decoding.planning.planner import LOOKUP, PLAIN, Cost, Entry, Planne
 from foresay.decoding.sampling import chooser as choose
 from foresay.decoding.sampling.chooser import Drafts, Sampled
 from foresay.decoding.sampling.logits_processors import Processing
-from foresay.decoding.sampling.randomness import Dice, SeededDice
+from foresay.decoding.sampling.randomness import RandomNumbers, SeededNumbers
 from foresay.decoding.sampling.verify import DraftsToVerify, Verification, verify_drawn, verify_sampled
 from foresay.decoding.session import Session
 from foresay.decoding.steps import Generation
@@ -105,8 +105,8 @@ def check_exact(
     tokens = config.max_new_tokens
     accepted, generations = [], []
 
-    def run(dice: Enumeration) -> tuple[int, ...]:
-        chooser = Sampled(dice, Processing(tuple(processors)), greedy_drafts)
+    def run(rng: Enumeration) -> tuple[int, ...]:
+        chooser = Sampled(rng, Processing(tuple(processors)), greedy_drafts)
         how = GenerationHooks(chooser=lambda _: chooser, planner=planner() if layout == "planned" else None)
         [said] = generate(mtp, [prompt], config, how)
         generations.append(said)
@@ -216,47 +216,47 @@ class NeverTwice(LogitsProcessor):
 def test_processors_see_possible_texts_only(mtp: MaskModel, layout: LayoutName, greedy_drafts: bool) -> None:
     config = DecodeConfig(layout=layout, branches=2, nodes=6, max_new_tokens=30)
     for seed in range(5):
-        chooser = Sampled(SeededDice(seed, [0]), Processing((NeverTwice(),)), greedy_drafts)
+        chooser = Sampled(SeededNumbers(seed, [0]), Processing((NeverTwice(),)), greedy_drafts)
         [said] = generate(mtp, [PROMPT], config, GenerationHooks(chooser=lambda _, own=chooser: own))
         assert len(said.tokens) == 30
         assert all(one != other for one, other in itertools.pairwise([PROMPT[-1], *said.tokens]))
 
 
-Mutant = tuple[str, LayoutName, int, Callable[[Tensor, DraftsToVerify, Dice], Verification]]
+Mutant = tuple[str, LayoutName, int, Callable[[Tensor, DraftsToVerify, RandomNumbers], Verification]]
 """Name, layout, tokens of the shortest answer in which it shows, and the broken verifier."""
 
 
 def mutants() -> Iterator[Mutant]:
-    def looks_at_the_draw(p: Tensor, asked: DraftsToVerify, dice: Dice) -> Verification:
+    def looks_at_the_draw(p: Tensor, asked: DraftsToVerify, rng: RandomNumbers) -> Verification:
         # Verify a draft only if it was likely: what is verified then depends on what was drawn.
         first = -1 - asked.counts[0] if asked.counts[0] else -1
         if asked.counts[0] and asked.q[0, first + 1, asked.tokens[0, first + 1]] < 0.4:
             nothing = replace(
                 asked, tokens=asked.tokens[:, :1], counts=(0,), tree=Tree(), q=asked.q[:, :0], placed=None
             )
-            return verify_sampled(p[:, :1], nothing, dice)
-        return verify_sampled(p, asked, dice)
+            return verify_sampled(p[:, :1], nothing, rng)
+        return verify_sampled(p, asked, rng)
 
-    def no_residual(p: Tensor, asked: DraftsToVerify, dice: Dice) -> Verification:
-        verdict = verify_sampled(p, asked, dice)
-        verdict.tokens[0, verdict.accepted[0]] = dice.pick(p[:, verdict.last], verdict.used[:, None])[0, 0]
+    def no_residual(p: Tensor, asked: DraftsToVerify, rng: RandomNumbers) -> Verification:
+        verdict = verify_sampled(p, asked, rng)
+        verdict.tokens[0, verdict.accepted[0]] = rng.pick(p[:, verdict.last], verdict.used[:, None])[0, 0]
         return verdict
 
-    def always_kept(p: Tensor, asked: DraftsToVerify, dice: Dice) -> Verification:
-        return verify_sampled(p, replace(asked, q=torch.full_like(asked.q, 1e-300)), dice)
+    def always_kept(p: Tensor, asked: DraftsToVerify, rng: RandomNumbers) -> Verification:
+        return verify_sampled(p, replace(asked, q=torch.full_like(asked.q, 1e-300)), rng)
 
-    def draws_among_the_drafts(p: Tensor, asked: DraftsToVerify, dice: Dice) -> Verification:
+    def draws_among_the_drafts(p: Tensor, asked: DraftsToVerify, rng: RandomNumbers) -> Verification:
         drafted = p.new_zeros(p.shape)
         for draft, parent in enumerate(asked.tree.parents, 1):
             drafted[0, parent, asked.tokens[0, draft]] = 1
         among = p * torch.where(drafted.any(dim=-1, keepdim=True), drafted, 1)
-        return verify_drawn(among / among.sum(dim=-1, keepdim=True), asked, dice)
+        return verify_drawn(among / among.sum(dim=-1, keepdim=True), asked, rng)
 
-    def judges_behind_a_sibling(p: Tensor, asked: DraftsToVerify, dice: Dice) -> Verification:
+    def judges_behind_a_sibling(p: Tensor, asked: DraftsToVerify, rng: RandomNumbers) -> Verification:
         rows = list(range(p.shape[1]))
         if asked.tree.parents[:2] == (0, 0):
             rows[1], rows[2] = 2, 1
-        return verify_drawn(p[:, rows], asked, dice)
+        return verify_drawn(p[:, rows], asked, rng)
 
     yield "looks at the draw", "quadratic", 2, looks_at_the_draw
     yield "no residual", "quadratic", 2, no_residual
@@ -285,7 +285,7 @@ def test_processors_that_read_another_branch_are_caught(mtp: MaskModel, monkeypa
 
 
 def sampled(seed: int) -> GenerationHooks:
-    return GenerationHooks(chooser=lambda indices: Sampled(SeededDice(seed, indices)))
+    return GenerationHooks(chooser=lambda indices: Sampled(SeededNumbers(seed, indices)))
 
 
 @pytest.mark.parametrize("layout", FIXED)
@@ -295,7 +295,7 @@ def test_a_seed_gives_the_same_text_at_any_batch_size(mtp: MaskModel, layout: La
     together = [generation.tokens for generation in generate(mtp, prompts, config, sampled(5))]
     alone = []
     for index, prompt in enumerate(prompts):
-        session = Session(mtp, [prompt], config, Sampled(SeededDice(5, [index])))
+        session = Session(mtp, [prompt], config, Sampled(SeededNumbers(5, [index])))
         while session.live:
             session.step()
         alone.append(session.done[0].tokens)
@@ -310,7 +310,7 @@ def test_with_drafts_that_are_not_drawn_a_seed_says_what_plain_decoding_says(
     prompts = [PROMPT, PROMPT[:2], (*PROMPT, 0, 2)]
 
     def said(layout: LayoutName) -> list[Generation]:
-        how = GenerationHooks(chooser=lambda indices: Sampled(SeededDice(7, indices), greedy_drafts=True))
+        how = GenerationHooks(chooser=lambda indices: Sampled(SeededNumbers(7, indices), greedy_drafts=True))
         return generate(mtp, prompts, DecodeConfig(layout=layout, max_new_tokens=30, branches=2, nodes=4), how)
 
     drafted = said(layout)

@@ -39,10 +39,10 @@ def value(coefficients: list[int], at: list[int]) -> list[int]:
 
 def test_polynomials_compute_in_their_ring(recipes: tuple[ModuleType, ModuleType]) -> None:
     polynomials, _ = recipes
-    dice = random.Random(0)
+    rng = random.Random(0)
     x = [0, 1, 0, 0, 0]
     for _ in range(50):
-        one, other = ([dice.randrange(7) for _ in range(5)] for _ in range(2))
+        one, other = ([rng.randrange(7) for _ in range(5)] for _ in range(2))
         assert list(polynomials.compose(tuple(one), tuple(other))) == value(one, other)
         assert list(polynomials.compose(tuple(one), tuple(x))) == one
         product = [sum(one[i] * other[d - i] for i in range(d + 1)) % 7 for d in range(5)]
@@ -51,12 +51,12 @@ def test_polynomials_compute_in_their_ring(recipes: tuple[ModuleType, ModuleType
 
 def test_expressions_have_as_many_operations_as_asked(recipes: tuple[ModuleType, ModuleType]) -> None:
     polynomials, _ = recipes
-    dice = random.Random(0)
+    rng = random.Random(0)
     for operations in range(9):
-        text, result = polynomials.expression(operations, dice)
+        text, result = polynomials.expression(operations, rng)
         assert len(re.findall(r"[-+*@]", text)) == operations
         assert len(result) == 5
-    [(question, answer)] = polynomials.questions(0, 1, dice)
+    [(question, answer)] = polynomials.questions(0, 1, rng)
     assert question == f"{answer}="
 
 

@@ -1,4 +1,4 @@
-"""Every outcome of every draw: dice that take the decisions of a script, and the paths of decisions one by one."""
+"""Every outcome of every draw: numbers that take the decisions of a script, and the paths of decisions one by one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foresay.decoding.sampling.randomness import Dice
+from foresay.decoding.sampling.randomness import RandomNumbers
 from foresay.models.base.cache import SlotCache
 from foresay.models.base.model import Rows
 from foresay.models.drafting import DraftingModel
 from foresay.models.layout.call import Call
 
 
-class Enumeration(Dice):
+class Enumeration(RandomNumbers):
     """Takes the decisions of a script, then the first possible one, and remembers what else could have been."""
 
     def __init__(self, script: Sequence[int]) -> None:
@@ -69,12 +69,12 @@ def enumerate_outcomes(run: Callable[[Enumeration], tuple[int, ...]]) -> dict[tu
     scripts: list[list[int]] = [[]]
     while scripts:
         script = scripts.pop()
-        dice = Enumeration(script)
-        outcome = run(dice)
-        outcomes[outcome] = outcomes.get(outcome, 0.0) + dice.chance
-        taken = script + [options[0] for options in dice.options[len(script) :]]
-        for place in range(len(script), len(dice.options)):
-            scripts += [[*taken[:place], other] for other in dice.options[place][1:]]
+        rng = Enumeration(script)
+        outcome = run(rng)
+        outcomes[outcome] = outcomes.get(outcome, 0.0) + rng.chance
+        taken = script + [options[0] for options in rng.options[len(script) :]]
+        for place in range(len(script), len(rng.options)):
+            scripts += [[*taken[:place], other] for other in rng.options[place][1:]]
     return outcomes
 
 

@@ -10,7 +10,7 @@ from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
 from foresay.decoding.metrics import tally
 from foresay.decoding.sampling.chooser import Chooser, chooser_of
 from foresay.decoding.sampling.per_request import Mixed, Rule
-from foresay.decoding.sampling.randomness import SeededDice
+from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.decoding.steps import Generation
 from foresay.foundation.errors import PromptError
 
@@ -47,7 +47,7 @@ def choosing(
 
     def penalised(indices: Sequence[int]) -> Chooser:
         rules = [Rule.of(sample, penalties, len(prompts[index])) for index in indices]
-        return Mixed(rules=rules, dice=SeededDice(sample.seed, indices))
+        return Mixed(rules=rules, rng=SeededNumbers(sample.seed, indices))
 
     return penalised
 

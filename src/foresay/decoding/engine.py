@@ -18,7 +18,7 @@ from foresay.decoding.generate import check_prompts, prepare
 from foresay.decoding.live import GenerationHooks, PlannerSource
 from foresay.decoding.planners import TENTH, Planners
 from foresay.decoding.sampling.per_request import Mixed, Rule
-from foresay.decoding.sampling.randomness import SeededDice
+from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.decoding.sampling.recorded import Recorded, TokenScores
 from foresay.decoding.session import Session
 from foresay.decoding.steps import Step
@@ -233,8 +233,8 @@ class Engine:
         running = [self._running[ticket] for ticket in tickets]
         requests = [some.request for some in running]
         rules = [Rule.of(request.sample, request.penalties, len(request.prompt)) for request in requests]
-        dice = SeededDice.seeded([request.sample.seed for request in requests])
-        chooser = Recorded(Mixed(rules, dice), [some.record for some in running])
+        rng = SeededNumbers.seeded([request.sample.seed for request in requests])
+        chooser = Recorded(Mixed(rules, rng), [some.record for some in running])
         prompts = [request.prompt for request in requests]
         config = replace(self.config, max_new_tokens=1, graphs=False)
         session = Session(self.model, prompts, config, chooser, self._how(), tickets)

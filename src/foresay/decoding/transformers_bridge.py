@@ -23,7 +23,7 @@ from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.live import GenerationHooks, Stop
 from foresay.decoding.sampling.chooser import Chooser, Greedy, Sampled
 from foresay.decoding.sampling.logits_processors import Place, Processing
-from foresay.decoding.sampling.randomness import SeededDice
+from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.decoding.sampling.recorded import Recorded, TokenScores
 from foresay.decoding.steps import Generation, Step
 from foresay.foundation.errors import PromptError
@@ -226,7 +226,7 @@ def _chooser(
 
     def chooser(indices: Sequence[int]) -> Chooser:
         mine = processing.select(indices)
-        chosen = Sampled(SeededDice(seed, indices), mine) if config.do_sample else Greedy(mine)
+        chosen = Sampled(SeededNumbers(seed, indices), mine) if config.do_sample else Greedy(mine)
         return Recorded(chosen, [records[index] for index in indices]) if recorded else chosen
 
     return chooser

@@ -34,6 +34,7 @@ NAMES = {
     "foresay.decoding.detokenizer": {"Said": "StepText"},
     "foresay.decoding.engine": {"Progress": "RequestProgress"},
     "foresay.decoding.metrics": {"Acceptance": "PositionAcceptance"},
+    "foresay.decoding.sampling.randomness": {"Dice": "RandomNumbers", "SeededDice": "SeededNumbers"},
     "foresay.decoding.sampling.recorded": {"Record": "TokenScores"},
     "foresay.decoding.sampling.verify": {"Asked": "DraftsToVerify", "Verdict": "Verification"},
     "foresay.foundation.errors": {"MaskError": "LossMaskError"},

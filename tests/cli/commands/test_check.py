@@ -10,7 +10,7 @@ import torch
 
 from foresay.cli.commands.options import Opening
 from foresay.decoding.sampling import chooser as choose
-from foresay.decoding.sampling.randomness import SeededDice
+from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.model import MultiTokenModel
 from tests.support.commands import CHECKED, SHORT, TWO, At, Run, one_object, plain_base
 
@@ -87,7 +87,7 @@ def test_a_base_that_changes_fails_the_check(at: At, run: Run, monkeypatch: pyte
 
 
 def test_check_fails_on_a_bias(at: At, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SeededDice, "accept", lambda self, chances, places: chances >= 0)
+    monkeypatch.setattr(SeededNumbers, "accept", lambda self, chances, places: chances >= 0)
     said = run("check", at.adapter, *CHECKED, "--json")
     assert said.status == 1
     assert "Sampling is BIASED in linear and quadratic" in said.out

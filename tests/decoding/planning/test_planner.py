@@ -30,12 +30,12 @@ def _rows(entry: Entry, drafted: bool) -> int:
 
 def simulate(entry: Entry, cost: Cost, acceptance: Sequence[float], steps: int) -> float:
     """Tokens a second when drafts fall by chance, step by step."""
-    dice = random.Random(0)
+    rng = random.Random(0)
     tokens, seconds, drafts = 0, 0.0, entry.masks
     chances = [a / b if b else 0.0 for a, b in zip(acceptance, (1.0, *acceptance))]
     for _ in range(steps):
         kept = 0
-        while kept < drafts and dice.random() < chances[kept]:
+        while kept < drafts and rng.random() < chances[kept]:
             kept += 1
         tokens += kept + 1
         seconds += cost.drafted if drafts or entry == PLAIN else cost.undrafted

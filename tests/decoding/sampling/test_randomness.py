@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresay.decoding.sampling.randomness import AT_ONCE, Numbers, SeededDice
+from foresay.decoding.sampling.randomness import AT_ONCE, Numbers, SeededNumbers
 
 CPU = torch.device("cpu")
 
@@ -21,29 +21,29 @@ def test_numbers_are_the_generators_whatever_asks_for_how_many(asked: list[tuple
 
 
 def test_a_number_below_the_chance_accepts_and_picks_by_the_cumulative_sum() -> None:
-    dice = SeededDice(3, [0, 4])
-    dice.begin(3, CPU)
-    numbers = dice.numbers
+    rng = SeededNumbers(3, [0, 4])
+    rng.begin(3, CPU)
+    numbers = rng.numbers
     chances = numbers + torch.tensor([[1e-9, -1e-9, 0.0], [0.0, 1e-9, -1e-9]])
     places = torch.arange(3).expand(2, -1)
-    assert dice.accept(chances, places).tolist() == [[True, False, False], [False, True, False]]
+    assert rng.accept(chances, places).tolist() == [[True, False, False], [False, True, False]]
     distributions = torch.tensor([0.0, 0.25, 0.0, 0.5, 0.25, 0.0]).expand(2, 3, -1)
     expected = [[1 if u < 0.25 else 3 if u < 0.75 else 4 for u in row] for row in numbers.tolist()]
-    assert dice.pick(distributions, places).tolist() == expected
+    assert rng.pick(distributions, places).tolist() == expected
 
 
 def test_sequences_keep_their_numbers_when_others_leave_or_join() -> None:
-    dice, alone = SeededDice(7, [0, 1, 2]), SeededDice(7, [2])
-    for own in (dice, alone):
+    rng, alone = SeededNumbers(7, [0, 1, 2]), SeededNumbers(7, [2])
+    for own in (rng, alone):
         own.begin(4, CPU)
-    dice.select([2, 1])
-    assert torch.equal(dice.numbers[:1], alone.numbers)
-    dice.settle([3, 0])
+    rng.select([2, 1])
+    assert torch.equal(rng.numbers[:1], alone.numbers)
+    rng.settle([3, 0])
     alone.settle([3])
-    dice.join(SeededDice.seeded([11]))
-    dice.select([2, 0])
-    for own in (dice, alone):
+    rng.join(SeededNumbers.seeded([11]))
+    rng.select([2, 0])
+    for own in (rng, alone):
         own.begin(5, CPU)
-    assert torch.equal(dice.numbers[1:], alone.numbers)
-    assert torch.equal(dice.numbers[0], SeededDice.seeded([11]).next(5)[0])
-    assert torch.equal(dice.of([1]).numbers, alone.numbers)
+    assert torch.equal(rng.numbers[1:], alone.numbers)
+    assert torch.equal(rng.numbers[0], SeededNumbers.seeded([11]).next(5)[0])
+    assert torch.equal(rng.of([1]).numbers, alone.numbers)

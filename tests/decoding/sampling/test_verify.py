@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresay.decoding.sampling.randomness import SeededDice
+from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.decoding.sampling.verify import DraftsToVerify, Verification, follow, verify_drawn, verify_greedy
 from foresay.models.layout.tree import Tree
 from tests.support.strategies import drawn_trees
@@ -78,24 +78,24 @@ def test_following_the_choices_is_the_walk(asked: DraftsToVerify, random: Random
 def test_a_drawn_walk_takes_one_draw_for_each_token(asked: DraftsToVerify, seed: int) -> None:
     """The walk draws the same with the same seed, and what is drawn next is the same: other rows took no draw."""
     p = torch.rand((*asked.tokens.shape, VOCABULARY), generator=torch.Generator().manual_seed(seed)).softmax(-1)
-    dice, later = SeededDice(seed, range(len(p))), torch.full((len(p), 9), 1 / 9)
-    dice.begin(asked.tokens.shape[1], p.device)
-    verdict = verify_drawn(p, asked, dice)
+    rng, later = SeededNumbers(seed, range(len(p))), torch.full((len(p), 9), 1 / 9)
+    rng.begin(asked.tokens.shape[1], p.device)
+    verdict = verify_drawn(p, asked, rng)
     said = read(verdict)
     assert verdict.used is not None
-    dice.settle(verdict.used.tolist())
-    next_drawn = [draw(dice, later, b) for b in range(len(p))]
+    rng.settle(verdict.used.tolist())
+    next_drawn = [draw(rng, later, b) for b in range(len(p))]
     for b, (tokens, count) in enumerate(zip(asked.tokens.tolist(), asked.counts)):
-        alone = SeededDice(seed, [b])
+        alone = SeededNumbers(seed, [b])
         assert said[b] == walk(asked.tree, tokens, count, lambda row: draw(alone, p[b, row][None], 0))  # noqa: B023
         assert next_drawn[b] == draw(alone, later[:1], 0)
 
 
-def draw(dice: SeededDice, distributions: torch.Tensor, sequence: int) -> int:
+def draw(rng: SeededNumbers, distributions: torch.Tensor, sequence: int) -> int:
     """What the next number of a sequence draws from its row of `distributions` (B, V); it is then used."""
-    dice.begin(1, distributions.device)
-    drawn = dice.pick(distributions[:, None], torch.zeros(len(distributions), 1, dtype=torch.int64))
-    dice.settle([int(place == sequence) for place in range(len(distributions))])
+    rng.begin(1, distributions.device)
+    drawn = rng.pick(distributions[:, None], torch.zeros(len(distributions), 1, dtype=torch.int64))
+    rng.settle([int(place == sequence) for place in range(len(distributions))])
     return int(drawn[sequence])
 
 

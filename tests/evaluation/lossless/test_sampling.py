@@ -11,7 +11,7 @@ import torch
 from foresay.data.prompts import Prompt
 from foresay.decoding.config import SampleConfig
 from foresay.decoding.sampling.chooser import Sampled
-from foresay.decoding.sampling.randomness import LoadedDice, SeededDice
+from foresay.decoding.sampling.randomness import BiasedNumbers, SeededNumbers
 from foresay.evaluation.baseline import plain_answer, sampled_answers
 from foresay.evaluation.config import CheckConfig
 from foresay.evaluation.lossless import sampling as trial_module
@@ -57,7 +57,7 @@ def test_a_sound_decoder_shows_no_bias(trial: Trial) -> None:
 
 
 def test_a_broken_verifier_is_biased(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SeededDice, "accept", lambda self, chances, places: chances >= 0)
+    monkeypatch.setattr(SeededNumbers, "accept", lambda self, chances, places: chances >= 0)
     found = trial.run(["linear", "quadratic"])
     assert found.biased == ["linear", "quadratic"]
     assert found.sentence.startswith("Sampling is BIASED in linear and quadratic: linear p = ")
@@ -70,7 +70,7 @@ def test_with_too_few_answers_the_test_has_no_power(trial: Trial) -> None:
 
 
 def test_a_proof_without_power_says_so_at_once() -> None:
-    greedy, whole = SimpleNamespace(bugs=0, sentence="Equal."), SimpleNamespace(holds=True, sentence="Untouched.")
+    greedy, whole = SimpleNamespace(bugs=0, sentence="Equal."), SimpleNamespace(holds=True, sentence="BaseUnchanged.")
     assert Proof(greedy, whole, report()).sentence == "Equal."  # type: ignore[arg-type]
     assert "Equal. Sampling: the test has no power" in Proof(greedy, whole, report(control=0.02)).sentence  # type: ignore[arg-type]
 
@@ -132,23 +132,23 @@ def test_transformers_draws_by_the_settings_alone(
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_loaded_dice_keep_every_draft_and_draw_as_before() -> None:
+def test_biased_numbers_keep_every_draft_and_draw_as_before() -> None:
     chances, places = torch.tensor([[0.0, 0.5], [1.0, 0.1]]), torch.tensor([[0, 1], [-1, 0]])
     distributions = torch.full((2, 2, 8), 1 / 8)
-    loaded, sound = LoadedDice(SeededDice(5, [0, 1])), SeededDice(5, [0, 1])
-    for dice in (loaded, sound):
-        dice.begin(3, chances.device)
+    loaded, sound = BiasedNumbers(SeededNumbers(5, [0, 1])), SeededNumbers(5, [0, 1])
+    for rng in (loaded, sound):
+        rng.begin(3, chances.device)
     assert loaded.accept(chances, places).all()
     assert not sound.accept(chances, places).all()
     assert torch.equal(loaded.pick(distributions, places + 1), sound.pick(distributions, places + 1))
-    for dice in (loaded, sound):
-        dice.settle([3, 1])
-        dice.select([1])
-        dice.begin(2, chances.device)
+    for rng in (loaded, sound):
+        rng.settle([3, 1])
+        rng.select([1])
+        rng.begin(2, chances.device)
     assert torch.equal(loaded.pick(distributions[:1], places[:1]), sound.pick(distributions[:1], places[:1]))
     chooser = broken_chooser_of(SAMPLE)([0])
     assert isinstance(chooser, Sampled)
-    assert isinstance(chooser.dice, LoadedDice)
+    assert isinstance(chooser.rng, BiasedNumbers)
 
 
 # As part of `check`.

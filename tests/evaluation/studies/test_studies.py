@@ -20,7 +20,7 @@ from foresay.evaluation.studies.ablation import LADDER, ORDER, RUNGS, TOKENS
 from foresay.evaluation.studies.findings import findings, lines_of, spread
 from foresay.evaluation.studies.gated_lora import CHANGED, GATE, LOSS, TOTAL
 from foresay.evaluation.studies.grid import MARKER, Grid, Result, check_cells, check_folder, grid_of
-from foresay.evaluation.studies.inputs import Material, tokens_per_step
+from foresay.evaluation.studies.inputs import StudyInputs, tokens_per_step
 from foresay.evaluation.studies.lora_rank import BYTES, RANK
 from foresay.evaluation.studies.loss_variants import LOSSES
 from foresay.evaluation.studies.run_cell import see_dummies
@@ -59,7 +59,7 @@ def grid(study: Study, data: Path, out: Path, **changes: Any) -> Grid:
     asked = recipe(data, out, **changes)
     model = open_fresh(asked)
     prompts = embedded_prompts(model.require_tokenizer(), "test", 1)[:2]
-    material = Material.read(asked, model, prompts, max_new_tokens=6)
+    material = StudyInputs.read(asked, model, prompts, max_new_tokens=6)
     return grid_of(study, replace(START, train=asked.train), (0,), asked, material)
 
 
@@ -266,7 +266,7 @@ def test_rungs_are_direct_decodes(data: Path, tmp_path: Path) -> None:
         for parameter in model.mask_model.adapter.parameters():
             parameter.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
     prompts = embedded_prompts(model.require_tokenizer(), "test", 1)
-    material = Material.read(asked, model, prompts, 16)
+    material = StudyInputs.read(asked, model, prompts, 16)
     subject = Subject(cells(LADDER)["bare"], model, material, Progress(step=4))
     points = {(point.line, point.x, point.domain): point.value for point in LADDER.measure(subject)}
     assert len(points) == 2 * 2 * 4
@@ -287,7 +287,7 @@ def test_ranks_count_better_tokens(data: Path, tmp_path: Path) -> None:
     cell = replace(START, mtp=replace(MTP, sampler="none"))
     with torch.no_grad():
         ranks, masks = true_ranks(core, batch, cell)
-        # Untouched, two masks after the fifth token are the base's own text "--" there.
+        # BaseUnchanged, two masks after the fifth token are the base's own text "--" there.
         [dash] = tokenizer.encode("-", add_special_tokens=False)[-1:]
         logits = core.model(torch.tensor([[*ids[:5], dash, dash]]), use_cache=False).logits[0]
     expected = [int((logits[4 + mask] > logits[4 + mask, ids[5 + mask]]).sum()) + 1 for mask in (1, 2)]
@@ -299,7 +299,7 @@ def test_ranks_count_better_tokens(data: Path, tmp_path: Path) -> None:
 def test_memory_is_that_of_the_weights(data: Path, tmp_path: Path) -> None:
     asked = recipe(data, tmp_path)
     model = open_fresh(asked)
-    material = Material.read(asked, model, embedded_prompts(model.require_tokenizer(), "test", 1)[:1], 2)
+    material = StudyInputs.read(asked, model, embedded_prompts(model.require_tokenizer(), "test", 1)[:1], 2)
     subject = Subject(replace(START, label="rank 2"), model, material, Progress(step=4))
     found = {point.x: point.value for point in RANK.measure(subject) if point.figure == BYTES.name}
     assert found["all"] == 4 * sum(parameter.numel() for parameter in model.mask_model.adapter.parameters())

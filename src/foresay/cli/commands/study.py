@@ -18,7 +18,7 @@ from foresay.evaluation.studies import study_called
 from foresay.evaluation.studies.findings import Findings, findings
 from foresay.evaluation.studies.gated_lora import GATE
 from foresay.evaluation.studies.grid import Grid, GridRun, check_cells, check_folder, grid_of
-from foresay.evaluation.studies.inputs import Material
+from foresay.evaluation.studies.inputs import StudyInputs
 from foresay.evaluation.studies.study import STARTS, Cell, Study
 from foresay.evaluation.task_quality import check_tasks
 from foresay.foundation.errors import ConfigError, require, require_at_least
@@ -102,7 +102,7 @@ class StudyCommand:
         recipe = Recipe(self.base, self.data, self.out, start.mtp, start.losses, self.train, self.reading)
         model = open_fresh(recipe)
         tell_loaded(model)
-        material = Material.read(recipe, model, self.chosen.load(model, FEW, "test"), self.max_new_tokens)
+        material = StudyInputs.read(recipe, model, self.chosen.load(model, FEW, "test"), self.max_new_tokens)
         material = replace(material, harness=self.harness)
         grid = grid_of(study, start, tuple(dict.fromkeys(self.seeds)), recipe, material)
         try:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from foresay.decoding.config import SampleConfig
 from foresay.decoding.sampling.draft import draft_greedy
 from foresay.decoding.sampling.logits_processors import Processing, warpers
-from foresay.decoding.sampling.randomness import Dice, DrawnDice, SeededDice
+from foresay.decoding.sampling.randomness import DrawnNumbers, RandomNumbers, SeededNumbers
 from foresay.decoding.sampling.verify import DraftsToVerify, Verification, verify_drawn, verify_greedy, verify_sampled
 from foresay.foundation.errors import PromptError
 from foresay.models.base.transfer import to_device
@@ -191,7 +191,7 @@ class Sampled(Chooser):
     branch are always the best ones.
     """
 
-    dice: Dice
+    rng: RandomNumbers
     processing: Processing = NO_PROCESSING
     greedy_drafts: bool = False
 
@@ -203,26 +203,26 @@ class Sampled(Chooser):
     @property
     def rule(self) -> Hashable:
         """See `Chooser.rule`."""
-        own = self.processing.rule if type(self.dice) is SeededDice else None
+        own = self.processing.rule if type(self.rng) is SeededNumbers else None
         return None if own is None else ("sampled", self.greedy_drafts, own)
 
     def recorded(self, numbers: Tensor) -> Chooser:
         """See `Chooser.recorded`."""
-        return Sampled(DrawnDice(numbers), self.processing, self.greedy_drafts)
+        return Sampled(DrawnNumbers(numbers), self.processing, self.greedy_drafts)
 
     def numbers(self, most: int) -> Tensor | None:
         """See `Chooser.numbers`."""
-        assert isinstance(self.dice, SeededDice), "a chooser with a rule has seeds"
-        return self.dice.next(most)
+        assert isinstance(self.rng, SeededNumbers), "a chooser with a rule has seeds"
+        return self.rng.next(most)
 
     def begin(self, most: int, device: torch.device) -> None:
         """See `Chooser.begin`."""
-        self.dice.begin(most, device)
+        self.rng.begin(most, device)
 
     def judge(self, scores: Tensor, asked: DraftsToVerify) -> Verification:
         """See `Chooser.judge`."""
         chances = scores.softmax(dim=-1)
-        verdict = (verify_drawn if asked.q is None else verify_sampled)(chances, asked, self.dice)
+        verdict = (verify_drawn if asked.q is None else verify_sampled)(chances, asked, self.rng)
         return replace(verdict, faulty=_no_numbers(chances))
 
     def explain(self, logits: Tensor, asked: DraftsToVerify) -> None:
@@ -249,7 +249,7 @@ class Sampled(Chooser):
                 nothing = logits.new_full((len(logits), model.base.vocabulary), -torch.inf)
                 logits = nothing.scatter(1, shortlist, logits)
             q = self._guess_from(logits, texts)
-            previous = self.dice.pick(q[:, None], (used + place)[:, None])[:, 0]
+            previous = self.rng.pick(q[:, None], (used + place)[:, None])[:, 0]
             guesses.append(previous)
             distributions.append(q)
             if not self.processing.blind:
@@ -258,11 +258,11 @@ class Sampled(Chooser):
 
     def settle(self, used: Sequence[int]) -> None:
         """See `Chooser.settle`."""
-        self.dice.settle(used)
+        self.rng.settle(used)
 
     def select(self, sequences: Sequence[int]) -> None:
         """See `Chooser.select`."""
-        self.dice.select(sequences)
+        self.rng.select(sequences)
         self.processing = self.processing.select(sequences)
 
     def _guess_from(self, logits: Tensor, texts: Sequence[list[int]]) -> Tensor:
@@ -287,4 +287,4 @@ def chooser_of(sample: SampleConfig) -> Callable[[Sequence[int]], Chooser]:
     if sample.temperature == 0:
         return lambda indices: Greedy()
     processing = Processing(warpers(sample))
-    return lambda indices: Sampled(SeededDice(sample.seed, indices), processing)
+    return lambda indices: Sampled(SeededNumbers(sample.seed, indices), processing)

@@ -11,7 +11,7 @@ from foresay.decoding.config import PenaltyConfig, SampleConfig
 from foresay.decoding.sampling.chooser import Blocks, Chooser, Drafts, Greedy, Sampled
 from foresay.decoding.sampling.draft import draft_greedy
 from foresay.decoding.sampling.logits_processors import Processing, penalties, warpers
-from foresay.decoding.sampling.randomness import SeededDice
+from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.decoding.sampling.verify import DraftsToVerify, Verification, together
 from foresay.models.base.transfer import to_device
 from foresay.models.drafting import DraftingModel
@@ -32,10 +32,10 @@ class Rule:
         sample = replace(sample, seed=0) if sample.temperature else SampleConfig()
         return cls(sample, penalties, 0 if penalties == PenaltyConfig() else prompt)
 
-    def chooser(self, dice: SeededDice) -> Chooser:
+    def chooser(self, rng: SeededNumbers) -> Chooser:
         """The chooser of sequences under this rule."""
         processing = _processing(self)
-        return Sampled(dice, processing, greedy_drafts=True) if self.sample.temperature else Greedy(processing)
+        return Sampled(rng, processing, greedy_drafts=True) if self.sample.temperature else Greedy(processing)
 
 
 @lru_cache(maxsize=256)
@@ -57,7 +57,7 @@ class Mixed(Chooser):
 
     rules: list[Rule] = field(default_factory=list)
     """One for each live sequence."""
-    dice: SeededDice = field(default_factory=lambda: SeededDice.seeded(()))
+    rng: SeededNumbers = field(default_factory=lambda: SeededNumbers.seeded(()))
 
     @property
     def rule(self) -> Hashable:
@@ -74,7 +74,7 @@ class Mixed(Chooser):
 
     def begin(self, most: int, device: torch.device) -> None:
         """See `Chooser.begin`."""
-        self.dice.begin(most, device)
+        self.rng.begin(most, device)
 
     def scores(self, logits: Tensor, asked: DraftsToVerify) -> Tensor:
         """See `Chooser.scores`."""
@@ -99,7 +99,7 @@ class Mixed(Chooser):
 
     def settle(self, used: Sequence[int]) -> None:
         """See `Chooser.settle`."""
-        self.dice.settle(used)
+        self.rng.settle(used)
 
     def draft(self, model: DraftingModel, blocks: Blocks) -> Drafts:
         """See `Chooser.draft`."""
@@ -108,25 +108,25 @@ class Mixed(Chooser):
     def select(self, sequences: Sequence[int]) -> None:
         """See `Chooser.select`."""
         self.rules = [self.rules[place] for place in sequences]
-        self.dice.select(sequences)
+        self.rng.select(sequences)
 
     def join(self, other: Chooser) -> None:
         """See `Chooser.join`."""
         assert isinstance(other, Mixed)
         self.rules += other.rules
-        self.dice.join(other.dice)
+        self.rng.join(other.rng)
 
     @property
     def _one(self) -> Chooser:
         """The chooser of all, where their rules are equal."""
-        return self.rules[0].chooser(self.dice)
+        return self.rules[0].chooser(self.rng)
 
     def _groups(self) -> list[Group]:
         """Of each rule."""
         places: dict[Rule, list[int]] = {}
         for place, rule in enumerate(self.rules):
             places.setdefault(rule, []).append(place)
-        return [(rule.chooser(self.dice.of(some)), some) for rule, some in places.items()]
+        return [(rule.chooser(self.rng.of(some)), some) for rule, some in places.items()]
 
 
 def _back(groups: Sequence[Group], device: torch.device) -> Tensor:

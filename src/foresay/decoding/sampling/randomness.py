@@ -18,7 +18,7 @@ AT_ONCE = 64
 """Random numbers of a sequence that are made in one call."""
 
 
-class Dice(ABC):
+class RandomNumbers(ABC):
     """Random decisions for the live sequences of a batch."""
 
     @abstractmethod
@@ -70,39 +70,39 @@ class Numbers:
         return self.made[self.used : self.used + count]
 
 
-class DrawnDice(Dice):
+class DrawnNumbers(RandomNumbers):
     """Decides by random numbers (B, most) float64 that lie on the device."""
 
     def __init__(self, numbers: Tensor) -> None:
         self.numbers = numbers
 
     def begin(self, most: int, device: torch.device) -> None:
-        """See `Dice.begin`; whoever made the numbers made enough."""
+        """See `RandomNumbers.begin`; whoever made the numbers made enough."""
         assert most <= self.numbers.shape[1], f"{most} numbers are needed and {self.numbers.shape[1]} were made"
 
     def settle(self, used: Sequence[int]) -> None:
-        """See `Dice.settle`; whoever made the numbers counts."""
+        """See `RandomNumbers.settle`; whoever made the numbers counts."""
 
     def accept(self, chances: Tensor, places: Tensor) -> Tensor:
-        """See `Dice.accept`."""
+        """See `RandomNumbers.accept`."""
         return self._at(places) < chances
 
     def pick(self, distributions: Tensor, places: Tensor) -> Tensor:
-        """See `Dice.pick`; by the inverse of the cumulative sum, never an index of probability zero."""
+        """See `RandomNumbers.pick`; by the inverse of the cumulative sum, never an index of probability zero."""
         reached = distributions.double().cumsum(dim=-1)
         # Rounding may leave the last sum below 1: what is drawn is a share of it.
         shares = self._at(places)[:, :, None] * reached[:, :, -1:]
         return torch.searchsorted(reached, shares, right=True)[:, :, 0].clamp(max=distributions.shape[-1] - 1)
 
     def select(self, sequences: Sequence[int]) -> None:
-        """See `Dice.select`."""
+        """See `RandomNumbers.select`."""
         self.numbers = self.numbers[to_device(sequences, self.numbers.device)]
 
     def _at(self, places: Tensor) -> Tensor:
         return self.numbers.gather(1, places.clamp(0, self.numbers.shape[1] - 1))
 
 
-class SeededDice(DrawnDice):
+class SeededNumbers(DrawnNumbers):
     """A generator of its own for every sequence, so that its draws do not depend on the rest of the batch."""
 
     def __init__(self, seed: int, indices: Sequence[int]) -> None:
@@ -111,15 +111,15 @@ class SeededDice(DrawnDice):
         self._sequences = [Numbers(torch.Generator().manual_seed(seed + index)) for index in indices]
 
     @classmethod
-    def seeded(cls, seeds: Sequence[int]) -> "SeededDice":
-        """Dice of sequences that have seeds of their own, as each would have alone."""
-        dice = cls(0, ())
-        dice._sequences = [Numbers(torch.Generator().manual_seed(seed)) for seed in seeds]
-        return dice
+    def seeded(cls, seeds: Sequence[int]) -> "SeededNumbers":
+        """RandomNumbers of sequences that have seeds of their own, as each would have alone."""
+        rng = cls(0, ())
+        rng._sequences = [Numbers(torch.Generator().manual_seed(seed)) for seed in seeds]
+        return rng
 
-    def of(self, sequences: Sequence[int]) -> "SeededDice":
-        """The dice of these sequences alone, for the step that has begun."""
-        some = SeededDice.seeded(())
+    def of(self, sequences: Sequence[int]) -> "SeededNumbers":
+        """The random numbers of these sequences alone, for the step that has begun."""
+        some = SeededNumbers.seeded(())
         some._sequences = [self._sequences[place] for place in sequences]
         everyone = list(sequences) == list(range(len(self._sequences)))
         # Between steps there are none to choose from.
@@ -127,7 +127,7 @@ class SeededDice(DrawnDice):
         some.numbers = self.numbers if whole else self.numbers[to_device(sequences, self.numbers.device)]
         return some
 
-    def join(self, other: "SeededDice") -> None:
+    def join(self, other: "SeededNumbers") -> None:
         """Take the sequences of `other` after one's own, between steps."""
         self._sequences += other._sequences
 
@@ -136,44 +136,44 @@ class SeededDice(DrawnDice):
         return torch.stack([sequence.next(most) for sequence in self._sequences])
 
     def begin(self, most: int, device: torch.device) -> None:
-        """See `Dice.begin`."""
+        """See `RandomNumbers.begin`."""
         self.numbers = to_device(self.next(most), device)
 
     def settle(self, used: Sequence[int]) -> None:
-        """See `Dice.settle`."""
+        """See `RandomNumbers.settle`."""
         for sequence, count in zip(self._sequences, used, strict=True):
             sequence.used += count
         self.numbers = self.numbers[:0]
 
     def select(self, sequences: Sequence[int]) -> None:
-        """See `Dice.select`."""
+        """See `RandomNumbers.select`."""
         some = self.of(sequences)
         self._sequences, self.numbers = some._sequences, some.numbers
 
 
-class LoadedDice(Dice):
+class BiasedNumbers(RandomNumbers):
     """Sampling broken on purpose: every draft drawn by chance stays. What tests sampling must catch them."""
 
-    def __init__(self, dice: Dice) -> None:
-        """Beside that, `dice` decide."""
-        self._dice = dice
+    def __init__(self, rng: RandomNumbers) -> None:
+        """Beside that, `rng` decides."""
+        self._rng = rng
 
     def begin(self, most: int, device: torch.device) -> None:
-        """See `Dice.begin`."""
-        self._dice.begin(most, device)
+        """See `RandomNumbers.begin`."""
+        self._rng.begin(most, device)
 
     def accept(self, chances: Tensor, places: Tensor) -> Tensor:
-        """See `Dice.accept`; true, whatever the chances."""
+        """See `RandomNumbers.accept`; true, whatever the chances."""
         return torch.ones_like(chances, dtype=torch.bool)
 
     def pick(self, distributions: Tensor, places: Tensor) -> Tensor:
-        """See `Dice.pick`."""
-        return self._dice.pick(distributions, places)
+        """See `RandomNumbers.pick`."""
+        return self._rng.pick(distributions, places)
 
     def settle(self, used: Sequence[int]) -> None:
-        """See `Dice.settle`."""
-        self._dice.settle(used)
+        """See `RandomNumbers.settle`."""
+        self._rng.settle(used)
 
     def select(self, sequences: Sequence[int]) -> None:
-        """See `Dice.select`."""
-        self._dice.select(sequences)
+        """See `RandomNumbers.select`."""
+        self._rng.select(sequences)

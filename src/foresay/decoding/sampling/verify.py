@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from foresay.decoding.sampling.randomness import Dice
+from foresay.decoding.sampling.randomness import RandomNumbers
 from foresay.models.base.transfer import to_device
 from foresay.models.layout.tree import Tree
 
@@ -156,17 +156,17 @@ def verify_greedy(logits: Tensor, asked: DraftsToVerify) -> Verification:
     return follow(logits.argmax(dim=-1), asked)
 
 
-def verify_drawn(p: Tensor, asked: DraftsToVerify, dice: Dice) -> Verification:
+def verify_drawn(p: Tensor, asked: DraftsToVerify, rng: RandomNumbers) -> Verification:
     """Keep what a draw from `p` (B, N + 1, V) keeps, for drafts that were not drawn by chance.
 
     Every token is drawn from p itself by the next number, as in plain decoding: a seed gives the same text.
     """
     parents = asked.tree.draw(p.device).parents
-    verdict = follow(dice.walk(p, asked.tokens, parents, asked.depths), asked)
+    verdict = follow(rng.walk(p, asked.tokens, parents, asked.depths), asked)
     return replace(verdict, used=verdict.accepted + 1)
 
 
-def verify_sampled(p: Tensor, asked: DraftsToVerify, dice: Dice) -> Verification:
+def verify_sampled(p: Tensor, asked: DraftsToVerify, rng: RandomNumbers) -> Verification:
     """Chain rejection: draft d stays with chance min(1, p(d) / q(d)); else the residual max(0, p - q) is drawn from.
 
     After the last accepted draft the token comes from p itself, so that the output has exactly the distribution p
@@ -176,7 +176,7 @@ def verify_sampled(p: Tensor, asked: DraftsToVerify, dice: Dice) -> Verification
     drafts, q = asked.tokens[:, 1:], asked.q
     likely, guessed = (x.gather(2, drafts[:, :, None])[:, :, 0] for x in (p[:, :-1], q))
     # A draft that could not be drawn (q = 0, in rows not in use) has no chance to speak of: 0 / 0 is never read.
-    stays = dice.accept((likely / guessed).clamp(max=1).nan_to_num(0), asked.depths[:, 1:] - 1)
+    stays = rng.accept((likely / guessed).clamp(max=1).nan_to_num(0), asked.depths[:, 1:] - 1)
     kept = _prefix(stays, asked.tokens, asked)
     row = kept.last[:, None]
     wide = row[:, :, None].expand(-1, -1, p.shape[-1])
@@ -185,6 +185,6 @@ def verify_sampled(p: Tensor, asked: DraftsToVerify, dice: Dice) -> Verification
     total = residual.sum(dim=-1, keepdim=True)
     # Where p equals q a rejection has chance zero; should rounding cause one, p is what is left to draw from.
     drawn = torch.where(total > 0, residual / total, wanted)
-    newest = dice.pick(drawn[:, None], asked.drafts[:, None])[:, 0]
+    newest = rng.pick(drawn[:, None], asked.drafts[:, None])[:, 0]
     said = torch.cat((drafts, newest[:, None]), dim=1).scatter(1, row, newest[:, None])
     return Verification(kept.accepted, kept.path, said.gather(1, kept.path), asked.drafts + 1)

@@ -25,7 +25,7 @@ class Witness:
 
 
 @dataclass(frozen=True, slots=True)
-class Untouched:
+class BaseUnchanged:
     """The base by itself, and the same base after all that was done with an adapter on it, its gate closed."""
 
     before: Witness
@@ -54,10 +54,10 @@ def witness(model: PreTrainedModel) -> Witness:
     return Witness(sha256(_weights(model)), sha256([_bytes(logits)]))
 
 
-def check_untouched(before: Witness, model: MultiTokenModel) -> Untouched:
+def check_untouched(before: Witness, model: MultiTokenModel) -> BaseUnchanged:
     """Compare with the base as it is now, the adapter on it and the gate closed."""
     model.attach_hooks()
-    return Untouched(before, witness(model.base.model))
+    return BaseUnchanged(before, witness(model.base.model))
 
 
 def _weights(model: PreTrainedModel) -> Iterator[str | memoryview]:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from foresay.evaluation.lossless.base_unchanged import Untouched
+from foresay.evaluation.lossless.base_unchanged import BaseUnchanged
 from foresay.evaluation.lossless.certificate import Certificate
 from foresay.evaluation.lossless.sampling import SamplingReport
 
@@ -13,7 +13,7 @@ class Proof:
     """All that a check found."""
 
     greedy: Certificate
-    untouched: Untouched
+    untouched: BaseUnchanged
     sampling: SamplingReport | None
 
     @property

@@ -16,7 +16,7 @@ from foresay.decoding.config import DecodeConfig, LayoutName, SampleConfig
 from foresay.decoding.live import GenerationHooks
 from foresay.decoding.planning.planner import Planner
 from foresay.decoding.sampling.chooser import Chooser, Sampled, chooser_of
-from foresay.decoding.sampling.randomness import LoadedDice
+from foresay.decoding.sampling.randomness import BiasedNumbers
 from foresay.evaluation.baseline import sampled_answers
 from foresay.evaluation.config import CheckConfig
 from foresay.evaluation.lossless.greedy import planner_at_once
@@ -143,7 +143,7 @@ class Trial:
 
     def control(self) -> Tokens:
         """What comes out where every draft is kept: (samples, TOKENS - 1)."""
-        # In a chain every draft is drawn by chance, and the dice alone decide what stays.
+        # In a chain every draft is drawn by chance, and the random numbers alone decide what stays.
         return self._draw("linear", lambda start: GenerationHooks(broken_chooser_of(self._seeded("control", start))))
 
     def _draw(self, layout: LayoutName, how: Callable[[int], GenerationHooks]) -> Tokens:
@@ -178,7 +178,7 @@ def broken_chooser_of(sample: SampleConfig) -> Callable[[Sequence[int]], Chooser
     def broken(indices: Sequence[int]) -> Chooser:
         chooser = sound(indices)
         assert isinstance(chooser, Sampled), "without a temperature nothing is drawn"
-        return replace(chooser, dice=LoadedDice(chooser.dice))
+        return replace(chooser, rng=BiasedNumbers(chooser.rng))
 
     return broken
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from foresay.evaluation.studies.inputs import Material
+from foresay.evaluation.studies.inputs import StudyInputs
 from foresay.evaluation.studies.run_cell import run_cell
 from foresay.evaluation.studies.study import Cell, Point, Study
 from foresay.foundation.errors import ArtefactError, in_words, require
@@ -69,7 +69,7 @@ class Grid:
 
     study: Study
     folder: Path
-    material: Material
+    material: StudyInputs
     runs: tuple[GridRun, ...]
 
     @property
@@ -132,7 +132,7 @@ class Grid:
             put(path, json.dumps(content, indent=1, ensure_ascii=False))
 
 
-def grid_of(study: Study, start: Cell, seeds: Sequence[int], recipe: Recipe, material: Material) -> Grid:
+def grid_of(study: Study, start: Cell, seeds: Sequence[int], recipe: Recipe, material: StudyInputs) -> Grid:
     """Every cell that the study makes of `start`, for the first seed, then for the next; kept in the recipe's `out`."""
     cells = study.cells(start)
     return Grid(
@@ -143,7 +143,7 @@ def grid_of(study: Study, start: Cell, seeds: Sequence[int], recipe: Recipe, mat
     )
 
 
-def _run(study: Study, cell: Cell, seed: int, recipe: Recipe, material: Material) -> GridRun:
+def _run(study: Study, cell: Cell, seed: int, recipe: Recipe, material: StudyInputs) -> GridRun:
     own = settled(replace(recipe, mtp=cell.mtp, losses=cell.losses, train=replace(cell.train, seed=seed)))
     named = {"study": study.name, "cell": cell.label, "variant": cell.variant}
     # As JSON reads it again, so that what was kept can be compared.

@@ -26,7 +26,7 @@ SPLIT_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class StudyInputs:
     """Training examples, held-out ones, and prompts to decode."""
 
     examples: Mixture
@@ -40,7 +40,9 @@ class Material:
     """Tasks beside, for studies that run some."""
 
     @classmethod
-    def read(cls, recipe: Recipe, model: MultiTokenModel, prompts: Sequence[Prompt], max_new_tokens: int) -> "Material":
+    def read(
+        cls, recipe: Recipe, model: MultiTokenModel, prompts: Sequence[Prompt], max_new_tokens: int
+    ) -> "StudyInputs":
         """Read the recipe's data. Raises DataError, and PromptError for prompts that cannot be served."""
         require(recipe.train.heldout >= 1, "heldout is 0; a study measures on held-out examples, so give 1 or more")
         examples, heldout = split(read_parts(recipe, model), recipe.train.heldout, SPLIT_SEED)
@@ -64,7 +66,7 @@ class Material:
             yield collate(some, train.anchors, generator, device)
 
 
-def tokens_per_step(model: MultiTokenModel, material: Material, layout: FixedLayout, masks: int) -> dict[str, float]:
+def tokens_per_step(model: MultiTokenModel, material: StudyInputs, layout: FixedLayout, masks: int) -> dict[str, float]:
     """Decode the prompts of each domain together, greedily: kept tokens over steps, by domain."""
     config = DecodeConfig(layout=layout, masks=masks, max_new_tokens=material.max_new_tokens)
     return {

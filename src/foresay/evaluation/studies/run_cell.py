@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from foresay.evaluation.studies.inputs import Material
+from foresay.evaluation.studies.inputs import StudyInputs
 from foresay.evaluation.studies.study import Cell, Point, Study, Subject
 from foresay.foundation.errors import ConfigError
 from foresay.model import MultiTokenModel
@@ -23,7 +23,7 @@ DUMMY = "-"
 Watch = Callable[[Progress], None]
 
 
-def run_cell(study: Study, cell: Cell, recipe: Recipe, material: Material, watch: Watch) -> list[Point]:
+def run_cell(study: Study, cell: Cell, recipe: Recipe, material: StudyInputs, watch: Watch) -> list[Point]:
     """Train the cell by its recipe and give every point that the study measures on the way."""
     model, points, last = open_fresh(recipe), list[Point](), recipe.train.steps
     moments = {last, *(last * number // study.moments for number in range(study.moments))}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from foresay.evaluation.studies.inputs import Material
+from foresay.evaluation.studies.inputs import StudyInputs
 from foresay.foundation.errors import require
 from foresay.model import MultiTokenModel
 from foresay.models.config import MTPConfig
@@ -58,7 +58,7 @@ class Subject:
 
     cell: Cell
     model: MultiTokenModel
-    material: Material
+    material: StudyInputs
     progress: Progress
 
 

@@ -1,4 +1,4 @@
-"""Paper A's Fig. 1: how high does a mask rank the true token? Untouched, with masks, with masks and sampler.
+"""Paper A's Fig. 1: how high does a mask rank the true token? BaseUnchanged, with masks, with masks and sampler.
 
 True tokens are those of held-out text; the sampler is told the true token before, as in training.
 """
