@@ -95,6 +95,7 @@ def kept_lookups(generations: Sequence[Generation]) -> set[int]:
 
 def check_greedy(toy: Toy, layout: Entry) -> None:
     kept: set[int] = set()
+    rejected = False
     for seed, lengths in enumerate(BATCHES):
         prompts = prompts_of(lengths, seed)
         generations = said_with_lookup(repeating_model(toy), prompts, layout)
@@ -102,7 +103,9 @@ def check_greedy(toy: Toy, layout: Entry) -> None:
             longest = min(len(prompt) + NEW, 256)
             assert_says(said, own_output(repeating(toy), prompt, longest), f"{toy.name}, {layout}, {len(prompt)}")
         kept |= kept_lookups(generations)
-    assert 0 in kept, "none was wrong, so none was rejected"
+        steps = [step for said in generations for step in said.steps]
+        rejected |= any(step.accepted < step.looked_up for step in steps if len(step.tokens) == step.accepted + 1)
+    assert rejected, "none was wrong, so none was rejected"
     assert max(kept) > 1, "drafts that are never kept test little"
 
 

@@ -109,7 +109,7 @@ def test_two_passes_are_one_with_every_loss(config: LossConfig, masks: int, monk
     mtp = with_adapter(LLAMA.model(), masks=MASKS)
     plain = one_pass_result(mtp, ragged.batch, config)
     ours = two_pass_result(mtp, ragged.batch, config, 4)
-    unused = plain.gradients["masks"].abs().sum(1) == 0
+    unused = plain.gradients["mask_embeddings"].abs().sum(1) == 0
     assert unused.tolist() == [False, False, masks == 2], "a block of 2 masks teaches the first 2"
     check_two_passes_are_one(ours, plain)
 
@@ -152,7 +152,7 @@ def test_two_passes_are_one_without_a_sampler(real_rows: bool) -> None:
 def test_frozen_masks_get_no_gradient() -> None:
     mtp = with_adapter(LLAMA.model(), masks=MASKS, train_masks=False)
     gradients = two_pass_result(mtp, BATCH.batch, LossConfig(), 0).gradients
-    assert "masks" not in gradients
+    assert "mask_embeddings" not in gradients
     assert gradients["sampler.inner.weight"].abs().max() > 0
 
 

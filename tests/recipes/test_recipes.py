@@ -91,7 +91,9 @@ def test_commands_of_a_recipe_parse(name: str, monkeypatch: pytest.MonkeyPatch) 
     found = commands(recipe)
     trained = [parsed(line) for line in found if line[0] == "train"]
     assert [command.train.parallel for command in trained] == ["none", "ddp", "fsdp"]
-    assert all(str(command.config) == "None" for command in trained), "the file was taken as its settings"
+    told = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    for command in trained:
+        assert command.train.learning_rate == told["learning_rate"], "the file was not taken as its settings"
     assert any(line[:2] == ["data", "generate"] for line in found)
     for line in found:
         parsed(line)

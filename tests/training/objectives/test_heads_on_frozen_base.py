@@ -67,9 +67,9 @@ def test_heads_are_trained_on_a_base(tmp_path: Path) -> None:
     load_tokenizer("nano").save_pretrained(tmp_path / "base")
     rows = [{"prompt": f"Count to {n}.", "response": " ".join(map(str, range(n + 2)))} for n in range(9)]
     (tmp_path / "data.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    train = TrainConfig(steps=60, sequences=4, max_length=48, heldout=2, learning_rate=1e-2, warmup_steps=5)
+    settings = TrainConfig(steps=60, sequences=4, max_length=48, heldout=2, learning_rate=1e-2, warmup_steps=5)
     asked = Recipe(
-        str(tmp_path / "base"), (tmp_path / "data.jsonl",), tmp_path / "out", HeadsConfig(heads=3), train=train
+        str(tmp_path / "base"), (tmp_path / "data.jsonl",), tmp_path / "out", HeadsConfig(heads=3), train=settings
     )
     first: list[float] = []
     done = train(asked, lambda news: first.append(news.progress.losses.total))

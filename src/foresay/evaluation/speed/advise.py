@@ -135,9 +135,14 @@ def advise(
 
 
 def offers(curves: Sequence[Curve], acceptance: Acceptance) -> tuple[Offer, ...]:
-    """Every domain on every curve."""
+    """Every domain on every curve; not what a prompt lookup may find, which hangs on the text."""
     return tuple(
-        Offer(domain, curve.batch_size, curve.context_tokens, forecast(curve, known))
+        Offer(
+            domain,
+            curve.batch_size,
+            curve.context_tokens,
+            tuple(found for found in forecast(curve, known) if not found.entry.lookup),
+        )
         for curve in curves
         for domain, known in acceptance.items()
     )
