@@ -18,6 +18,7 @@ from tests.support.hub import Hub
 from tests.support.toys import LLAMA, with_adapter
 
 REPO, BASE = "somebody/adapter", "somebody/base"
+SAVED = Path(__file__).parents[2] / "support" / "saved"
 
 
 @pytest.fixture
@@ -71,13 +72,35 @@ def test_the_card_says_what_was_measured(hub: Hub, folder: Path) -> None:
     assert not any("/adapter_config.json" not in name and "adapter_config" in name for name in files)
 
 
-def test_a_base_that_is_a_folder_is_named_by_its_hub_id(hub: Hub, folder: Path) -> None:
-    told = json.loads((folder / "foresay.json").read_text()) | {"base": "/home/me/base"}
-    (folder / "foresay.json").write_text(json.dumps(told))
+def test_a_base_that_is_a_folder_is_named_by_its_hub_id(hub: Hub, model: MultiTokenModel, tmp_path: Path) -> None:
+    folder = tmp_path / "local"
+    model.base_name = "/home/me/base"
+    model.save_pretrained(folder)
+    (folder / "certificate.json").write_text(
+        json.dumps({"sentence": "Lossless.", "settings": {"base": "/home/me/base"}})
+    )
+    (folder / "notes.txt").write_text("not for others")
     with pytest.raises(ArtefactError, match=r"belongs to /home/me/base, which nobody else can load; give the hub id"):
         publication(folder, REPO)
     publish(publication(folder, REPO, base=BASE))
-    assert json.loads(hub.commits[REPO]["main"]["foresay.json"])["base"] == BASE
+    files = hub.commits[REPO]["main"]
+    assert b"/home/me" not in b"".join(files.values())
+    assert json.loads(files["foresay.json"])["base"] == BASE
+    assert json.loads(files["lora/adapter_config.json"])["base_model_name_or_path"] == BASE
+    assert "notes.txt" not in files
+
+
+def test_a_users_lora_that_is_a_folder_is_refused(model: MultiTokenModel, tmp_path: Path) -> None:
+    model.base_adapter = "/home/me/lora"
+    model.save_pretrained(tmp_path / "local")
+    with pytest.raises(ArtefactError, match=r"a base with the LoRA /home/me/lora, which nobody else can load"):
+        publication(tmp_path / "local", REPO)
+
+
+def test_a_folder_from_before_goes_there_in_todays_layout() -> None:
+    names = publication(SAVED / "adapter", REPO, base=BASE).sizes.keys()
+    assert {"lora/adapter_config.json", "lora/adapter_model.safetensors"} <= names
+    assert not {"adapter_config.json", "adapter_model.safetensors"} & names
 
 
 @pytest.mark.parametrize("repo", ["adapter", "some body/adapter", "a/b/c", ""])

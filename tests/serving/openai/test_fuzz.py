@@ -21,11 +21,10 @@ def test_no_request_breaks_the_server_or_keeps_a_slot() -> None:
     model = MultiTokenModel.from_pretrained("nano")
     config = ServeConfig(port=0, timeout_seconds=20)
     with served(model, replace(DECODE, max_new_tokens=4), config=config) as server:
-        statuses = fuzz["fuzz"](server.url, 240)
+        statuses = fuzz["fuzz"](server.url, 360)
         for path, counted in statuses.items():
             assert counted[400] >= 10, f"{path}: {counted}"
-        # Few drawn requests are whole; those that are must be answered.
-        assert sum(counted[200] for counted in statuses.values()) >= 5, statuses
+        assert sum(counted[200] for counted in statuses.values()) >= 10, statuses
         assert server.idle()
         assert fuzz["taken"](server.url) == 0
         server.client.completions.create(model="nano", prompt="Once", max_tokens=2)

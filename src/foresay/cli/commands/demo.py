@@ -109,10 +109,8 @@ def answer_twice(model: MultiTokenModel, max_new_tokens: int, out: Console, err:
             model.decode([ids], _decode(name, max_new_tokens), hooks)
     plain, planned = both.left, both.right
     same = "The same text" if plain.text.plain == planned.text.plain else "NOT THE SAME TEXT"
-    out.print(
-        f"{same}, {plain.steps / planned.steps:.1f} times fewer steps, {_speed(plain.seconds / planned.seconds)}.",
-        highlight=False,
-    )
+    times = _speed(plain.seconds / planned.seconds)
+    out.print(f"{same}, in {planned.steps} steps instead of {plain.steps}, {times}.", highlight=False)
 
 
 def _decode(layout: str, max_new_tokens: int) -> DecodeConfig:

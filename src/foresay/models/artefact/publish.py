@@ -11,6 +11,7 @@ from foresay.foundation.errors import ArtefactError, first_line
 from foresay.foundation.names import NAMED
 from foresay.models.artefact.card import card, hub_base
 from foresay.models.artefact.folder import HERE, SETTINGS, read_settings
+from foresay.models.artefact.tensors import LORA, PEFT_SETTINGS, PEFT_WEIGHTS, WEIGHTS, lora_folder
 from foresay.models.base.hub import HUB_ID
 
 CERTIFICATE = "certificate.json"
@@ -55,6 +56,24 @@ def publication(folder: Path, repo: str, base: str = "", licence: str = "") -> P
     """
     settings = read_settings(folder)
     base = base or settings.base
+    _check(folder, repo, base, settings.base_adapter)
+    texts = {
+        SETTINGS: _text(_without_paths(_json(folder / SETTINGS)) | {"base": base}),
+        "README.md": card(settings.mtp, base, settings.provenance, repo, licence, _proof(folder)),
+        "custom_generate/generate.py": GENERATE.format(repo=repo),
+        "custom_generate/requirements.txt": "foresay\n",
+    }
+    peft = lora_folder(folder) / PEFT_SETTINGS
+    if peft.is_file():
+        texts[f"{LORA}/{PEFT_SETTINGS}"] = _text(_json(peft) | {"base_model_name_or_path": base})
+    if (folder / CERTIFICATE).is_file():
+        texts[CERTIFICATE] = _text(_without_paths(_json(folder / CERTIFICATE)))
+    weights = _weights(folder, own_base=settings.base == HERE)
+    return Publication(repo, weights | {name: content.encode() for name, content in texts.items()})
+
+
+def _check(folder: Path, repo: str, base: str, base_adapter: str) -> None:
+    """Raise ArtefactError for a repository's bad name, and for a base or a user's LoRA that nobody else can load."""
     if not HUB_ID.fullmatch(repo):
         raise ArtefactError(f"{repo!r} is no name of a repository; give USER/NAME, of letters, digits, ., _ and -")
     if not (hub_base(base) or base in (HERE, *NAMED)):
@@ -62,21 +81,11 @@ def publication(folder: Path, repo: str, base: str = "", licence: str = "") -> P
             f"the model in {folder} belongs to {base}, which nobody else can load; give the hub id of the same base "
             "(--base-id)"
         )
-    files: dict[str, bytes | Path] = {
-        str(path.relative_to(folder)): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    }
-    told = json.loads((folder / SETTINGS).read_text(encoding="utf-8")) | {"base": base}
-    told["provenance"] = _without_paths(told.get("provenance", {}))
-    text = card(settings.mtp, base, settings.provenance, repo, licence, _proof(folder))
-    made = {
-        SETTINGS: json.dumps(told, indent=2) + "\n",
-        "README.md": text,
-        "custom_generate/generate.py": GENERATE.format(repo=repo),
-        "custom_generate/requirements.txt": "foresay\n",
-    }
-    return Publication(repo, files | {name: content.encode() for name, content in made.items()})
+    if base_adapter and not hub_base(base_adapter):
+        raise ArtefactError(
+            f"the model in {folder} belongs to a base with the LoRA {base_adapter}, which nobody else can load; put "
+            "the LoRA on the hub, and train with its id"
+        )
 
 
 def publish(made: Publication, private: bool = False, token: str | None = None) -> str:
@@ -96,6 +105,25 @@ def publish(made: Publication, private: bool = False, token: str | None = None) 
             "(`hf auth login`)"
         ) from error
     return str(commit.commit_url)
+
+
+def _weights(folder: Path, own_base: bool) -> dict[str, bytes | Path]:
+    """What is sent as it is: weights, and the checkpoint of a base that lies in the folder; no other files."""
+    names = [WEIGHTS, *(path.name for path in folder.iterdir() if own_base and path.name[0] not in "._")]
+    found = {name: folder / name for name in names} | {f"{LORA}/{PEFT_WEIGHTS}": lora_folder(folder) / PEFT_WEIGHTS}
+    return {name: path for name, path in found.items() if path.is_file()}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON object of the folder. Raises ArtefactError."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ArtefactError(f"{path} is damaged ({first_line(error)}); restore it, or remove it") from error
+
+
+def _text(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _proof(folder: Path) -> str:
