@@ -76,6 +76,9 @@ def test_a_base_that_is_a_folder_is_named_by_its_hub_id(hub: Hub, model: MultiTo
     folder = tmp_path / "local"
     model.base_name = "/home/me/base"
     model.save_pretrained(folder)
+    card = (folder / "README.md").read_text()
+    assert "for a local base" in card
+    assert "/home/me" not in card
     (folder / "certificate.json").write_text(
         json.dumps({"sentence": "Lossless.", "settings": {"base": "/home/me/base"}})
     )
