@@ -66,11 +66,11 @@ def test_a_closed_gate_is_the_packed_base_to_the_bit(toy: Toy) -> None:
     """Without an adapter's hooks, with them, and beside masks of one adapter and another."""
     mtp, other = packed(toy), with_adapter(toy.model(), seed=2)
 
-    def logits(layout: Layout, hung: bool) -> Tensor:
+    def logits(layout: Layout, attached: bool) -> Tensor:
         call, cache = Call(layout, torch.zeros(1, dtype=torch.int64)), mtp.cache(60, layout.masks)
         with mtp.decoding():
             if not layout.masks:
-                (mtp.attach_hooks if hung else mtp.detach_hooks)()
+                (mtp.attach_hooks if attached else mtp.detach_hooks)()
                 embeds = mtp.base.embedding(IDS)
                 cache.place(call.slots(), call.used)
                 masks = mtp.base.attention_masks(lambda window: call.visible(call.used, window))

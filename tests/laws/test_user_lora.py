@@ -22,7 +22,7 @@ from foresay.models.artefact.tensors import LORA, PEFT_WEIGHTS
 from foresay.models.base import load as guest
 from foresay.models.base.load import BaseName, load_tokenizer
 from foresay.models.base.model import Base
-from foresay.models.base.user_lora import hang
+from foresay.models.base.user_lora import attach
 from foresay.models.config import LoadConfig, MTPConfig
 from foresay.training.config import LossConfig, TrainConfig
 from foresay.training.recipe import Recipe
@@ -46,9 +46,9 @@ def with_lora(model: PreTrainedModel, seed: int = 5, **more: Any) -> peft.PeftMo
     """`model` with a LoRA that changes what it says."""
     targets = PARTLY.get(model.config.model_type, ["q_proj", "v_proj", "down_proj"])
     config = peft.LoraConfig(**{"r": 3, "lora_alpha": 4, "target_modules": targets, "task_type": "CAUSAL_LM"} | more)
-    hung = peft.get_peft_model(model, config)
-    redraw(torch.nn.ParameterList(p for p in hung.parameters() if p.requires_grad), seed)
-    return hung.eval()
+    attached = peft.get_peft_model(model, config)
+    redraw(torch.nn.ParameterList(p for p in attached.parameters() if p.requires_grad), seed)
+    return attached.eval()
 
 
 def own_words(model: peft.PeftModel, prompt: tuple[int, ...]) -> list[int]:
@@ -231,7 +231,7 @@ def test_what_is_no_lora_is_refused(home: Path, saved: Path, tmp_path: Path, mon
     deeper = LLAMA.model(vocab_size=512, num_hidden_layers=3)
     for wrong in (deeper, LLAMA.model(vocab_size=512, num_hidden_layers=1), GPT2.model()):
         wrong.save_pretrained(tmp_path / "wrong")
-        with pytest.raises(BaseNotFound, match=r"disagree on|is no LoRA that peft can hang on"):
+        with pytest.raises(BaseNotFound, match=r"disagree on|is no LoRA that peft can attach to"):
             MultiTokenModel.from_base(
                 str(tmp_path / "wrong"),
                 tokenizer=load_tokenizer("nano"),
@@ -275,7 +275,7 @@ def test_lora_with_tokens_of_its_own_says_how_the_base_is_resized(tmp_path: Path
     with pytest.raises(
         BaseNotFound, match=r"with 98 or more token embeddings, and .* has 96; .*resize_token_embeddings\(98\)"
     ):
-        hang(base, str(tmp_path / "lora"))
+        attach(base, str(tmp_path / "lora"))
     grown = LLAMA.model()
     grown.resize_token_embeddings(98)
-    assert len(hang(grown, str(tmp_path / "lora")).get_input_embeddings().weight) == 98
+    assert len(attach(grown, str(tmp_path / "lora")).get_input_embeddings().weight) == 98

@@ -1,4 +1,4 @@
-"""`foresay data preview`: what carries loss and where blocks hang, as training will have it."""
+"""`foresay data preview`: what carries loss and where blocks of masks are placed, as training will have it."""
 
 import io
 import json
@@ -53,7 +53,7 @@ def test_terminal_that_is_not_utf8_gets_plain_marks(data: Path, monkeypatch: pyt
     assert main(["data", "preview", "nano", "--data", str(data), "--anchors", "0", "--examples", "1"]) == 0
     said = raw.getvalue().decode("ascii")
     assert "<|user|>Count.<|assistant|>^[[One^,^ two^.^<|endoftext|>]]" in said
-    assert "[[green]] carries loss; a block of masks hangs after every ^" in said
+    assert "[[green]] carries loss; a block of masks follows every ^" in said
 
 
 def test_stop_tokens_come_from_the_base() -> None:

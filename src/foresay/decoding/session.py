@@ -257,7 +257,7 @@ class Session:
         return order
 
     def _draft_after(self, plan: Plan, states: Tensor, verdict: Verification, sizes: Sequence[int]) -> Drafts:
-        """Draft from the blocks that hang on the anchors: the newest tokens and the drafts after them."""
+        """Draft from the blocks of the anchors: the newest tokens and the drafts after them."""
         anchors = verdict.last + (plan.layout.real - 1 - plan.judged)
         rows = plan.layout.draw(anchors.device).block_rows[anchors][:, : max(sizes)]
         block = states.gather(1, rows[:, :, None].expand(-1, -1, states.shape[2]))

@@ -37,7 +37,7 @@ class Shape:
 
     layout: Layout
     tree: Tree
-    """How the drafts that it makes hang together."""
+    """How the drafts that it makes are linked."""
     batch: int
     slots: int
     """That attention is shown."""

@@ -84,7 +84,7 @@ class EvalConfig:
     masks: tuple[int, ...] = ()
     """Masks a block; empty: 1 to the trained k."""
     layout: Literal["linear", "quadratic", "tree"] = "quadratic"
-    """How blocks hang; paper A's Table 1 is quadratic."""
+    """Where blocks of masks are placed; paper A's Table 1 is quadratic."""
     batch_size: int = 8
     """Prompts decoded together."""
     paper_steps: int = 100

@@ -86,7 +86,7 @@ def compare(
 
 
 def accuracies(model: MultiTokenModel, config: HarnessConfig) -> dict[str, float]:
-    """Accuracy (0 to 1) on each task, of groups on each of theirs: of the base as it is, with whatever hangs on it.
+    """Accuracy (0 to 1) on each task, of groups on each of theirs: of the base with whatever is attached to it.
 
     Raises as `compare` does, and ConfigError for a task that has no accuracy.
     """

@@ -198,7 +198,7 @@ class DraftingModel(nn.Module, ABC):
             layout = Layout.quadratic(PROBE_ROWS, masks)
             with self.packing.noting(self.added) as self.groups:
                 seen = self.see(ids, Call(layout, ids.new_zeros(1)), cache, PROBE_ROWS)
-            self.detach_hooks()  # hung anew, what is hung there knows the groups
+            self.detach_hooks()  # attached anew, what is attached there knows the groups
             ours = {"explicit rows": seen.logits, "unembedding": base.unembed(seen.states[:, :PROBE_ROWS])}
             # Once more after cached rows: a linear that runs over the cache shows itself there.
             self.see(ids[:, :1], Call(Layout.linear(1, masks), ids.new_full((1,), PROBE_ROWS)), cache, 1)

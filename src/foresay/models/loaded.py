@@ -148,11 +148,11 @@ class LoadedModel:
         artefact.load_weights(Path(folder), self._core)
 
     def attach_hooks(self) -> None:
-        """Hang the adapter on the base: its gate is closed outside of decoding, where the base answers as before."""
+        """Attach the adapter to the base: its gate is closed outside of decoding, where the base answers as before."""
         self._core.attach_hooks()
 
     def detach_hooks(self) -> None:
-        """Take the adapter's hooks off the base."""
+        """Detach the adapter from the base."""
         self._core.detach_hooks()
 
     def close(self) -> None:

@@ -87,7 +87,7 @@ def _pretrain(recipe: PretrainRecipe, callbacks: Callbacks[PretrainUpdate], rank
 
 
 def settled(recipe: PretrainRecipe) -> PretrainRecipe:
-    """The recipe with the dtype that `auto` means here: what a run is must not hang on who goes on with it.
+    """The recipe with the dtype that `auto` means here: what a run is must not depend on who goes on with it.
 
     Raises ConfigError, and BaseNotFound for a model to go on from that is none.
     """

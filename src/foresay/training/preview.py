@@ -20,7 +20,7 @@ class Shown:
 
     example: Example
     anchors: tuple[int, ...]
-    """Tokens that a block would hang after, by a first draw."""
+    """Tokens that a block would follow, by a first draw."""
 
 
 @dataclass(frozen=True, slots=True)

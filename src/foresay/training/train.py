@@ -138,7 +138,7 @@ def _refuse_mask_settings(recipe: Recipe) -> None:
 
 
 def settled(recipe: Recipe) -> Recipe:
-    """The recipe with the dtype that `auto` means here: what a run is must not hang on who goes on with it.
+    """The recipe with the dtype that `auto` means here: what a run is must not depend on who goes on with it.
 
     Raises BaseNotFound, UnsupportedBase, ConfigError.
     """

@@ -38,7 +38,7 @@ def test_one_bit_of_one_weight_is_seen(core: MaskModel) -> None:
 
 def test_a_leaking_gate_is_seen(core: MaskModel) -> None:
     before = witness(core.model)
-    core.detach_hooks()  # the check itself hangs the adapter on the base
+    core.detach_hooks()  # the check itself attaches the adapter to the base
     with core.gate.open(4, 32, 16):
         found = check_untouched(before, core)
     assert (found.before.weights == found.after.weights, found.holds) == (True, False)

@@ -62,7 +62,7 @@ def test_auto_is_what_the_device_is_good_at(
 
 @pytest.mark.parametrize(("native", "dtype"), [(False, "float32"), (True, "bfloat16")])
 def test_a_base_is_opened_as_auto_says(native: bool, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """nano's checkpoint is in bfloat16; what it is called does not hang on what it is opened in."""
+    """nano's checkpoint is in bfloat16; what it is called does not depend on what it is opened in."""
     before = MultiTokenModel.from_pretrained("nano").fingerprints()
     processor(monkeypatch, native)
     model = MultiTokenModel.from_pretrained("nano")

@@ -173,7 +173,7 @@ def test_sizes_of_the_named_layouts(masks: int) -> None:
 
 def test_a_block_must_hang_on_a_real_row() -> None:
     for wrong in (Block(2, 1), Block(-1, 1), Block(0, 0)):
-        with pytest.raises(ValueError, match="does not hang on"):
+        with pytest.raises(ValueError, match="does not belong to"):
             Layout(2, (wrong,))
     with pytest.raises(ValueError, match="needs a real row"):
         Layout(0)

@@ -79,7 +79,7 @@ def shards(engine: AnswerBackend, data: Path, out: Path) -> dict[str, bytes]:
 def test_ray_leaves_the_same_files(
     ray: Any, local: LocalEngine, data: Path, tmp_path: Path, sample: SampleConfig
 ) -> None:
-    """Draws too: they hang on the row, and batches are the same."""
+    """Draws too: they depend on the row, and batches are the same."""
     task = replace(TASK, sample=sample)
     engine = RayEngine(task, workers=2)
     assert (engine.tokenizer.get_vocab(), engine.context) == (local.tokenizer.get_vocab(), local.context)

@@ -66,7 +66,7 @@ def test_losses_of_half_precision_are_those_of_its_values_in_float32() -> None:
 @given(seeds)
 def test_a_cold_teacher_is_the_hard_target(seed: int) -> None:
     draft, base = rows(seed), rows(seed + 1)
-    # Twice the gap between the best two, so that nothing hangs on near-ties.
+    # Twice the gap between the best two, so that nothing depends on near-ties.
     base.scatter_add_(1, base.argmax(-1, keepdim=True), torch.ones(len(base), 1))
     cold = LossConfig(hard_weight=0, kl_weight=1, teacher_temperature=1e-3)
     soft = head_loss(draft, base.argmin(-1), base, cold)

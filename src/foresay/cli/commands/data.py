@@ -36,7 +36,7 @@ def _subcommand(name: str, kind: type) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataPreviewCommand:
-    """Show what training would see: the tokens that carry loss, where blocks hang, and what became of every row.
+    """Show what training would see: tokens that carry loss, where masks are placed, what became of every row.
 
     Examples:
       foresay data preview smollm2 --data chats.jsonl

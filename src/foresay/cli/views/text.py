@@ -46,7 +46,7 @@ def planned_line(counted: Tally, reason: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What stands around tokens that carry loss, after those a block hangs on, and for a new line."""
+    """What stands around tokens that carry loss, after those that a block belongs to, and for a new line."""
 
     opens: str = "⟦"
     closes: str = "⟧"
@@ -64,7 +64,7 @@ class Marks:
 
 
 def loss_text(tokenizer: PreTrainedTokenizerBase, shown: Shown, marks: Marks) -> Text:
-    """A training example: what carries loss green and in brackets, a mark after the tokens that a block hangs on."""
+    """A training example: what carries loss green and in brackets, a mark after the tokens that a block belongs to."""
     text, anchors = Text(), set(shown.anchors)
     answer = shown.example.answer
     for place, token in enumerate(shown.example.ids):
@@ -84,7 +84,7 @@ def preview_lines(seen: Preview, marks: Marks) -> Iterator[str]:
     """The statistics of a preview, and what its marks mean."""
     if seen.shown:
         yield (
-            f"{marks.opens}green{marks.closes} carries loss; a block of masks hangs after every {marks.block} (anchors "
+            f"{marks.opens}green{marks.closes} carries loss; a block of masks follows every {marks.block} (anchors "
             "are drawn anew in each epoch)"
         )
     for report in seen.reports:

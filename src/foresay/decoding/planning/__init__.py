@@ -1,1 +1,1 @@
-"""What the next step processes: its layout, and which drafts hang together."""
+"""What the next step processes: its layout, and how drafts are linked."""

@@ -19,7 +19,7 @@ Path = tuple[int, ...]
 
 
 def tree_for(model: DraftingModel, config: DecodeConfig) -> Tree:
-    """How drafts hang together in all steps: branching in the layout `tree`, else a chain as long as a block."""
+    """How drafts are linked in all steps: branching in the layout `tree`, else a chain as long as a block."""
     masks = model.config.drafts
     if config.layout != "tree":
         return Tree.chain(masks)

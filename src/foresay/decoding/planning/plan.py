@@ -30,7 +30,7 @@ class PendingRows:
 
     @property
     def newest(self) -> int:
-        """Position of the last verified token, after which the drafts hang."""
+        """Position of the last verified token, after which the drafts follow."""
         return self.past + self.fresh - self.drafted - 1
 
 
@@ -41,7 +41,7 @@ class Plan:
     rows: tuple[PendingRows, ...]
     layout: Layout
     tree: Tree
-    """How the drafts of the next call will hang together, should all be made."""
+    """How the drafts of the next call will be linked, should all be made."""
     usual: bool = False
     """Its shape is one of the few that most steps have: all drafts or none to verify, and all masks."""
 
@@ -104,7 +104,7 @@ class Aligned:
 def plan(rows: Sequence[PendingRows], entry: Entry, tree: Tree, limits: Sequence[int]) -> Plan:
     """Place the masks of `entry` and keep every row before the next limit.
 
-    Drafts hang together as in `tree`, and those that it has no place for are dropped. `limits` are positions that no
+    Drafts are linked as in `tree`, and those that it has no place for are dropped. `limits` are positions that no
     call may straddle, ascending (`Base.limits`). A prompt carries one block, after its last token, in every layout
     with masks. A chain of drafts has room for all that the entry verifies, used or not: compilation wants few shapes.
     """

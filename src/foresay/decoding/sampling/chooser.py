@@ -82,7 +82,7 @@ class Blocks:
     texts: Sequence[list[int]]
     """Ids of each sequence, its newest token included."""
     tree: Tree
-    """How the drafts are to hang together."""
+    """How the drafts are to be linked."""
     used: Tensor | None = None
     """(B,) int64: random numbers that the step used before; None: none."""
 

@@ -20,7 +20,7 @@ class DraftsToVerify:
     counts: tuple[int, ...]
     """Drafts of each sequence; empty where the host does not know them."""
     tree: Tree
-    """How they hang together; a chain where counts differ."""
+    """How they are linked; a chain where counts differ."""
     q: Tensor | None
     """(B, N, V): what they were drawn from, aligned alike; None: they were not drawn by chance."""
     texts: Sequence[list[int]]

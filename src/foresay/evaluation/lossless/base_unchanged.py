@@ -1,4 +1,4 @@
-"""Is the base still itself? Every bit of its weights, and what it says while an adapter hangs on it."""
+"""Is the base still itself? Every bit of its weights, and what it says while an adapter is attached to it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -137,7 +137,7 @@ class Certificate:
 
     @property
     def surety(self) -> str:
-        """How sure the verdict is, in words; prompts are counted, for answers to one prompt hang together."""
+        """How sure the verdict is, in words; prompts are counted, for answers to one prompt are correlated."""
         differing = len({found.prompt for found in self.divergences})
         wrong = len({found.prompt for found in self.divergences if found.verdict == "bug"})
         noise = f". {self.noise.sentence.rstrip('.')}" if self.noise is not None else ""

@@ -135,7 +135,7 @@ def advise(
 
 
 def offers(curves: Sequence[Curve], acceptance: Acceptance) -> tuple[Offer, ...]:
-    """Every domain on every curve; not what a prompt lookup may find, which hangs on the text."""
+    """Every domain on every curve; not what a prompt lookup may find, which depends on the text."""
     return tuple(
         Offer(
             domain,

@@ -50,7 +50,7 @@ def measure(subject: Subject) -> Iterator[Point]:
 
 
 def _scores(subject: Subject) -> dict[str, float]:
-    """Accuracy on each task, from text rows as the cell leaves them: gated LoRA hangs there with its gate closed."""
+    """Accuracy on each task, from text rows as the cell leaves them: gated LoRA is attached there, its gate closed."""
     core, harness = subject.model.mask_model, subject.material.harness
     if not harness.tasks:
         return {}

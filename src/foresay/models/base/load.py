@@ -24,7 +24,7 @@ from foresay.models.base.device import WEIGHT_BYTES, check_fits, device_for, dty
 from foresay.models.base.gguf import checkpoint_of, is_gguf
 from foresay.models.base.hub import cannot_be_id, fetched, holds, id_in_address, is_hub_id
 from foresay.models.base.quantization import check_quantized, quantization_of, quantizer
-from foresay.models.base.user_lora import bare, hang
+from foresay.models.base.user_lora import attach, bare
 from foresay.models.base.wheel import smollm2_folder
 from foresay.models.config import DTYPE, DType, LoadConfig, LoadDType, Quantize
 
@@ -151,7 +151,7 @@ def load_base(name: str, dtype: LoadDType = DTYPE, loading: LoadConfig | None = 
         # Quantised weights are made on the device they stay on.
         settings["device_map"] = {"": device}
     model = _loaded(found, settings, device)
-    return hang(model, loading.base_adapter) if loading.base_adapter else model
+    return attach(model, loading.base_adapter) if loading.base_adapter else model
 
 
 def weightless_base(name: str) -> PreTrainedModel:

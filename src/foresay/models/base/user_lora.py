@@ -1,7 +1,7 @@
 """What a base may be called, and the user's own PEFT LoRA that it may carry.
 
 That LoRA acts on every row: base and LoRA together are the guest, and decoding is lossless to both. PEFT reads and
-hangs it; it is never merged into the weights, which would round them anew.
+attaches it; it is never merged into the weights, which would round them anew.
 """
 
 import re
@@ -24,25 +24,25 @@ ADDED = re.compile(r"\.(lora_\w+|modules_to_save|token_adapter)\.")
 """In the name of a tensor: it is the LoRA's."""
 
 
-def hang(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
+def attach(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
     """`model` with the LoRA `adapter` in place, by PEFT. Raises MissingPackage, BaseNotFound, UnsupportedBase."""
     try:
         import peft  # noqa: PLC0415 (an extra)
     except ImportError as error:
         raise MissingPackage(f"The LoRA in {adapter} is read by peft", "peft") from error
-    failed = f"{adapter} is no LoRA that peft can hang on {model.name_or_path}"
+    failed = f"{adapter} is no LoRA that peft can attach to {model.name_or_path}"
     torn = (ValueError, RuntimeError, LookupError, TypeError, SafetensorError)
     with in_words(BaseNotFound, failed, "give one that was trained on this base", *torn):
         config = peft.PeftConfig.from_pretrained(adapter)
         weights = peft.load_peft_weights(adapter, device="cpu")
         _check_rows(model, adapter, config, weights)
-        hung = peft.PeftModel.from_pretrained(model, adapter)
+        attached = peft.PeftModel.from_pretrained(model, adapter)
         saved = set(weights)
-    held = set(peft.get_peft_model_state_dict(hung, save_embedding_layers=False))
+    held = set(peft.get_peft_model_state_dict(attached, save_embedding_layers=False))
     apart = sorted(name for name in saved ^ held if ".lora_" in name)
     if apart:
         raise BaseNotFound(f"{adapter} and {model.name_or_path} disagree on {apart[0]}; give the base it was made for")
-    return bare(hung)
+    return bare(attached)
 
 
 def _check_rows(model: PreTrainedModel, adapter: str, config: Any, weights: dict[str, Tensor]) -> None:

@@ -129,7 +129,7 @@ class HeadsModel(DraftingModel):
         return points, passed[0]
 
     def branches(self, trunk: Tensor, call: Passed) -> Iterator[tuple[int, Tensor]]:
-        """Heads that no other hangs on, one after the other: (head, its states (B, T, D)) from the trunk's."""
+        """Heads that no other depends on, one after the other: (head, its states (B, T, D)) from the trunk's."""
         if self.config.variant in ("parallel", "linear"):
             for head, layer in enumerate(self.heads.layers, 2):
                 yield head, self._run(layer, trunk, call)

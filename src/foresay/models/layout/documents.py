@@ -52,7 +52,7 @@ class MaskCall:
     """
 
     anchors: Tensor
-    """(B, A) int64: the real row that each block hangs on."""
+    """(B, A) int64: the real row that each block belongs to."""
     size: int
     last: int
     """Last row that a mask may stand for; masks past it have no label and nobody reads them."""

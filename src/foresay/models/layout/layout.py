@@ -1,6 +1,6 @@
 """Where the rows of a call stand and what each may see. Pure: no model, no weights.
 
-Real rows come first, mask rows after them. A mask row hangs on an anchor (a real row) at an offset j = 1..k and
+Real rows come first, mask rows after them. A mask row belongs to an anchor (a real row) at an offset j = 1..k and
 stands at the anchor's position + j. What is visible: a real row sees real rows up to itself; a mask row sees real rows
 up to its anchor, itself and the earlier masks of its own block; nobody else sees a mask. Where drafts branch, "up to"
 means "on the way to the root".
@@ -38,7 +38,7 @@ class Drawing:
     mask_indices: Tensor
     """(T - R,) int64: j - 1 of each mask row, the index of its embedding."""
     anchors: Tensor
-    """(T - R,) int64: the real row that each mask row hangs on."""
+    """(T - R,) int64: the real row that each mask row belongs to."""
     visible: Tensor
     """(T, T) bool: row t sees row u of the same call."""
     block_rows: Tensor
@@ -63,7 +63,7 @@ class Layout:
             raise ValueError(f"a layout needs a real row before {self.tree.drafts} drafts, not {self.real} in all")
         for block in self.blocks:
             if not (0 <= block.anchor < self.real and block.size >= 1):
-                raise ValueError(f"{block} does not hang on one of {self.real} real rows")
+                raise ValueError(f"{block} does not belong to one of {self.real} real rows")
 
     @classmethod
     def plain(cls, real: int = 1, tree: Tree = NO_DRAFTS) -> "Layout":

@@ -1,4 +1,4 @@
-"""How drafts hang together: in a chain, or branching. Pure: no rows, no model.
+"""How drafts are linked: in a chain, or branching. Pure: no rows, no model.
 
 Letters: N drafts, P nodes with drafts after them.
 """
@@ -38,7 +38,7 @@ class Branches:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """How drafts hang together: node 0 is the root, a verified token, the others are drafts, in breadth-first order.
+    """How drafts are linked: node 0 is the root, a verified token, the others are drafts, in breadth-first order.
 
     So a prefix of a tree is a tree, and cutting drafts off its end is always allowed. The best candidate after a node
     comes first among its siblings.

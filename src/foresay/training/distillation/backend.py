@@ -32,7 +32,7 @@ class PromptRow:
     """A prompt."""
 
     number: int
-    """Row of the data: a row's draws hang on it, not on its place in a batch."""
+    """Row of the data: a row's draws depend on it, not on its place in a batch."""
     ids: tuple[int, ...]
 
 
@@ -92,7 +92,7 @@ class Task:
         return load_vocabulary(self.guest.base)
 
     def settled(self, device: str = "") -> "Task":
-        """The task with the dtype that `auto` means on `device` (empty: this process's): what answers hang on."""
+        """The task with the dtype that `auto` means on `device` (empty: this process's): what answers depend on."""
         return replace(self, dtype=chosen_dtype(self.guest.base, self.dtype, device or device_for(self.loading.device)))
 
     def open(self) -> MultiTokenModel:

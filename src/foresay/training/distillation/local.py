@@ -33,7 +33,7 @@ class LocalEngine(AnswerBackend):
     def together(self, group: Sequence[PromptRow]) -> dict[int, Answer]:
         """The answers, by their rows, of prompts that share their steps."""
         chooser = chooser_of(self.task.sample)
-        # A row's draws hang on its number, not on its place in a batch.
+        # A row's draws depend on its number, not on its place in a batch.
         how = GenerationHooks(chooser=lambda indices: chooser([group[index].number for index in indices]))
         said = self.model.decode([asked.ids for asked in group], self.task.drafting, how)
         return {asked.number: Answer(one.tokens, one.ended) for asked, one in zip(group, said)}

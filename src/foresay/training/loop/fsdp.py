@@ -20,7 +20,7 @@ def shard(model: nn.Module, layers: Iterable[nn.Module]) -> None:
     """Shard `layers` of `model` over all processes; whatever else there is goes whole to this one's device."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    # Asked for: a unit that hangs in no other one would stay gathered after its first forward.
+    # Asked for: a unit that is part of no other one would stay gathered after its first forward.
     units = [fully_shard(layer, mesh=mesh, reshard_after_forward=True) for layer in layers]
     for unit in units:
         # Denominators are those of the whole batch, and gloo knows no other reduction than sums.

@@ -1,7 +1,7 @@
 """All heads of a model as something to train, one head's logits at a time (paper B, section 2 and figure 2).
 
 The trunk runs forward once. Its states are cut off from its graph; each head in turn runs forward, pays, and runs
-backward onto them; then the trunk runs backward once with what has gathered there. Heads that hang on one another are
+backward onto them; then the trunk runs backward once with what has gathered there. Heads that depend on one another are
 cut likewise, and go backward from the one farthest from the trunk.
 """
 

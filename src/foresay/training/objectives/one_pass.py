@@ -33,7 +33,7 @@ class Pack:
     carries: Tensor
     """(L,) bool: the token's row predicts a token that carries loss."""
     anchor: Tensor
-    """(T,) int64: the row's token, or the one that its block hangs on."""
+    """(T,) int64: the row's token, or the one that its block belongs to."""
     mask: Tensor
     """(T,) int64: 0 for a token, 1..k for the masks after it."""
 

@@ -98,7 +98,7 @@ def test_a_copy_of_another_adapter_is_refused(nano_copy: Path) -> None:
     with pytest.raises(Exception, match="not the adapter that its folder was exported with"):
         Chain(target, nano_copy / served.ADAPTER, replace(said, fingerprints=said.fingerprints | {"base": "other"}))
     target.logits_processor = SimpleNamespace(base_layer=None)
-    with pytest.raises(ConfigError, match="LoRA was hung on logits_processor"):
+    with pytest.raises(ConfigError, match="LoRA was attached to logits_processor"):
         guard.check_target(target, Chain(target, nano_copy / served.ADAPTER, said))
 
 

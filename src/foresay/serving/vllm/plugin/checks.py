@@ -61,7 +61,7 @@ def check_target(target: nn.Module, chain: Chain) -> None:
     wrapped = [name for name in ("logits_processor", "lm_head") if _is_wrapped(getattr(target, name, None))]
     require(
         not wrapped,
-        f"LoRA was hung on {' and '.join(wrapped)}; give --lora-target-modules as `foresay export` printed it",
+        f"LoRA was attached to {' and '.join(wrapped)}; give --lora-target-modules as `foresay export` printed it",
     )
     first = chain.first
     rows = chain.embed(torch.arange(first, first + len(chain.masks), device=chain.device)).float().cpu()
