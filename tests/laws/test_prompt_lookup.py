@@ -28,7 +28,7 @@ from foresay.models.config import HeadsConfig
 from foresay.models.drafting import DraftingModel
 from foresay.models.heads.model import HeadsModel
 from tests.support.checks import assert_says
-from tests.support.device_reads import counted_reads
+from tests.support.device_reads import check_one_read
 from tests.support.toys import (
     GEMMA2,
     GPT2,
@@ -232,16 +232,7 @@ def test_a_step_reads_the_device_once() -> None:
     model, prompts = repeating_model(LLAMA), prompts_of(BATCHES[2])
     said_with_lookup(model, prompts, PLAIN)  # layouts are drawn when they are first met
     session = Session(model, prompts, config, how=GenerationHooks(planner=planner(PLAIN)))
-    steps = 0
-    while session.live:
-        live = len(session.live)
-        with counted_reads() as counted:
-            session.step()
-        assert counted.reads == ["tolist"], counted.reads
-        # Where the rows go, what was found, and who goes on where somebody ended.
-        assert len(counted.uploads) <= (4 if len(session.live) < live else 2), counted.uploads
-        steps += 1
-    assert steps > 5
+    check_one_read(session, uploads=2)  # where the rows go, and what was found
 
 
 Verifier = Callable[[Tensor, DraftsToVerify], Verification]

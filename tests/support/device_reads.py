@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from foresay.decoding.session import Session
 from tests.support.tape import waits
 
 LOOKS = {Tensor.tolist, Tensor.numpy, Tensor.__array__}
@@ -55,3 +56,17 @@ def counted_reads() -> Iterator[Counted]:
     counted = Counted()
     with _Operators(counted), _Calls(counted):
         yield counted
+
+
+def check_one_read(session: Session, uploads: int) -> None:
+    """Step to the end: each step reads the device once, and sends at most so many tensors, two more where one ends."""
+    steps = 0
+    while session.live:
+        live = len(session.live)
+        with counted_reads() as counted:
+            session.step()
+        assert counted.reads == ["tolist"], counted.reads
+        # Two more say who goes on.
+        assert len(counted.uploads) <= uploads + 2 * (len(session.live) < live), counted.uploads
+        steps += 1
+    assert steps > 5
