@@ -41,7 +41,7 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
     ),
     "chat: a folder that is not there": (
         lambda at: ["chat", at.tmp / "deep" / "down"],
-        r"there is no folder .*deep/down; give the folder of a foresay model, or, where .* is a base of the hub, train",
+        r"there is no folder .*deep/down; give the folder of a foresay model or its hub id, or, where .* is a base,",
     ),
     "train: folder without a base": (
         lambda at: at.train(base=at.tmp),

@@ -48,6 +48,15 @@ def test_what_is_published_loads_by_its_name(hub: Hub, model: MultiTokenModel, m
     assert torch.equal(opened(REPO).generate(ids, max_new_tokens=8), loaded.generate(ids, max_new_tokens=8))  # type: ignore[arg-type]
 
 
+def test_of_a_base_nothing_is_fetched(hub: Hub) -> None:
+    hub.add(BASE, {"config.json": b"{}", "model.safetensors": b"large"})
+    with pytest.raises(
+        ArtefactError, match=r"has no foresay.json, so it is no foresay model; where it is a base, train"
+    ):
+        opened(BASE)
+    assert not any("model.safetensors" in path for path in hub.asked)
+
+
 def test_a_revision_is_taken(hub: Hub, folder: Path) -> None:
     publish(publication(folder, REPO))
     [first] = [commit for commit in hub.commits[REPO] if commit != "main"]

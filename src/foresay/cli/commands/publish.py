@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from rich.table import Table
@@ -23,10 +24,10 @@ class PublishCommand:
       foresay publish my-adapter me/my-adapter --licence apache-2.0 --private
     """
 
-    folder: tyro.conf.Positional[Path]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Folder of a foresay model."""
-    repo: tyro.conf.Positional[str]
-    """Repository on the hub, as USER/NAME; made where it is missing."""
+    repo: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")]
+    """Repository on the hub; made where it is missing."""
     base_id: str = ""
     """Hub id of the base, where the model names a folder."""
     licence: str = ""

@@ -119,8 +119,8 @@ def _no_model(folder: Path) -> str:
         )
     if not folder.exists():
         return (
-            f"there is no folder {folder}; give the folder of a foresay model, or, where {folder} is a base of the "
-            f"hub, train one with {train}"
+            f"there is no folder {folder}; give the folder of a foresay model or its hub id, or, where {folder} is a "
+            f"base, train one with {train}"
         )
     return f"{folder} has no {SETTINGS}, so it is no foresay model; train one with `foresay train`"
 

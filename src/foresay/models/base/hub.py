@@ -4,7 +4,13 @@ import re
 from pathlib import Path
 
 from huggingface_hub import constants, hf_hub_download, snapshot_download
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from foresay.foundation.errors import ArtefactError, first_line
 
@@ -31,15 +37,22 @@ def id_in_address(name: str) -> str:
     return found[1] if found else ""
 
 
-def fetched(name: str, revision: str | None = None) -> Path:
+def fetched(name: str, sign: str, revision: str | None = None) -> Path:
     """Folder with the files of the model `name` on the hub, at `revision` (a commit, branch or tag; None: main).
 
+    `sign` is the file that a foresay model has: where it is missing nothing else is fetched, for a base is large.
     Raises ArtefactError.
     """
     try:
+        hf_hub_download(name, sign, revision=revision)
         return Path(snapshot_download(name, revision=revision, ignore_patterns=NOT_FETCHED))
     except Exception as error:  # whatever the HTTP library under huggingface_hub raises, which its versions change
         at = f" at revision {revision}" if revision else ""
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            raise ArtefactError(
+                f"{name} on the hub{at} has no {sign}, so it is no foresay model; where it is a base, train one with "
+                f"`foresay train {name} --data YOUR-DATA --out MY-ADAPTER`"
+            ) from error
         raise ArtefactError(
             f"no foresay model {name!r}{at} was found: no such folder, and {_why(error)}; give the folder of one, or a "
             "hub id that you may read"

@@ -87,7 +87,7 @@ def adapter_folder(name: str, revision: str | None = None) -> Path:
     """
     place = _adapter_place(name)
     if is_hub_id(name):
-        return fetched(name, revision)
+        return fetched(name, ARTEFACT, revision)
     if revision:
         raise ArtefactError(f"revision {revision} was asked for and {name} is not on the hub; give a hub id, or none")
     if name in NAMED and not place.is_dir():
