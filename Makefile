@@ -13,7 +13,7 @@ ON_FOREIGN = tests/laws tests/models tests/decoding tests/training tests/test_mo
 VLLM_VENV ?= .venv-vllm
 VLLM = 0.32.0
 
-.PHONY: demo test lint tests test-oldest test-newest test-vllm environment docs clean
+.PHONY: demo test lint tests test-oldest test-newest test-vllm docs release-check clean
 
 demo: $(VENV)/installed
 	$(BIN)/foresay demo
@@ -38,6 +38,20 @@ test-oldest test-newest: $(VENV)/installed-dev
 # vLLM on a CPU, in an environment of its own: some minutes, and about 4 GB on disk.
 test-vllm: $(VLLM_VENV)/installed
 	$(VLLM_VENV)/bin/python -m pytest tests/serving/vllm/plugin
+
+# What a release must pass: it builds, its metadata and README are in order, and in an environment without this
+# checkout, with the newest of everything but torch, it answers and shows itself.
+RELEASE = build/release
+release-check: $(VENV)/installed-dev
+	rm -rf dist $(RELEASE)
+	$(BIN)/pip install -q -c constraints.txt -e ".[release]"
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/pip install -q -c constraints.txt torch
+	$(RELEASE)/bin/pip install -q dist/*.whl
+	cd $(RELEASE) && bin/foresay --version && bin/foresay generate nano "Once upon a time" --max-new-tokens 5 --stats
+	cd $(RELEASE) && bin/foresay demo --max-new-tokens 8
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/make_cli.py

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from foresay.training.recipe import Recipe as Recipe
     from foresay.training.train import train as train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 EXPORTED = {
     "foresay.model": ("MultiTokenModel",),
     "foresay.training.train": ("train",),
