@@ -1,4 +1,4 @@
-"""Write docs/api.md from the code: every public name, and what `MultiTokenModel` has."""
+"""Write docs/reference/api.md from the code: every public name, and what `MultiTokenModel` has."""
 
 import inspect
 from importlib import import_module
@@ -7,7 +7,7 @@ from typing import Any
 
 import foresay
 
-PAGE = Path(__file__).parent / "api.md"
+PAGE = Path(__file__).parent / "reference" / "api.md"
 GROUPS = {
     "Models": ("foresay.model",),
     "Training": ("foresay.training.train", "foresay.training.pretrain", "foresay.training.recipe"),

@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the command line itself."""
+"""Write docs/reference/cli.md from the command line itself."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ os.environ["NO_COLOR"] = "1"
 from foresay.cli.commands import VERBS
 from foresay.cli.main import main
 
-PAGE = Path(__file__).parent / "cli.md"
+PAGE = Path(__file__).parent / "reference" / "cli.md"
 
 
 def helped(arguments: list[str]) -> str:

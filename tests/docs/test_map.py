@@ -7,11 +7,11 @@ import pytest
 
 from tests.docs.test_house import PACKAGE, ROOT, contract, rooms
 
-PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "docs/architecture.md")}
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "docs/concepts/architecture.md")}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAP = README[README.index("## Map") :]
 PAGES["README.md, map"] = MAP
-ARCHITECTURE = PAGES["docs/architecture.md"]
+ARCHITECTURE = PAGES["docs/concepts/architecture.md"]
 ARTEFACT = {"README.md", "foresay.json", "foresay.safetensors", "certificate.json"} | {
     f"lora/{name}" for name in ("adapter_config.json", "adapter_model.safetensors")
 }
