@@ -1,7 +1,7 @@
 """foresay: make a pretrained language model say several tokens at once, with the same output.
 
-What stands here is the public API; docs/reference/api.md lists it. Everything is loaded when it is first asked for, so that
-`import foresay` takes no time.
+What stands here is the public API; docs/reference/api.md lists it. Everything is loaded when it is first asked for, so
+that `import foresay` takes no time.
 """
 
 from importlib import import_module

@@ -7,7 +7,8 @@ import pytest
 
 from tests.docs.test_house import PACKAGE, ROOT, contract, rooms
 
-PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "docs/concepts/architecture.md")}
+NAMES = ("CONTRIBUTING.md", "docs/concepts/architecture.md")
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAP = README[README.index("## Map") :]
 PAGES["README.md, map"] = MAP
