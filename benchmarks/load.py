@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import quantiles
 from time import perf_counter, sleep
 from typing import Any
@@ -44,7 +45,7 @@ class Asked:
     prompt: Prompt
     tokens: int
     expected: list[int]
-    model: str = "nano"
+    model: str
     """Name that the server has for its model."""
 
     @property
@@ -73,8 +74,8 @@ class Answered:
         return len(self.said)
 
 
-def requests_of(model: MultiTokenModel, count: int) -> list[Asked]:
-    """Prompts of all domains in turn, and the answers that they have offline."""
+def requests_of(model: MultiTokenModel, count: int, name: str) -> list[Asked]:
+    """Prompts of all domains in turn, and the answers that they have offline; a server calls the model `name`."""
     by_domain = embedded_prompts(model.require_tokenizer(), "all", 8)
     prompts = sorted(by_domain, key=lambda prompt: [p for p in by_domain if p.domain == prompt.domain].index(prompt))
     asked, known = [], dict[tuple[tuple[int, ...], int], list[int]]()
@@ -84,7 +85,7 @@ def requests_of(model: MultiTokenModel, count: int) -> list[Asked]:
         if (prompt.ids, tokens) not in known:
             [said] = model.decode([prompt.ids], DecodeConfig(layout="plain", max_new_tokens=tokens))
             known[prompt.ids, tokens] = said.tokens
-        asked.append(Asked(prompt, tokens, known[prompt.ids, tokens]))
+        asked.append(Asked(prompt, tokens, known[prompt.ids, tokens], name))
     return asked
 
 
@@ -230,6 +231,7 @@ def memory(url: str) -> float:
 def main() -> None:
     """Run and print JSON; exit 1 for any difference that rounding does not explain."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default="nano", help="folder of a foresay model, smollm2 or nano")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3)
@@ -237,12 +239,12 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--options", default="--sequences 64", help="further options of foresay serve, in one word")
     given = parser.parse_args()
-    model = MultiTokenModel.from_pretrained("nano", dtype=given.dtype)
-    judge = Judge(model, MultiTokenModel.from_pretrained("nano"))
-    requests = requests_of(model, given.requests)
+    model = MultiTokenModel.from_pretrained(given.model, dtype=given.dtype)
+    judge = Judge(model, MultiTokenModel.from_pretrained(given.model, dtype="float32"))
+    requests = requests_of(model, given.requests, Path(given.model).name)
     results, options = [], [*given.options.split(), "--dtype", given.dtype]
     with ExitStack() as stack:
-        urls = {layout: stack.enter_context(serving("nano", layout, options)) for layout in given.layouts}
+        urls = {layout: stack.enter_context(serving(given.model, layout, options)) for layout in given.layouts}
         for url in urls.values():
             asyncio.run(loop(url, requests[:8], 4))  # what is made at the first call is no part of the measurement
         for clients in given.clients:

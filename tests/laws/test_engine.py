@@ -12,7 +12,8 @@ from foresay.decoding.config import DecodeConfig, LayoutName, PenaltyConfig, Que
 from foresay.decoding.engine import Engine, Request, RequestProgress
 from foresay.decoding.generate import generate
 from foresay.decoding.live import GenerationHooks
-from foresay.decoding.sampling.chooser import Blocks, Drafts, Greedy, chooser_of
+from foresay.decoding.sampling.chooser import Drafts, Greedy, chooser_of
+from foresay.decoding.sampling.draft import Blocks
 from foresay.decoding.sampling.logits_processors import CountPenalty, Processing, penalties
 from foresay.decoding.sampling.per_request import Mixed
 from foresay.foundation.errors import BusyError, ConfigError, PromptError

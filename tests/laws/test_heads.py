@@ -15,12 +15,11 @@ from foresay.data.example import Example
 from foresay.decoding.config import DecodeConfig, LayoutName
 from foresay.decoding.generate import generate
 from foresay.decoding.sampling.chooser import Greedy
-from foresay.decoding.sampling.draft import draft_greedy
+from foresay.decoding.sampling.draft import Blocks, draft_greedy
 from foresay.decoding.session import Session
 from foresay.foundation.errors import ConfigError, UnsupportedBase
 from foresay.models.config import HeadsConfig
 from foresay.models.heads.model import HeadsModel
-from foresay.models.layout.tree import Tree
 from foresay.training.config import PretrainConfig
 from foresay.training.loop.distributed import ALONE
 from foresay.training.objectives import losses
@@ -127,7 +126,8 @@ class Spy:
         while self.session.live:
             self.session.step()
 
-    def draft(self, model: HeadsModel, states: Tensor, newest: Tensor, tree: Tree) -> Tensor:
+    def draft(self, model: HeadsModel, blocks: Blocks) -> Tensor:
+        states, tree = blocks.states, blocks.tree
         for live, block in zip(self.session.live, states, strict=True):
             expected = torch.stack(heads_of(model, torch.tensor([live.ids[:-1]]))[1:])[:, 0, -1]
             if self.session.config.layout != "linear":
@@ -135,9 +135,9 @@ class Spy:
                 self.compared += 1
         if tree.is_chain:
             best = [model.logits(head, states[:, head - 2]).argmax(-1) for head in range(2, states.shape[1] + 2)]
-            assert torch.equal(draft_greedy(model, states, newest, tree), torch.stack(best, dim=1))
+            assert torch.equal(draft_greedy(model, blocks), torch.stack(best, dim=1))
         # Right often enough that drafts are kept, wrong often enough that slots go stale.
-        drafts = draft_greedy(model, states, newest, tree)
+        drafts = draft_greedy(model, blocks)
         right = heads_of(model, torch.tensor([self.session.live[0].ids]))[0][0, -1]
         drafts[0, 0] = model.logits(1, right).argmax() if self.compared % 3 else drafts[0, 0]
         return drafts

@@ -1,12 +1,13 @@
 """Packed linears and shared first products of LoRA: the output stays plain's, and the base is left as it was found."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from foresay.data.example import Example
@@ -262,21 +263,29 @@ def test_shared_first_products_are_each_pairs_own(toy: Toy) -> None:
     assert bool(shared) == any(len(group) > 1 for group in mtp.groups)
 
 
-def test_first_products_are_as_few_as_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+class ProductsWith(TorchDispatchMode):
+    """Counts the products with some tensors, by the columns that they give."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.places, self.columns = {tensor.data_ptr() for tensor in tensors}, list[int]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if str(func).startswith(("aten.mm", "aten.bmm")) and args[1].data_ptr() in self.places:
+            self.columns.append(made.shape[-1])
+        return made
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_first_products_are_as_few_as_inputs(batch: int) -> None:
     mtp = with_adapter(LLAMA.model())
-    session = Session(mtp, random_prompts((9,)), DecodeConfig(layout="linear", masks=3, max_new_tokens=NEW))
+    prompts = random_prompts(batch * (9,))
+    session = Session(mtp, prompts, DecodeConfig(layout="linear", masks=3, max_new_tokens=NEW))
     session.step()
-    downs = {pair.down.data_ptr() for pair in mtp.adapter.pairs}
-    heights, linear = [], nn.functional.linear
-
-    def noted(*args: Any) -> Tensor:
-        if args[1].data_ptr() in downs:
-            heights.append(len(args[1]))
-        return linear(*args)
-
-    monkeypatch.setattr(nn.functional, "linear", noted)
-    session.step()
-    assert heights == 2 * [3 * 4, 4, 2 * 4, 4]  # rank 4: q with k and v, o, gate with up, down
+    with ProductsWith(pair.down for pair in mtp.adapter.pairs) as products:
+        session.step()
+    assert products.columns == 2 * [3 * 4, 4, 2 * 4, 4]  # rank 4: q with k and v, o, gate with up, down
 
 
 @pytest.mark.parametrize("change", [lambda m: m.adapter.double().float(), lambda m: redraw(m.adapter, 7)])

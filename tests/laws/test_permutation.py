@@ -12,7 +12,8 @@ from foresay.data.chat import encode
 from foresay.decoding.config import DecodeConfig, LayoutName, SampleConfig
 from foresay.decoding.planning.acceptance import AcceptanceEstimate
 from foresay.decoding.planning.planner import Cost, Entry, Planner
-from foresay.decoding.sampling.chooser import Blocks, Drafts, Sampled
+from foresay.decoding.sampling.chooser import Drafts, Sampled
+from foresay.decoding.sampling.draft import Blocks
 from foresay.evaluation.lossless import sampling
 from foresay.evaluation.lossless.sampling import CAUGHT, LEVEL, Trial
 from foresay.evaluation.statistics import Tokens, holm, p_value

@@ -94,6 +94,29 @@ def test_two_parts_are_one(
     assert_close(two, one, f"{shape}, {lengths}")
 
 
+DEEP = Toy("llama-deep", "Llama", {"num_hidden_layers": 4})
+KINDS = ["sliding_attention", "full_attention"]
+DEEP_MIXED = Toy("gemma3-deep", "Gemma3Text", {**GEMMA3.settings, "num_hidden_layers": 4, "layer_types": 2 * KINDS})
+
+
+@pytest.mark.parametrize(("toy", "masks"), [(DEEP, 1), (DEEP_MIXED, 2)], ids=["alike", "windows"])
+def test_a_mask_is_folded_once_a_call(toy: Toy, masks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many layers ask for it; after the call nothing is held."""
+    mtp, folded, repeated = adapted(toy), [], slot_attention._repeated
+
+    def noted(mask: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        folded.append(mask.shape)
+        return repeated(mask, query, key)
+
+    monkeypatch.setattr(slot_attention, "_repeated", noted)
+    call = Call(Layout.quadratic(3, 2), torch.zeros(1, dtype=torch.int64))
+    for _ in range(2):
+        folded.clear()
+        mtp.see(torch.arange(3)[None], call, mtp.cache(40, 2), 1)
+        assert len(folded) == masks
+        assert slot_attention.FOLDED._known is None
+
+
 @pytest.mark.parametrize("toy", [LLAMA, GEMMA3, MISTRAL_WINDOW, GPT2], ids=lambda toy: toy.name)
 def test_decoding_looks_it_up_and_leaves_the_base_its_own(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     mtp, shapes = adapted(toy), []

@@ -12,7 +12,7 @@ from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import generate
 from foresay.decoding.planning.draft_tree import tree_for
 from foresay.decoding.sampling.chooser import Drafter, Greedy
-from foresay.decoding.sampling.draft import draft_greedy
+from foresay.decoding.sampling.draft import Blocks, draft_greedy
 from foresay.decoding.session import Session
 from foresay.decoding.steps import Generation
 from foresay.models.layout.tree import Tree
@@ -135,9 +135,9 @@ class Oracle:
     spoil: Spoil
     session: Session | None = None
 
-    def __call__(self, model: MaskModel, states: Tensor, newest: Tensor, tree: Tree) -> Tensor:
+    def __call__(self, model: MaskModel, blocks: Blocks) -> Tensor:
         assert self.session is not None
-        tree = tree.within(states.shape[1])
+        states, newest, tree = blocks.states, blocks.newest, blocks.tree.within(blocks.states.shape[1])
         drafts = [
             self._draft(live.index, sum(len(step.tokens) for step in live.steps), block, token, tree)
             for live, block, token in zip(self.session.live, states, newest.tolist(), strict=True)

@@ -97,7 +97,7 @@ def remembering(model: DraftingModel) -> Iterator[None]:
         for layer, (keys, values) in zip(cache.layers, content):
             layer.keys, layer.values, layer.is_initialized = keys.clone(), values.clone(), True
         cache.place(call.slots(), call.used)
-        return Rows(rows.logits.clone(), rows.states.clone())
+        return Rows(*(None if part is None else part.clone() for part in (rows.logits, rows.states, rows.guesses)))
 
     model.see = see  # type: ignore[method-assign]
     yield

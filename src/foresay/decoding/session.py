@@ -10,7 +10,8 @@ from foresay.decoding.live import GenerationHooks, LiveSequence
 from foresay.decoding.planning.draft_tree import tree_for
 from foresay.decoding.planning.plan import Aligned, PendingRows, Plan, plan
 from foresay.decoding.planning.planner import LOOKUP, PLAIN, PROBE_MASKS, Entry, Planner
-from foresay.decoding.sampling.chooser import Blocks, Chooser, Drafts, Greedy
+from foresay.decoding.sampling.chooser import Chooser, Drafts, Greedy
+from foresay.decoding.sampling.draft import Blocks
 from foresay.decoding.sampling.verify import DraftsToVerify, Verification
 from foresay.decoding.step_graphs import StepGraphs
 from foresay.decoding.steps import Generation, Step
@@ -132,7 +133,7 @@ class Session:
         if any(faulty for _, _, _, faulty, *_ in report):
             self.chooser.explain(logits, asked)
         kept = self._keep(plan, report)
-        self._draft(plan, seen.states, verdict)
+        self._draft(plan, seen, verdict)
         return kept
 
     def _see(self, plan: Plan, aligned: Aligned, ids: Tensor) -> Rows:
@@ -213,16 +214,16 @@ class Session:
                 return tokens[:place]
         return tokens[: live.room]
 
-    def _draft(self, plan: Plan, states: Tensor, verdict: Verification) -> None:
+    def _draft(self, plan: Plan, seen: Rows, verdict: Verification) -> None:
         """Drop the finished, draft for the others from the block after their last accepted row."""
         order = self._drop_finished()
         if not self.live:
             return
         if order is not None:
-            chosen = to_device(order, states.device)
-            states, verdict = states[chosen], verdict.select(chosen)
+            chosen = to_device(order, seen.states.device)
+            seen, verdict = seen.select(chosen), verdict.select(chosen)
         sizes = [plan.layout.size_after(live.anchor) for live in self.live]
-        pending = self._draft_after(plan, states, verdict, sizes) if max(sizes) else Drafts(verdict.newest[:, None])
+        pending = self._draft_after(plan, seen, verdict, sizes) if max(sizes) else Drafts(verdict.newest[:, None])
         self._go_on(plan, pending, sizes)
 
     def _drop_finished(self) -> list[int] | None:
@@ -256,13 +257,13 @@ class Session:
         self.chooser.select(order)
         return order
 
-    def _draft_after(self, plan: Plan, states: Tensor, verdict: Verification, sizes: Sequence[int]) -> Drafts:
+    def _draft_after(self, plan: Plan, seen: Rows, verdict: Verification, sizes: Sequence[int]) -> Drafts:
         """Draft from the blocks of the anchors: the newest tokens and the drafts after them."""
         anchors = verdict.last + (plan.layout.real - 1 - plan.judged)
         rows = plan.layout.draw(anchors.device).block_rows[anchors][:, : max(sizes)]
-        block = states.gather(1, rows[:, :, None].expand(-1, -1, states.shape[2]))
+        states, guesses = seen.block(rows)
         texts = [live.ids for live in self.live]
-        blocks = Blocks(block, verdict.newest, sizes, texts, plan.tree, verdict.used)
+        blocks = Blocks(states, verdict.newest, plan.tree, guesses, verdict.used, sizes, texts)
         drafts = self.chooser.draft(self.model, blocks)
         return Drafts(torch.cat((verdict.newest[:, None], drafts.tokens), dim=1), drafts.q)
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from foresay.decoding.planning.plan import Aligned, Plan
-from foresay.decoding.sampling.chooser import Blocks, Chooser, Drafts
+from foresay.decoding.sampling.chooser import Chooser, Drafts
+from foresay.decoding.sampling.draft import Blocks
 from foresay.decoding.sampling.verify import DraftsToVerify
 from foresay.models.base.cache import SMALLEST, SlotCache
 from foresay.models.base.cuda_graphs import CannotRecordError, Recorder, Replay
@@ -105,7 +106,7 @@ class RecordedStep:
     def _see(self) -> tuple[Tensor, ...]:
         _, ids, call = self._call()
         seen = self.model.see(ids, call, self.cache, ids.shape[1])
-        return seen.logits, seen.states
+        return (seen.logits, seen.states) if seen.guesses is None else (seen.logits, seen.states, seen.guesses)
 
     def _step(self) -> tuple[Tensor, ...]:
         """What the host reads (`Verdict.report`), what is pending for the next step, and what that was drawn from."""
@@ -120,8 +121,8 @@ class RecordedStep:
         if not layout.blocks:
             return verdict.report(), newest[:, None]
         rows = layout.draw(ids.device).block_rows[verdict.last]
-        states = seen.states.gather(1, rows[:, :, None].expand(-1, -1, seen.states.shape[2]))
-        drafts = self.chooser.draft(self.model, Blocks(states, newest, (), (), self.shape.tree, verdict.used))
+        states, guesses = seen.block(rows)
+        drafts = self.chooser.draft(self.model, Blocks(states, newest, self.shape.tree, guesses, verdict.used))
         drawn = () if drafts.q is None else (drafts.q,)
         return verdict.report(), torch.cat((newest[:, None], drafts.tokens), dim=1), *drawn
 

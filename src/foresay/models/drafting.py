@@ -22,6 +22,9 @@ from foresay.models.layout.layout import Layout
 
 F = TypeVar("F", bound=Callable[..., Any])
 PROBE_ROWS = 6
+GUESSED_AT_ONCE = 32
+"""Most mask rows of a call that are unembedded together with its real rows. With more of them, reading the unembedding
+once more, for the blocks that are drafted from, costs less."""
 PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 
 
@@ -80,7 +83,8 @@ class DraftingModel(nn.Module, ABC):
     def see(self, ids: Tensor, call: Call, cache: SlotCache, keep: int) -> Rows:
         """One decoding call: real rows `ids` (B, R) int64 and the layout's masks, placed by `call`.
 
-        Logits come for the last `keep` real rows, states for all rows; those of masks are what `guess` takes.
+        Logits come for the last `keep` real rows, states for all rows; those of masks are what `guess` takes. Where
+        drafts are drawn from a shortlist and there are few masks, their logits come from the same product.
         """
         layout, device = call.layout, ids.device
         # Not a prompt, whose length is any: the first call of a cache, or one that computes it anew.
@@ -99,11 +103,13 @@ class DraftingModel(nn.Module, ABC):
             let_grow(visible, cache)
         cache.place(call.slots(), used)
         (self.attach_hooks if layout.masks else self.detach_hooks)()
-        kept = torch.arange(layout.real - keep, layout.real, device=device)
+        guessed = bool(self.shortlist) and 0 < len(ids) * layout.masks <= GUESSED_AT_ONCE
+        kept = torch.arange(layout.real - keep, layout.rows if guessed else layout.real, device=device)
         placed = Placed(ids, layout.draw(device).mask_indices, call.positions(), visible, kept)
         step = type(self)._step
-        with self.base.attending(slot_attention.NAME):
-            return Rows(*(self.compiled(step) if fixed else step)(self, placed, cache))
+        with self.base.attending(slot_attention.NAME), slot_attention.FOLDED.kept():
+            logits, states = (self.compiled(step) if fixed else step)(self, placed, cache)
+        return Rows(logits[:, :keep], states, logits[:, keep:] if guessed else None)
 
     @contextmanager
     def decoding(self) -> Iterator[None]:
@@ -165,15 +171,16 @@ class DraftingModel(nn.Module, ABC):
             self._compiled[function] = compile_for(function, self.base.device, recorded=self.recorder is not None)
         return cast(F, self._compiled[function])
 
-    def shortlist_of(self, states: Tensor) -> Tensor | None:
+    def shortlist_of(self, states: Tensor, guesses: Tensor | None = None) -> Tensor | None:
         """(B, K, C) int64: the tokens that the bare head ranks first for mask states (B, K, D); None: all may be drawn.
 
-        So the unembedding is read once for a block, and not for each of its draws, one after the other. A block of one
-        mask has one draw, which reads it once anyway.
+        So the unembedding is read once for a block, and not for each of its draws, one after the other; with `guesses`
+        (B, K, V), which the call gave (`Rows.guesses`), not even that. Without them a block of one mask has one draw,
+        which reads it once anyway.
         """
-        if not self.shortlist or states.shape[1] == 1:
+        if not self.shortlist or (guesses is None and states.shape[1] == 1):
             return None
-        return self._first_guesses(states).topk(self.shortlist).indices
+        return (self._first_guesses(states) if guesses is None else guesses).topk(self.shortlist).indices
 
     def _first_guesses(self, states: Tensor) -> Tensor:
         """Bare logits (B, K, V) of a block by its states (B, K, D) alone, in one product."""

@@ -61,7 +61,7 @@ def _accepted(model: MaskModel, prompt: Sequence[int], shift: int) -> int:
     text = [*prompt, *said.tokens]
     drafts = labels(model, text[:start], text[start:])[: model.config.num_masks]
     taught = GenerationHooks(
-        chooser=lambda indices: Greedy(drafter=lambda _, states, newest, tree: newest.new_tensor([drafts]))
+        chooser=lambda indices: Greedy(drafter=lambda _, blocks: blocks.newest.new_tensor([drafts]))
     )
     config = DecodeConfig(layout="linear", max_new_tokens=tokens, ignore_stop=True)
     [decoded] = generate(model, [prompt], config, taught)

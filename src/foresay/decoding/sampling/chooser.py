@@ -12,17 +12,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from foresay.decoding.config import SampleConfig
-from foresay.decoding.sampling.draft import draft_greedy
+from foresay.decoding.sampling.draft import Blocks, draft_greedy
 from foresay.decoding.sampling.logits_processors import Processing, warpers
 from foresay.decoding.sampling.randomness import DrawnNumbers, RandomNumbers, SeededNumbers
 from foresay.decoding.sampling.verify import DraftsToVerify, Verification, verify_drawn, verify_greedy, verify_sampled
 from foresay.foundation.errors import PromptError
 from foresay.models.base.transfer import to_device
 from foresay.models.drafting import DraftingModel
-from foresay.models.layout.tree import Tree
 
-Drafter = Callable[[DraftingModel, Tensor, Tensor, Tree], Tensor]
-"""(model, mask states (B, K, D), newest tokens (B,), tree) -> drafts (B, N) of the tree within depth K."""
+Drafter = Callable[[DraftingModel, Blocks], Tensor]
+"""(model, blocks of K masks) -> drafts (B, N) of the tree within depth K."""
 NO_PROCESSING = Processing()
 
 
@@ -67,24 +66,6 @@ class Drafts:
 def _lengthened(q: Tensor, drafts: int) -> Tensor:
     """`q` (B, N, V) with zeros for more drafts that are in no use."""
     return functional.pad(q, (0, 0, 0, drafts - q.shape[1]))
-
-
-@dataclass(frozen=True, slots=True)
-class Blocks:
-    """The block after each sequence's last accepted row."""
-
-    states: Tensor
-    """(B, K, D) of its masks."""
-    newest: Tensor
-    """(B,) int64: the token that the guesses go after."""
-    sizes: Sequence[int]
-    """Masks in each sequence's block; 0 where it has none."""
-    texts: Sequence[list[int]]
-    """Ids of each sequence, its newest token included."""
-    tree: Tree
-    """How the drafts are to be linked."""
-    used: Tensor | None = None
-    """(B,) int64: random numbers that the step used before; None: none."""
 
 
 class Chooser(ABC):
@@ -176,7 +157,7 @@ class Greedy(Chooser):
 
     def draft(self, model: DraftingModel, blocks: Blocks) -> Drafts:
         """See `Chooser.draft`."""
-        return Drafts(self.drafter(model, blocks.states, blocks.newest, blocks.tree))
+        return Drafts(self.drafter(model, blocks))
 
     def select(self, sequences: Sequence[int]) -> None:
         """See `Chooser.select`."""
@@ -237,11 +218,11 @@ class Sampled(Chooser):
     def draft(self, model: DraftingModel, blocks: Blocks) -> Drafts:
         """See `Chooser.draft`; a draft is drawn from the sampler head's scores after the same processors."""
         if self.greedy_drafts or not blocks.tree.is_chain:
-            return Drafts(draft_greedy(model, blocks.states, blocks.newest, blocks.tree))
+            return Drafts(draft_greedy(model, blocks))
         guesses: list[Tensor] = []
         distributions, previous, texts = [], blocks.newest, list(blocks.texts)
         used = torch.zeros_like(previous) if blocks.used is None else blocks.used
-        shortlists = model.shortlist_of(blocks.states)
+        shortlists = model.shortlist_of(blocks.states, blocks.guesses)
         for place, state in enumerate(blocks.states.unbind(dim=1)):
             shortlist = None if shortlists is None else shortlists[:, place]
             logits = model.base.scaled(model.guess(previous[:, None], state[:, None], place, shortlist)[:, 0])

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from foresay.decoding.config import PenaltyConfig, SampleConfig
-from foresay.decoding.sampling.chooser import Blocks, Chooser, Drafts, Greedy, Sampled
-from foresay.decoding.sampling.draft import draft_greedy
+from foresay.decoding.sampling.chooser import Chooser, Drafts, Greedy, Sampled
+from foresay.decoding.sampling.draft import Blocks, draft_greedy
 from foresay.decoding.sampling.logits_processors import Processing, penalties, warpers
 from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.decoding.sampling.verify import DraftsToVerify, Verification, together
@@ -103,7 +103,7 @@ class Mixed(Chooser):
 
     def draft(self, model: DraftingModel, blocks: Blocks) -> Drafts:
         """See `Chooser.draft`."""
-        return Drafts(draft_greedy(model, blocks.states, blocks.newest, blocks.tree))
+        return Drafts(draft_greedy(model, blocks))
 
     def select(self, sequences: Sequence[int]) -> None:
         """See `Chooser.select`."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from foresay.decoding.sampling.chooser import Blocks, Chooser, Drafts
+from foresay.decoding.sampling.chooser import Chooser, Drafts
+from foresay.decoding.sampling.draft import Blocks
 from foresay.decoding.sampling.verify import DraftsToVerify, Verification
 from foresay.models.drafting import DraftingModel
 

@@ -39,6 +39,20 @@ class Rows:
     """(B, kept rows, V): the base's own, soft-capping and scaling included."""
     states: Tensor
     """(B, T, D): what the head unembeds, after the final norm."""
+    guesses: Tensor | None = None
+    """(B, M, V): logits of the M mask rows, which are the last of the T, by their states alone; None: not computed."""
+
+    def select(self, sequences: Tensor) -> "Rows":
+        """Of these sequences (int64), in this order."""
+        guesses = None if self.guesses is None else self.guesses[sequences]
+        return Rows(self.logits[sequences], self.states[sequences], guesses)
+
+    def block(self, rows: Tensor) -> "tuple[Tensor, Tensor | None]":
+        """States (B, K, D) and guesses (B, K, V) at the mask rows `rows` (B, K) int64, counted from the first row."""
+        states = _at(self.states, rows)
+        if self.guesses is None:
+            return states, None
+        return states, _at(self.guesses, rows - (self.states.shape[1] - self.guesses.shape[1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +278,11 @@ class Base:
             return visible
         hidden = torch.finfo(self.dtype).min
         return torch.zeros(visible.shape, dtype=self.dtype, device=visible.device).masked_fill(~visible, hidden)
+
+
+def _at(states: Tensor, rows: Tensor) -> Tensor:
+    """(B, K, D) of `states` (B, T, D) at `rows` (B, K)."""
+    return states.gather(1, rows[:, :, None].expand(-1, -1, states.shape[2]))
 
 
 def _decoder_layers(model: PreTrainedModel) -> nn.ModuleList:

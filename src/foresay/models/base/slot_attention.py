@@ -6,6 +6,8 @@ Here the queries that share a head of keys stand in one block of rows instead, s
 Letters: B batch, H heads of keys, G queries a head of keys, T rows, S slots, D width.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -63,7 +65,7 @@ def _fold(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scalin
     """The G queries of a head of keys as rows of one block, G * T of them."""
     folded = _folded(query, key)
     if mask is not None:
-        mask = _repeated(mask, query, key)
+        mask = _repeated(mask, query, key) if torch.compiler.is_compiling() else FOLDED.of(mask, query, key)
     seen = functional.scaled_dot_product_attention(folded, key, value, mask, scale=scaling)
     return seen.reshape(*query.shape[:3], -1).transpose(1, 2).contiguous()
 
@@ -76,6 +78,35 @@ def _folded(query: Tensor, key: Tensor) -> Tensor:
 def _repeated(mask: Tensor, query: Tensor, key: Tensor) -> Tensor:
     """(B, 1, G * T, S)."""
     return mask.repeat(1, 1, query.shape[1] // key.shape[1], 1)
+
+
+class FoldedMasks:
+    """The masks of the running call as its layers take them: many layers ask for one mask, one after the other."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, tuple[Tensor, Tensor]] | None = None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """While a call runs; after it nothing is held. Of calls in two threads one may have to make its own again."""
+        self._known = {}
+        try:
+            yield
+        finally:
+            self._known = None
+
+    def of(self, mask: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """(B, 1, G * T, S), of what is added to the scores: 0, or -inf where `mask` (B, 1, T, S) hides a slot."""
+        known, name = self._known, (id(mask), query.shape[1] // key.shape[1], query.dtype)
+        if known is not None and name in known:
+            return known[name][1]
+        folded = query.new_zeros(()).where(_repeated(mask, query, key), -torch.inf)
+        if known is not None:
+            known[name] = mask, folded  # a mask that is held keeps its id to itself
+        return folded
+
+
+FOLDED = FoldedMasks()
 
 
 def attend_in_parts(

@@ -65,3 +65,14 @@ class Gate:
             f"linear {name} got shape {tuple(states.shape)}; gated LoRA needs ({call.batch}, {call.rows}, width) or "
             f"({call.batch * call.rows}, width)"
         )
+
+    def masks(self, states: Tensor, name: str) -> Tensor:
+        """View the mask rows of a linear's input or output: (B, M, D), or (M, D) of one sequence.
+
+        Raises as `by_row`.
+        """
+        call = self._open
+        assert call is not None, "the gate is closed"
+        if call.batch == 1 and states.shape[:-1] == (1, call.rows):
+            return states[0, self.real :]
+        return self.by_row(states, name)[:, self.real :]

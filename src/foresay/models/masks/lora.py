@@ -56,13 +56,6 @@ class GatedLora(nn.Module):
         flat = torch.addmm(outputs.flatten(0, 1), narrow.flatten(0, 1), self.up.t(), alpha=self.scale)
         return flat.view_as(outputs)
 
-    def widen_(self, narrow: Tensor, outputs: Tensor) -> None:
-        """The same in place, in as few kernels as there are."""
-        if len(outputs) == 1 and outputs.dtype == self.up.dtype:
-            outputs[0].addmm_(narrow[0], self.up.t(), alpha=self.scale)
-        else:
-            outputs.add_(functional.linear(narrow, self.up), alpha=self.scale)
-
 
 class LoraGroup:
     """The pairs of linears that read the same input, in the order of their calls: their first products are one.
@@ -73,8 +66,10 @@ class LoraGroup:
     def __init__(self, pairs: Sequence[GatedLora], gate: Gate) -> None:
         self.pairs, self.gate = pairs, gate
         self._down = self._stacked()
+        # Views, for a step asks for them once a layer: attributes of modules and transposing take longer than they.
+        self._down_t, self._ups_t = self._down.t(), [pair.up.data.t() for pair in pairs]
         self._inputs: Tensor | None = None
-        self._narrow: list[Tensor] = []
+        self._narrow: Sequence[Tensor] = ()
 
     def attach(self, linears: Mapping[str, nn.Module]) -> list[RemovableHandle]:
         """Add each pair's product to the mask rows of its linear's output while the gate stands open."""
@@ -83,7 +78,10 @@ class LoraGroup:
     @property
     def fits(self) -> bool:
         """False after the pairs were moved or converted: the group is to be made anew."""
-        return self._down.data_ptr() == self.pairs[0].down.data_ptr() and self._down.dtype == self.pairs[0].down.dtype
+        first, down, up = self.pairs[0], self._down, self._ups_t[0]
+        return (down.data_ptr(), down.dtype) == (first.down.data_ptr(), first.down.dtype) and (
+            up.data_ptr() == first.up.data_ptr()
+        )
 
     def _stacked(self) -> Tensor:
         """All `down` (pairs * rank, inputs) as one tensor, of which each pair's is made a part: never out of date."""
@@ -102,28 +100,39 @@ class LoraGroup:
         def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
             if not gate.is_open:
                 return None
-            outputs = gate.by_row(output, pair.name)
             if not torch.is_grad_enabled():
                 # Without autograd the linear's output is ours alone: adding in place spares a copy of the real rows.
-                pair.widen_(self._narrowed(index, args[0]), outputs[:, gate.real :])
+                self._widen(index, self._narrowed(index, args[0]), gate.masks(output, pair.name))
                 return None
-            masks = gate.by_row(args[0], pair.name)[:, gate.real :]
-            widened = pair.widen(pair.narrowed(masks), outputs[:, gate.real :])
+            masks, outputs = (gate.by_row(states, pair.name) for states in (args[0], output))
+            widened = pair.widen(pair.narrowed(masks[:, gate.real :]), outputs[:, gate.real :])
             joined = torch.cat((outputs[:, : gate.real], widened), dim=1) if gate.real else widened
             return joined.view_as(output)
 
         return add
 
     def _narrowed(self, index: int, inputs: Tensor) -> Tensor:
-        """(B, masks, rank) of the pair at `index`; the first one that is asked computes those of the others too."""
+        """First product of the pair at `index`; the first one that is asked computes those of the others too."""
         if self._inputs is not inputs:
-            masks = self.gate.by_row(inputs, self.pairs[index].name)[:, self.gate.real :]
+            pair = self.pairs[index]
+            masks = self.gate.masks(inputs, pair.name)
             if torch.compiler.is_compiling():  # which knows parameters, and would copy other tensors for every call
-                return self.pairs[index].narrowed(masks)
-            narrow = functional.linear(masks.to(self._down.dtype), self._down)
+                return pair.narrowed(masks)
+            narrow = masks.to(self._down.dtype) @ self._down_t
             if len(self.pairs) == 1:
                 return narrow
-            self._inputs, self._narrow = inputs, list(torch.split(narrow, len(self.pairs[0].down), dim=-1))
+            self._inputs, self._narrow = inputs, narrow.chunk(len(self.pairs), dim=-1)
+        narrow = self._narrow[index]
         if index == len(self.pairs) - 1:
-            self._inputs = None  # pairs stand in the order of their calls: this was the last
-        return self._narrow[index]
+            self._inputs, self._narrow = None, ()  # pairs stand in the order of their calls: this was the last
+        return narrow
+
+    def _widen(self, index: int, narrow: Tensor, outputs: Tensor) -> None:
+        """Add the second product of the pair at `index` to `outputs`, in place and in as few kernels as there are."""
+        pair, up = self.pairs[index], self._ups_t[index]
+        if torch.compiler.is_compiling():
+            up = pair.up.t()
+        if outputs.dim() == 2 and outputs.dtype == up.dtype:
+            outputs.addmm_(narrow, up, alpha=pair.scale)
+        else:
+            outputs.add_(narrow @ up, alpha=pair.scale)
