@@ -56,6 +56,8 @@ release-check: $(VENV)/installed-dev
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_api.py
+	$(BIN)/python docs/make_figures.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -65,7 +67,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/pip install -q -c constraints.txt -e ".[test,lint]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[test,lint,docs]"
 	touch $@
 
 # The vision packages come as CUDA builds, which vLLM cannot import here. Their pins differ: --no-deps keeps vLLM's.

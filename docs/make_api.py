@@ -9,7 +9,7 @@ import foresay
 
 PAGE = Path(__file__).parent / "reference" / "api.md"
 GROUPS = {
-    "Models": ("foresay.model",),
+    "Models": ("foresay.model", "foresay.decoding.answers"),
     "Training": ("foresay.training.train", "foresay.training.pretrain", "foresay.training.recipe"),
     "Settings": tuple(module for module in foresay.EXPORTED if module.endswith(".config")),
     "Errors": ("foresay.foundation.errors",),

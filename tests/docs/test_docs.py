@@ -15,6 +15,7 @@ from foresay.cli.commands import VERBS
 ROOT = Path(__file__).parents[2]
 DOCS = sorted(path for top in ("docs", "benchmarks", "recipes") for path in (ROOT / top).rglob("*.md"))
 DOCS = [*sorted(ROOT.glob("*.md")), *DOCS]
+GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -72,15 +73,20 @@ def test_commands_named_in_the_docs_exist(page: Path) -> None:
     assert set(verbs) <= set(VERBS)
 
 
-@pytest.mark.parametrize("page", ["qwen3-0.6b", "llama-3.1-8b", "fine-tune"])
-def test_commands_of_the_large_bases_are_understood(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", [ROOT / "docs" / "start.md", *GUIDES], ids=title)
+def test_commands_of_the_guides_are_understood(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They cannot all be run here, so at least every option is one."""
     monkeypatch.chdir(ROOT)
-    text = (ROOT / "docs" / "guides" / f"{page}.md").read_text(encoding="utf-8")
-    commands = [shlex.split(line, comments=True)[1:] for line in re.findall(r"^foresay .*$", text, flags=re.M)]
-    assert len(commands) > 4
-    for command in commands:
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
+    for line in re.findall(r"^foresay .*$", "\n".join(blocks), flags=re.M):
+        command = shlex.split(line.partition(" > ")[0], comments=True)[1:]
         tyro.cli(cli.command_for(command[0]), args=cli.with_config(command))
+
+
+def test_a_command_that_is_none_is_not_understood() -> None:
+    """The check can fail."""
+    with pytest.raises(SystemExit):
+        tyro.cli(cli.command_for("train"), args=cli.with_config(["train", "base", "--no-such-option"]))
 
 
 def test_result_files_of_any_age_are_printed(capsys: pytest.CaptureFixture[str]) -> None:

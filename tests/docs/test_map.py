@@ -1,4 +1,4 @@
-"""The map in the README, the architecture page and CONTRIBUTING name what is there, all of it, on its floor."""
+"""The architecture page and CONTRIBUTING with its map name what is there, all of it, on its floor."""
 
 import re
 from pathlib import Path
@@ -9,9 +9,7 @@ from tests.docs.test_house import PACKAGE, ROOT, contract, rooms
 
 NAMES = ("CONTRIBUTING.md", "docs/concepts/architecture.md")
 PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-MAP = README[README.index("## Map") :]
-PAGES["README.md, map"] = MAP
+MAP = re.search(r"## Map\n.*?(?=\n## )", PAGES["CONTRIBUTING.md"], flags=re.S)[0]
 ARCHITECTURE = PAGES["docs/concepts/architecture.md"]
 ARTEFACT = {"README.md", "foresay.json", "foresay.safetensors", "certificate.json"} | {
     f"lora/{name}" for name in ("adapter_config.json", "adapter_model.safetensors")
