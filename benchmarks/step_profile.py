@@ -3,7 +3,7 @@
 CPU seconds of one thread, so that other programs on the machine count little; each figure is the median of some steps.
 The host's share is measured on a model of as many layers whose matrices are so narrow that kernels take next to no
 time: what is left of its step is Python, transformers and torch's own calls. Prints the table of
-docs/experiments/step_profile.md.
+docs/experiments/seconds.md.
 
     python benchmarks/step_profile.py --out benchmarks/results/seconds/step-profile.json
 """
@@ -22,6 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from foresay.decoding.config import DecodeConfig
+from foresay.decoding.generate import prepare
 from foresay.decoding.live import LiveSequence
 from foresay.decoding.planning.plan import PendingRows
 from foresay.decoding.planning.planner import Entry
@@ -53,7 +54,7 @@ class Width:
     vocabulary: int
 
     def model(self) -> MaskModel:
-        """A random Llama of this width with a random adapter."""
+        """A random Llama of this width with a random adapter, opened as `generate` opens one."""
         torch.manual_seed(0)
         config = LlamaConfig(
             num_hidden_layers=LAYERS,
@@ -66,7 +67,10 @@ class Width:
             tie_word_embeddings=True,
             **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
         )
-        return MaskModel.from_base(LlamaForCausalLM(config), MTPConfig(num_masks=4, rank=16))
+        model = MaskModel.from_base(LlamaForCausalLM(config), MTPConfig(num_masks=4, rank=16))
+        model.packing.want("on")
+        prepare(model, DecodeConfig())
+        return model
 
 
 WIDTHS = {"SmolLM2-135M's": Width(576, 1536, (9, 3), 49152), "next to none": Width(36, 48, (9, 3), 64)}

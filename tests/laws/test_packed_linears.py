@@ -1,6 +1,7 @@
 """Packed linears and shared first products of LoRA: the output stays plain's, and the base is left as it was found."""
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from foresay.model import MultiTokenModel
 from foresay.models.base import packing_pays
 from foresay.models.base.packed_linears import Cover
 from foresay.models.base.shared_inputs import noting_inputs
-from foresay.models.config import HeadsConfig, LoadConfig
+from foresay.models.config import HeadsConfig, LoadConfig, MTPConfig
 from foresay.models.heads.model import HeadsModel
 from foresay.models.layout.call import Call
 from foresay.models.layout.layout import Layout
@@ -28,7 +29,7 @@ from foresay.models.masks.model import MaskModel
 from foresay.training.config import TrainConfig
 from foresay.training.loop.trainer import Trainer
 from foresay.training.objectives.masks import MaskObjective
-from tests.support.checks import NEW, check_greedy_is_plain
+from tests.support.checks import NEW, assert_close, check_greedy_is_plain
 from tests.support.toys import FALCON, GPT2, LLAMA, OPT, TOYS, Toy, random_prompts, redraw, with_adapter
 
 TIED = Toy("llama-tied", "Llama", {"tie_word_embeddings": True})
@@ -83,6 +84,31 @@ def test_a_closed_gate_is_the_packed_base_to_the_bit(toy: Toy) -> None:
     mine = logits(beside, True)
     mtp.adapter.load_state_dict(other.adapter.state_dict())
     assert torch.equal(mine, logits(beside, True))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("targets", [("all",), ("attention",), ("q_proj", "gate_proj")], ids="-".join)
+def test_lora_adds_the_same_to_one_product_and_to_each_linear(targets: tuple[str, ...], batch: int) -> None:
+    """Packed and not, in turns: what is attached to one is not lost on the other, nor added twice."""
+    mtp = MaskModel.from_base(LLAMA.model(), MTPConfig(num_masks=3, rank=4, lora_targets=targets))
+    redraw(mtp.adapter, 1)
+    mtp.packing.want("on")
+    ids, call = IDS[:, :6].repeat(batch, 1), Call(Layout.quadratic(6, 3), torch.zeros(batch, dtype=torch.int64))
+
+    def masks(within: AbstractContextManager[None]) -> Tensor:
+        with within:
+            return mtp.see(ids, call, mtp.cache(60, 3), 6).states[:, 6:]
+
+    weaker = masks(nullcontext())
+    for pair in mtp.adapter.pairs:
+        pair.up.mul_(4)
+    plain = masks(nullcontext())
+    assert (plain - weaker).abs().max() > 0.1, "LoRA counts"
+    for within in (mtp.decoding, nullcontext, mtp.decoding, mtp.decoding):
+        assert_close(masks(within()), plain, within.__name__)
+    hooked = [linear for linear in mtp.base.linears().adapted.values() if linear._forward_hooks]
+    assert not hooked, "what runs packed needs no hooks"
 
 
 @pytest.mark.parametrize("toy", [LLAMA, GPT2, OPT, TIED], ids=lambda toy: toy.name)

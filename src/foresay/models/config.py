@@ -62,7 +62,8 @@ class MTPConfig:
 
     def __post_init__(self) -> None:
         require_choices(self)
-        object.__setattr__(self, "lora_targets", tuple(self.lora_targets))  # JSON and YAML have lists
+        targets = self.lora_targets  # JSON and YAML have lists, and a single one may come as itself
+        object.__setattr__(self, "lora_targets", (targets,) if isinstance(targets, str) else tuple(targets))
         require(bool(self.lora_targets), "lora_targets is empty; give all, attention, mlp, output or names of linears")
         require(self.num_masks >= 1, f"num_masks is {self.num_masks}; a block needs at least 1 mask")
         require(self.rank >= 1, f"rank is {self.rank}; LoRA needs a rank of at least 1")

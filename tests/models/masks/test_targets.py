@@ -100,3 +100,7 @@ def test_targets_that_are_no_names_are_damage(tmp_path: Path) -> None:
     (place / "foresay.json").write_text(json.dumps(said))
     with pytest.raises(ArtefactError, match="damaged"):
         MultiTokenModel.from_pretrained(place, base=LLAMA.model())
+
+
+def test_a_single_name_may_come_as_itself() -> None:
+    assert MTPConfig(lora_targets="mlp") == MTPConfig(lora_targets=("mlp",))  # type: ignore[arg-type]

@@ -10,9 +10,10 @@ The products are `torch.ops.mkldnn._linear_pointwise` on `_reorder_linear_weight
 it freezes weights. They differ from `F.linear` in the last bits, so plain decoding runs on them as well.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -71,6 +72,8 @@ class PackedGroup:
     """What the outputs that wait below were computed from."""
     waiting: list[Tensor | None] = field(default_factory=list)
     """One for each linear; None where it was taken."""
+    addition: Callable[[Tensor, Tensor], None] | None = None
+    """Called with input (..., inputs) and output (..., all outputs) of the product, to which it may add in place."""
 
     @classmethod
     def of(cls, linears: Sequence[nn.Module]) -> "PackedGroup":
@@ -83,15 +86,31 @@ class PackedGroup:
     def output(self, index: int, states: Tensor) -> Tensor:
         """Output of the linear at `index`; the first one that is asked computes those of the others too."""
         if len(self.sizes) == 1:
-            return product(states, self.packed, self.bias)
+            return self._product(states)
         if self.inputs is not states or self.waiting[index] is None:
             self.inputs = states
-            self.waiting = list(torch.split(product(states, self.packed, self.bias), self.sizes, dim=-1))
+            self.waiting = list(torch.split(self._product(states), self.sizes, dim=-1))
         output, self.waiting[index] = self.waiting[index], None
         assert output is not None
         if all(waiting is None for waiting in self.waiting):
             self.forget()
         return output
+
+    def _product(self, states: Tensor) -> Tensor:
+        output = product(states, self.packed, self.bias)
+        if self.addition is not None:
+            self.addition(states, output)
+        return output
+
+    def places(self, linears: Sequence[nn.Module]) -> list[slice]:
+        """Where the outputs of some of its linears lie in those of all."""
+        ends = list(accumulate(self.sizes))
+        found = [self.linears.index(linear) for linear in linears]
+        return [slice(ends[index] - self.sizes[index], ends[index]) for index in found]
+
+    def remove(self) -> None:
+        """Nothing is added any more."""
+        self.addition = None
 
     def forget(self) -> None:
         """Let go of what waits."""
@@ -197,6 +216,15 @@ class Cover:
         self.owner.unpack()
         output: Tensor = linear.forward(states)
         return output
+
+
+def running_group(linears: Sequence[nn.Module]) -> PackedGroup | None:
+    """The group that all of `linears` are packed in, while a decoding step runs; None: no group has all of them."""
+    covers = [vars(linear).get("forward") for linear in linears]
+    first = covers[0]
+    if not (isinstance(first, Cover) and first.owner.running):
+        return None
+    return first.group if all(isinstance(one, Cover) and one.group is first.group for one in covers) else None
 
 
 def plain_weight(linear: nn.Module) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
+from foresay.models.base.packed_linears import PackedGroup, running_group
 from foresay.models.masks.gate import Gate
 
 
@@ -60,7 +61,8 @@ class GatedLora(nn.Module):
 class LoraGroup:
     """The pairs of linears that read the same input, in the order of their calls: their first products are one.
 
-    They are attached by forward hooks, so the base's modules stay untouched.
+    They are attached by forward hooks, or to the product that their linears are while these run packed, so the base's
+    modules stay untouched.
     """
 
     def __init__(self, pairs: Sequence[GatedLora], gate: Gate) -> None:
@@ -70,18 +72,30 @@ class LoraGroup:
         self._down_t, self._ups_t = self._down.t(), [pair.up.data.t() for pair in pairs]
         self._inputs: Tensor | None = None
         self._narrow: Sequence[Tensor] = ()
+        self._linears: list[nn.Module] = []
+        self._packed: PackedGroup | None = None
+        self._places: list[slice] = []
 
-    def attach(self, linears: Mapping[str, nn.Module]) -> list[RemovableHandle]:
-        """Add each pair's product to the mask rows of its linear's output while the gate stands open."""
-        return [linears[pair.name].register_forward_hook(self._hook(index)) for index, pair in enumerate(self.pairs)]
+    def attach(self, linears: Mapping[str, nn.Module]) -> Sequence[RemovableHandle | PackedGroup]:
+        """Add each pair's product to the mask rows of its linear's output while the gate stands open.
+
+        What is given removes it again.
+        """
+        self._linears = [linears[pair.name] for pair in self.pairs]
+        self._packed = packed = running_group(self._linears)
+        if packed is None:
+            return [linear.register_forward_hook(self._hook(index)) for index, linear in enumerate(self._linears)]
+        self._places = packed.places(self._linears)
+        packed.addition = self._add
+        return [packed]
 
     @property
     def fits(self) -> bool:
-        """False after the pairs were moved or converted: the group is to be made anew."""
+        """False after pairs were moved or converted, or linears packed or unpacked: the group is to be made anew."""
         first, down, up = self.pairs[0], self._down, self._ups_t[0]
-        return (down.data_ptr(), down.dtype) == (first.down.data_ptr(), first.down.dtype) and (
-            up.data_ptr() == first.up.data_ptr()
-        )
+        places = (down.data_ptr(), down.dtype, up.data_ptr())
+        same = places == (first.down.data_ptr(), first.down.dtype, first.up.data_ptr())
+        return same and running_group(self._linears) is self._packed
 
     def _stacked(self) -> Tensor:
         """All `down` (pairs * rank, inputs) as one tensor, of which each pair's is made a part: never out of date."""
@@ -102,7 +116,8 @@ class LoraGroup:
                 return None
             if not torch.is_grad_enabled():
                 # Without autograd the linear's output is ours alone: adding in place spares a copy of the real rows.
-                self._widen(index, self._narrowed(index, args[0]), gate.masks(output, pair.name))
+                up_t = pair.up.t() if torch.compiler.is_compiling() else self._ups_t[index]
+                _widen(gate.masks(output, pair.name), self._narrowed(index, args[0]), up_t, pair.scale)
                 return None
             masks, outputs = (gate.by_row(states, pair.name) for states in (args[0], output))
             widened = pair.widen(pair.narrowed(masks[:, gate.real :]), outputs[:, gate.real :])
@@ -110,6 +125,16 @@ class LoraGroup:
             return joined.view_as(output)
 
         return add
+
+    def _add(self, inputs: Tensor, outputs: Tensor) -> None:
+        """All products of the group at once, where its linears are one product."""
+        if not self.gate.is_open:
+            return
+        name, scale = self.pairs[0].name, self.pairs[0].scale
+        narrow = self.gate.masks(inputs, name).to(self._down.dtype) @ self._down_t
+        widened = self.gate.masks(outputs, name)
+        for part, up, place in zip(narrow.chunk(len(self.pairs), dim=-1), self._ups_t, self._places):
+            _widen(widened[..., place], part, up, scale)
 
     def _narrowed(self, index: int, inputs: Tensor) -> Tensor:
         """First product of the pair at `index`; the first one that is asked computes those of the others too."""
@@ -127,12 +152,10 @@ class LoraGroup:
             self._inputs, self._narrow = None, ()  # pairs stand in the order of their calls: this was the last
         return narrow
 
-    def _widen(self, index: int, narrow: Tensor, outputs: Tensor) -> None:
-        """Add the second product of the pair at `index` to `outputs`, in place and in as few kernels as there are."""
-        pair, up = self.pairs[index], self._ups_t[index]
-        if torch.compiler.is_compiling():
-            up = pair.up.t()
-        if outputs.dim() == 2 and outputs.dtype == up.dtype:
-            outputs.addmm_(narrow, up, alpha=pair.scale)
-        else:
-            outputs.add_(narrow @ up, alpha=pair.scale)
+
+def _widen(outputs: Tensor, narrow: Tensor, up_t: Tensor, scale: float) -> None:
+    """Add the second product to `outputs`, in place and in as few kernels as there are."""
+    if outputs.dim() == 2 and outputs.dtype == up_t.dtype:
+        outputs.addmm_(narrow, up_t, alpha=scale)
+    else:
+        outputs.add_(narrow @ up_t, alpha=scale)

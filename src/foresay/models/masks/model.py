@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from foresay.models.base.cache import KeptCache, SlotCache
 from foresay.models.base.model import Base
+from foresay.models.base.packed_linears import PackedGroup
 from foresay.models.base.user_lora import linear_in
 from foresay.models.config import MTPConfig
 from foresay.models.drafting import DraftingModel, Placed, rank
@@ -58,7 +59,7 @@ class MaskModel(DraftingModel):
         self.gate = Gate()
         self._linears = base.linears().adapted
         self._loras: list[LoraGroup] = []
-        self._hooks: list[RemovableHandle] = []
+        self._hooks: list[RemovableHandle | PackedGroup] = []
 
     @property
     def added(self) -> nn.Module:
