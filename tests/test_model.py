@@ -1,5 +1,6 @@
 """The front door: `generate` as transformers has it, and refusals that leave the model usable."""
 
+from itertools import count
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from foresay.decoding.config import DecodeConfig, LayoutName
 from foresay.foundation.errors import ConfigError, ForesayError, PromptError
 from foresay.model import MultiTokenModel
 from foresay.models.config import MTPConfig
+from foresay.models.masks.gate import Gate
 from tests.support.toys import GPT2, LLAMA, Toy, own_output, pristine, random_prompts, with_adapter
 
 LENGTHS = (5, 9, 2)
@@ -172,13 +174,16 @@ def test_request_that_cannot_be_served_is_refused_and_forgotten(
 
 def test_call_that_breaks_is_forgotten(model: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
     ids, mask = padded("left")
+    masks, calls = Gate.masks, count()
 
     def broken(*args: Any) -> Any:
-        raise KeyboardInterrupt
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+        return masks(*args)
 
     with monkeypatch.context() as patch:
-        # Inside a forward, while the gate stands open.
-        patch.setattr(type(model.mask_model.adapter.pairs[-1]), "widen_", broken)
+        # Inside a forward, while the gate stands open and linears with the same input wait for their turn.
+        patch.setattr(Gate, "masks", broken)
         with pytest.raises(KeyboardInterrupt):
             model.generate(ids, attention_mask=mask, max_new_tokens=NEW, layout="linear")
     check_still_works(model)
