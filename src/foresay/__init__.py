@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from foresay.evaluation.config import AdviseConfig as AdviseConfig
     from foresay.evaluation.config import BenchConfig as BenchConfig
     from foresay.evaluation.config import CheckConfig as CheckConfig
+    from foresay.evaluation.config import CodeConfig as CodeConfig
     from foresay.evaluation.config import EvalConfig as EvalConfig
     from foresay.evaluation.config import HarnessConfig as HarnessConfig
     from foresay.foundation.errors import ArtefactError as ArtefactError
@@ -61,7 +62,9 @@ EXPORTED = {
     "foresay.decoding.config": ("DecodeConfig", "PenaltyConfig", "QueueConfig", "SampleConfig"),
     "foresay.training.config": ("DistilConfig", "EngineConfig", "LossConfig", "PretrainConfig", "TrainConfig"),
     "foresay.serving.config": ("PluginConfig", "ServeConfig", "VllmServeConfig"),
-    "foresay.evaluation.config": ("AdviseConfig", "BenchConfig", "CheckConfig", "EvalConfig", "HarnessConfig"),
+    "foresay.evaluation.config": (
+        *("AdviseConfig", "BenchConfig", "CheckConfig", "CodeConfig", "EvalConfig", "HarnessConfig"),
+    ),
     "foresay.foundation.errors": (
         *("ArtefactError", "BaseNotFound", "BusyError", "ConfigError", "DataError", "DivergedError", "ForesayError"),
         *("LossMaskError", "MissingPackage", "PromptError", "UnsupportedBase"),

@@ -15,6 +15,7 @@ from foresay.decoding.detokenizer import StepText, transcript
 from foresay.decoding.live import GenerationHooks
 from foresay.decoding.metrics import PositionAcceptance, repeated_4grams, tally, within
 from foresay.decoding.steps import Generation, Step
+from foresay.evaluation.code.pass_at_k import CodeQuality
 from foresay.evaluation.config import EvalConfig
 from foresay.evaluation.statistics import ratio_interval
 from foresay.evaluation.task_quality import Quality
@@ -83,6 +84,7 @@ class Evaluation:
     domains: tuple[AcceptanceRow, ...] = ()
     samples: tuple[Sample, ...] = ()
     quality: Quality | None = None
+    code: CodeQuality | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
 

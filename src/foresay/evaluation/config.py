@@ -125,6 +125,65 @@ class HarnessConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeConfig:
+    """Which problems are answered with code, and how the code is run."""
+
+    code: tuple[str, ...] = ()
+    """Problems with tests, as HumanEval and MBPP write them: files, folders or hub ids, with settings as in `foresay
+    train --data` (openai/openai_humaneval,split=test)."""
+    code_limit: int = 0
+    """First problems of each set; 0: all."""
+    code_prompts: Literal["completion", "chat"] = "completion"
+    """Ask for a text that goes on, or as a user does, through the chat template."""
+    code_answers: int = 1
+    """Answers to each problem."""
+    pass_at: tuple[int, ...] = (1,)
+    """The k of pass@k, each at most the number of answers."""
+    code_temperatures: tuple[float, ...] = (0.0,)
+    """Temperatures, each measured; 0 is greedy."""
+    code_top_p: float = 0.95
+    """Where it is sampled: draw from the fewest tokens that hold this share of the chance."""
+    code_seed: int = 0
+    """Seed of the first answer; each further one has the next."""
+    code_layouts: tuple[LayoutName, ...] = ("planned",)
+    """Layouts beside plain decoding."""
+    code_batch_size: int = 8
+    """Answers that are generated together."""
+    code_tokens: int = 512
+    """Most tokens of an answer."""
+    code_seconds: int = 5
+    """CPU seconds that a program may take."""
+    code_memory_mib: int = 512
+    """Memory that a program may take, in MiB."""
+
+    def __post_init__(self) -> None:
+        require_choices(self)
+        require_at_least(self, 0, "code_limit", "code_seed")
+        require_at_least(self, 1, "code_answers", "code_batch_size", "code_tokens", "code_seconds")
+        require_at_least(self, 64, "code_memory_mib")
+        require(min(self.code_temperatures, default=-1) >= 0, "code_temperatures needs one or more from 0 up")
+        require(0 < self.code_top_p <= 1, f"code_top_p is {self.code_top_p}; give a share above 0, at most 1")
+        fits = min(self.pass_at, default=0) >= 1 and max(self.pass_at) <= self.code_answers
+        require(fits, f"pass_at is {self.pass_at} with {self.code_answers} answers; give numbers from 1 to the answers")
+        alike = self.code_answers > 1 and 0 in self.code_temperatures
+        require(not alike, "greedy answers to a problem are all alike; give --code-answers 1, or temperatures above 0")
+
+    @property
+    def all_layouts(self) -> tuple[LayoutName, ...]:
+        """Plain decoding, and the others."""
+        return tuple(dict.fromkeys(("plain", *self.code_layouts)))
+
+    def total(self, problems: int) -> int:
+        """Answers to so many problems in all."""
+        return problems * self.code_answers * len(self.code_temperatures) * len(self.all_layouts)
+
+    @property
+    def chats(self) -> bool:
+        """Whether problems are asked as a user does."""
+        return self.code_prompts == "chat"
+
+
+@dataclass(frozen=True, slots=True)
 class BenchConfig:
     """What is measured."""
 

@@ -21,3 +21,28 @@ def test_eval_prints_one_object_and_writes_it(at: At, run: Run) -> None:
     assert (shown.status, shown.err) == (0, LOADED)
     assert "tokens per step by masks, the first 3 steps" in shown.out
     assert "drafts kept by position" in shown.out
+
+
+def test_problems_are_answered_with_code_and_counted(at: At, run: Run) -> None:
+    rows = [{"text": "Add.", "test_list": [f"assert add({number}, 1)"]} for number in range(3)]
+    file = at.file("".join(f"{json.dumps(row)}\n" for row in rows), "tasks.jsonl")
+    asked = ["eval", at.adapter, "--no-acceptance", "--code", file, "--code-limit", "2", "--code-tokens", "4"]
+    said = run(*asked, "--json")
+    content = one_object(said)
+    assert said.status == 0
+    passed = {"tasks.jsonl:1": 0, "tasks.jsonl:2": 0}
+    assert [(one["layout"], one["passed"]) for one in content["code"]["results"]] == [
+        ("plain", passed),
+        ("planned", passed),
+    ]
+    assert content["provenance"]["settings"]["code"]["code"] == ["tasks.jsonl"]
+    assert content["sentence"] == "2 of 2 accelerated answers to problems are plain decoding's own texts."
+    shown = run(*asked)
+    assert "tasks (2)" in shown.out
+    assert "pass@1, %" in shown.out
+
+
+def test_nothing_to_do_is_refused(at: At, run: Run) -> None:
+    said = run("eval", at.adapter, "--no-acceptance")
+    assert said.status == 2
+    assert "give --tasks or --code" in said.err

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from foresay.cli.views.tables import plain_table
 from foresay.evaluation.acceptance import AcceptanceRow, Evaluation
+from foresay.evaluation.code.pass_at_k import CodeQuality
 from foresay.evaluation.task_quality import Quality
 
 
@@ -87,4 +88,22 @@ def quality_table(quality: Quality) -> Table:
                 f"{task.accelerated[metric]:.4f}",
                 "" if number else same,
             )
+    return table
+
+
+def code_table(quality: CodeQuality) -> Table:
+    """pass@k of plain decoding and of each layout, with the interval of the last k."""
+    ks = [rate.k for rate in quality.results[0].pass_at]
+    columns = [f"pass@{k}, %" for k in ks]
+    table = plain_table("problems answered with code", "problems", "T", "layout", *columns, "95 %", "same texts")
+    for result in quality.results:
+        last, whole = result.pass_at[-1], result.answers * len(result.passed)
+        table.add_row(
+            f"{result.benchmark} ({len(result.passed)})",
+            f"{result.temperature:g}",
+            result.layout,
+            *(f"{100 * rate.value:.1f}" for rate in result.pass_at),
+            f"{100 * last.low:.1f}-{100 * last.high:.1f}",
+            f"{result.identical}/{whole}",
+        )
     return table
