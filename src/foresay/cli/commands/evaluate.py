@@ -27,8 +27,8 @@ class EvalCommand:
 
     Acceptance is counted twice from one decode: by paper A's protocol (at most 100 steps a prompt, tokens over steps)
     and on whole answers; intervals are bootstrapped over prompts (95 %). Tasks run in lm-evaluation-harness, on the
-    base and on the accelerated model: strings of generate_until tasks, and all scores, must be the same. Problems of
-    --code (HumanEval, MBPP) are answered plainly and accelerated, the code is run in a sandbox, and pass@k is counted.
+    base and on the accelerated model: strings of generate_until tasks, and all scores, must be the same. Problems with
+    tests (HumanEval, MBPP) are answered plainly and accelerated, the code is run in a sandbox, and pass@k is counted.
 
     Examples:
       foresay eval smollm2
