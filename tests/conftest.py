@@ -17,9 +17,10 @@ from transformers import Phi3ForCausalLM
 from foresay.decoding import step_costs as calibrate
 from foresay.foundation import heartbeat
 from foresay.models.base import packing_pays
+from tests.support.deprecations import deprecations
 from tests.support.hub import hub
 
-__all__ = ["hub"]
+__all__ = ["deprecations", "hub"]
 
 torch.set_num_threads(1)
 heartbeat.SECONDS = 3600.0  # lines that say that a command is at work are asked for by their own tests alone

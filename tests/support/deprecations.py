@@ -1,0 +1,54 @@
+"""What transformers says it will take away: `make test-newest` fails a test that uses it, by name.
+
+transformers says so by `warnings` and, more often, in its log (there once in a process, so one test is blamed for all).
+"""
+
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+ASKED = "FORESAY_DEPRECATIONS"
+"""The environment variable that asks for it."""
+SAID = re.compile(r"deprecat|will be removed|no longer be supported", flags=re.I)
+
+
+class Heard(logging.Handler):
+    """Lines of the log of transformers that announce a removal."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if SAID.search(record.getMessage()):
+            self.lines.append(record.getMessage())
+
+
+def announced(seen: list[warnings.WarningMessage]) -> list[str]:
+    """Warnings that announce a removal of transformers'."""
+    kinds = (FutureWarning, DeprecationWarning)
+    return [
+        str(one.message)
+        for one in seen
+        if issubclass(one.category, kinds) and ("transformers" in one.filename or "transformers" in str(one.message))
+    ]
+
+
+@pytest.fixture(autouse=True)
+def deprecations() -> Iterator[None]:
+    """Fail the test that used what transformers is going to remove."""
+    if not os.environ.get(ASKED):
+        yield
+        return
+    heard, log = Heard(), logging.getLogger("transformers")
+    log.addHandler(heard)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("default")
+        yield
+    log.removeHandler(heard)
+    found = [*heard.lines, *announced(seen)]
+    assert not found, "transformers is going to remove what this test used:\n" + "\n".join(found)
