@@ -95,6 +95,7 @@ SETTINGS = {
     "kl": LossConfig(hard_weight=0, kl_weight=0.6),
     "variation": LossConfig(hard_weight=0, variation_weight=0.6),
     "all": LossConfig(**WEIGHTS, **DISTIL, hard_weight=0.4, real_rows=True, target="label"),
+    "own": LossConfig(own_loss="tests.support.own_losses:overlap"),
     "sum": LossConfig(consistency_over="sum"),
     "positions": LossConfig(**WEIGHTS, position_weights=(1.5, 0.5)),
     "a position off": LossConfig(**DISTIL, position_weights=(0.0, 1.0, 3.0), real_rows=True),

@@ -1,12 +1,14 @@
 """Answers as a person wants them, and how their tokens are chosen."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from foresay.decoding.answer_html import answer_html
 from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
+from foresay.decoding.detokenizer import StepText, transcript
 from foresay.decoding.metrics import tally
 from foresay.decoding.sampling.chooser import Chooser, chooser_of
 from foresay.decoding.sampling.per_request import Mixed, Rule
@@ -22,12 +24,15 @@ class Answer(Generation):
     text: str = ""
     """Without special tokens; empty where the model has no tokenizer."""
     prompt_tokens: int = 0
+    step_texts: tuple[StepText, ...] = field(default=(), repr=False)
+    """What each step added to the text; empty where the model has no tokenizer."""
 
     @classmethod
     def of(cls, said: Generation, tokenizer: PreTrainedTokenizerBase | None, prompt_tokens: int) -> "Answer":
         """What was generated after so many tokens of prompt, with its text."""
         text = "" if tokenizer is None else tokenizer.decode(said.tokens, skip_special_tokens=True)
-        return cls(said.steps, said.ended, text, prompt_tokens)
+        pieces = () if tokenizer is None else tuple(transcript(tokenizer, said.steps))
+        return cls(said.steps, said.ended, text, prompt_tokens, pieces)
 
     @property
     def tokens_per_step(self) -> float:
@@ -36,6 +41,11 @@ class Answer(Generation):
 
     def __str__(self) -> str:
         return self.text
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: tokens of one colour came out of one step."""
+        count, steps = len(self.tokens), len(self.steps)
+        return answer_html(self.step_texts, f"{count} tokens in {steps} steps: {self.tokens_per_step:.2f} a step")
 
 
 def choosing(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from foresay.foundation.errors import require, require_at_least, require_choices
+from foresay.foundation.names import OWN_LAYOUTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,7 @@ class DecodeConfig:
     """Generate past the stop token (benchmarks of fixed length)."""
 
     def __post_init__(self) -> None:
-        require_choices(self)
+        require_choices(self, layout=OWN_LAYOUTS)
         require(self.masks >= 0, f"masks is {self.masks}; give 1 or more, or 0 for the trained number")
         require_at_least(self, 1, "branches", "nodes")
         self._check_shortlist()

@@ -3,7 +3,7 @@
 Each message says what was asked, what was found and what to do; none needs a traceback.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -82,10 +82,10 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def require_choices(settings: Any) -> None:
-    """Raise `ConfigError` unless every field of a `Literal` type holds one of its values."""
+def require_choices(settings: Any, **more: Iterable[str]) -> None:
+    """Raise `ConfigError` unless every field of a `Literal` type holds one of its values, or of `more` by its name."""
     for name, kind in get_type_hints(type(settings)).items():
-        value, choices = getattr(settings, name), get_args(kind)
+        value, choices = getattr(settings, name), (*get_args(kind), *more.get(name, ()))
         if get_origin(kind) is Literal:
             require(value in choices, f"{name} is {value!r}; give one of {', '.join(choices)}")
 

@@ -65,6 +65,9 @@ class LossConfig:
     counts only where all before it were accepted, which in paper A's table 1 falls like this on average."""
     target: Literal["label", "base_argmax"] = "base_argmax"
     """Hard target of a mask row: the data's `label`, or the base's own argmax there (what greedy decoding verifies)."""
+    own_loss: str = ""
+    """A loss of your own, as MODULE:FUNCTION, added in the loss of either head: called with logits (N, V), targets (N,)
+    and the base's logits (N, V), it returns what each row pays (N,)."""
     real_rows: bool = False
     """Average both cross-entropies over real rows too, as paper A writes; they never draft."""
 
@@ -82,7 +85,7 @@ class LossConfig:
     @property
     def distils(self) -> bool:
         """Some loss needs the base's whole distribution."""
-        return self.kl_weight > 0 or self.variation_weight > 0
+        return self.kl_weight > 0 or self.variation_weight > 0 or bool(self.own_loss)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from foresay.training.loop.objective import Objective
 from foresay.training.loop.progress import Progress
 from foresay.training.objectives.batches import Batch
 from foresay.training.objectives.heads_on_frozen_base import RetrofitObjective
+from foresay.training.objectives.losses import own_loss
 from foresay.training.objectives.masks import MaskObjective
 from foresay.training.recipe import Recipe, may_replace, read_sources, sources_of
 from foresay.training.runs.adapter_run import AdapterHooks, TrainUpdate
@@ -93,6 +94,8 @@ def _train(recipe: Recipe, prompts: Sequence[Prompt], callbacks: Callbacks[Train
     replaces = may_replace(recipe)
     read = (recipe.base, recipe.loading.base_adapter or recipe.base, *(source.name for source in sources_of(recipe)))
     check_output(recipe.out, replaces, read)
+    if recipe.losses.own_loss:
+        own_loss(recipe.losses.own_loss)  # a name that leads nowhere is known before the base is loaded
     if isinstance(recipe.mtp, HeadsConfig):
         _refuse_mask_settings(recipe)
     recipe = settled(recipe)

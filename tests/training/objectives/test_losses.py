@@ -17,6 +17,7 @@ from foresay.training.objectives.losses import (
     cross_entropy,
     head_loss,
     kl_divergence,
+    own_loss,
     total_variation,
 )
 
@@ -127,3 +128,32 @@ def test_no_rows_still_go_backward() -> None:
 def test_impossible_losses_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LossConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_a_loss_of_ones_own_is_added_to_the_heads() -> None:
+    draft, base, targets = rows(1), rows(2), torch.arange(6)
+    config = LossConfig(own_loss="tests.support.own_losses:overlap")
+    assert config.distils
+    ours = head_loss(draft, targets, base, config) - head_loss(draft, targets, base, LossConfig())
+    assert torch.allclose(ours, -(draft.softmax(-1) * base.softmax(-1)).sum(-1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("nowhere:loss", "No module named 'nowhere'"),
+        ("math:loss", "has no attribute 'loss'"),
+        ("math", "cannot be imported"),
+        ("", "cannot be imported"),
+        ("math:pi", "is no function"),
+    ],
+)
+def test_a_loss_that_is_not_there_is_said_in_a_sentence(name: str, found: str) -> None:
+    with pytest.raises(ConfigError, match=f"^own_loss is {name!r}.*{found}.*; give MODULE:FUNCTION"):
+        own_loss(name)
+
+
+def test_a_loss_that_gives_no_number_a_row_is_refused() -> None:
+    config = LossConfig(own_loss="tests.support.own_losses:one_number")
+    with pytest.raises(ConfigError, match=r"gave \(\) for 6 rows; return a tensor with a loss a row"):
+        head_loss(rows(1), torch.arange(6), rows(2), config)

@@ -10,12 +10,14 @@ Letters: B batch, T rows of a call, R real rows, S slots, K masks of the largest
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from foresay.foundation.errors import require
+from foresay.foundation.names import OWN_LAYOUTS
 from foresay.models.layout.tree import Tree
 
 NO_DRAFTS = Tree()
@@ -129,7 +131,24 @@ DRAWINGS: dict[str, Callable[[int, int, Tree], Layout]] = {
     "quadratic": Layout.quadratic,
     "tree": Layout.quadratic,
 }
-"""Every fixed layout of `DecodeConfig` by name: (real rows, masks of a block, tree of the drafts) -> layout."""
+"""Every fixed layout of `DecodeConfig` by name, and those that were added: (real rows, masks of a block, tree of the drafts) -> layout."""
+
+
+def add_layout(name: str, draw: Callable[[int, int], Layout]) -> None:
+    """Make `draw` a layout of its own, which `DecodeConfig(layout=name)` takes from now on, in this process.
+
+    `draw` gets the real rows of a step (the newest token and its drafts) and the masks of a block, and says after which
+    real rows blocks stand. The output is the base's own whatever it says; where no block stands after the last accepted
+    row, the next step has no drafts. Prompts are read with one block at their end. Raises ConfigError for a name that
+    is taken, or a drawing with other real rows.
+
+        add_layout("ends", lambda real, masks: Layout.training(real, (0, real - 1), masks))
+    """
+    require(name not in (*DRAWINGS, "planned"), f"layout {name!r} is there already; give another name")
+    real = draw(3, 2).real
+    require(real == 3, f"layout {name!r} draws {real} real rows of 3; keep all of them, in their order")
+    DRAWINGS[name] = lambda real, masks, tree: replace(draw(real, masks), tree=tree)
+    OWN_LAYOUTS.add(name)
 
 
 def _blocks(sizes: dict[int, int]) -> tuple[Block, ...]:

@@ -5,14 +5,19 @@ Denominators are counted over the whole batch beforehand, so that sums over chun
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from foresay.foundation.errors import ConfigError, require
 from foresay.training.config import LossConfig
 
+OwnLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""A loss of the user's own: logits (N, V), targets (N,) int64, the base's logits (N, V) -> (N,)."""
 LOGITS_AT_ONCE = 2**25
 """Logits in memory at once, rows x vocabulary: 128 MiB in float32, and a few times that for their gradient."""
 
@@ -43,7 +48,33 @@ def head_loss(logits: Tensor, targets: Tensor, teacher: Tensor | None, config: L
         teacher = teacher / config.teacher_temperature
         loss = loss + config.kl_weight * kl_divergence(logits, teacher)
         loss = loss + config.variation_weight * total_variation(logits, teacher)
+        if config.own_loss:
+            loss = loss + paid_to(own_loss(config.own_loss), logits, targets, teacher)
     return loss
+
+
+@cache
+def own_loss(name: str) -> OwnLoss:
+    """The function that `LossConfig.own_loss` names as MODULE:FUNCTION. Raises ConfigError where there is none."""
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as reason:
+        raise ConfigError(
+            f"own_loss is {name!r}, which cannot be imported ({reason}); give MODULE:FUNCTION of a module on PYTHONPATH"
+        ) from reason
+    require(callable(found), f"own_loss is {name!r}, and that is no function; give MODULE:FUNCTION")
+    loss: OwnLoss = found
+    return loss
+
+
+def paid_to(loss: OwnLoss, logits: Tensor, targets: Tensor, teacher: Tensor) -> Tensor:
+    """What each row pays, (N,) float32. Raises ConfigError for anything but a number a row."""
+    paid = loss(logits, targets, teacher)
+    if not isinstance(paid, Tensor) or paid.shape != targets.shape:
+        found = tuple(paid.shape) if isinstance(paid, Tensor) else type(paid).__name__
+        raise ConfigError(f"a loss of your own gave {found} for {len(targets)} rows; return a tensor with a loss a row")
+    return paid.float()
 
 
 def consistency_sum(states: Tensor, anchors: Tensor, shares: Tensor, over: Literal["mean", "sum"] = "mean") -> Tensor:
