@@ -1,4 +1,4 @@
-"""A layout of your own: masks after the newest token and after the last draft, and nowhere else. The text stays the base's.
+"""A layout of your own: masks after the newest token and after the last draft. The text stays the base's.
 
 python examples/custom_layout.py            # smollm2; `nano` for a look of five seconds
 """

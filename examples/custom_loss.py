@@ -13,7 +13,7 @@ from foresay import LossConfig, MTPConfig, Recipe, TrainConfig, train
 
 
 def focal(logits: Tensor, targets: Tensor, teacher: Tensor) -> Tensor:
-    """-(1 - q)^2 log q of each row: `logits` (N, V) of the draft, `targets` (N,), `teacher` (N, V) logits of the base."""
+    """-(1 - q)^2 log q of each row: `logits` (N, V) of the draft, `targets` (N,), `teacher` (N, V) the base's."""
     log_q = logits.float().log_softmax(-1).gather(-1, targets[:, None]).squeeze(-1)
     return -((1 - log_q.exp()) ** 2) * log_q
 

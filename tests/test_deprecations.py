@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_log_is_heard() -> None:
-    heard, log = Heard(), logging.getLogger("transformers.some_file")
-    logging.getLogger("transformers").addHandler(heard)
-    log.warning("`torch_dtype` is deprecated! Use `dtype` instead!")
-    log.warning("Loading weights")
-    logging.getLogger("transformers").removeHandler(heard)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    with Heard() as heard:
+        log = logging.getLogger("transformers.some_file")
+        log.warning("`torch_dtype` is deprecated! Use `dtype` instead!")
+        log.warning("Loading weights")
     assert heard.lines == ["`torch_dtype` is deprecated! Use `dtype` instead!"]
 
 
@@ -38,7 +38,17 @@ def test_a_test_that_uses_it_fails_where_that_is_asked_for(asked: str, status: i
         "import logging\n\n\ndef test_it():\n"
         "    logging.getLogger('transformers.x').warning('`past_key_values` is deprecated')\n"
     )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
     env = {"PATH": "", "PYTHONPATH": str(ROOT), ASKED: asked}
     said = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert said.returncode == status, said.stdout + said.stderr

@@ -1,5 +1,6 @@
 """How a notebook shows an answer."""
 
+import itertools
 import re
 from html import unescape
 
@@ -30,6 +31,6 @@ def test_what_the_model_says_is_no_markup() -> None:
 def test_neighbouring_steps_differ_in_colour() -> None:
     steps = [StepText(number, "x", 1, 4, 0) for number in range(1, 20)]
     colours = re.findall(r"rgba\((.*?), 0.4\)", answer_html(steps, ""))
-    assert all(one != other for one, other in zip(colours, colours[1:]))
+    assert all(one != other for one, other in itertools.pairwise(colours))
     assert set(colours) == set(COLOURS)
     assert "step 7: 1 token, 0 of 4 drafts kept" in answer_html(steps, "")

@@ -59,5 +59,5 @@ def test_a_drawing_that_loses_rows_is_refused() -> None:
 
 
 def test_an_unknown_layout_is_refused_and_the_known_ones_are_named() -> None:
-    with pytest.raises(ConfigError, match="layout is 'mine'; give one of plain, linear, quadratic, tree, planned$"):
+    with pytest.raises(ConfigError, match=r"layout is 'mine'; give one of plain, linear, quadratic, tree, planned$"):
         DecodeConfig(layout=cast(LayoutName, "mine"))

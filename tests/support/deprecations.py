@@ -17,11 +17,22 @@ SAID = re.compile(r"deprecat|will be removed|no longer be supported", flags=re.I
 
 
 class Heard(logging.Handler):
-    """Lines of the log of transformers that announce a removal."""
+    """Lines of the log of transformers that announce a removal, within `with`."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.lines: list[str] = []
+        self._log = logging.getLogger("transformers")
+        self._level = self._log.level
+
+    def __enter__(self) -> "Heard":
+        self._log.setLevel(logging.WARNING)  # a command that ran before may have silenced it
+        self._log.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._log.removeHandler(self)
+        self._log.setLevel(self._level)
 
     def emit(self, record: logging.LogRecord) -> None:
         if SAID.search(record.getMessage()):
@@ -44,11 +55,8 @@ def deprecations() -> Iterator[None]:
     if not os.environ.get(ASKED):
         yield
         return
-    heard, log = Heard(), logging.getLogger("transformers")
-    log.addHandler(heard)
-    with warnings.catch_warnings(record=True) as seen:
+    with Heard() as heard, warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("default")
         yield
-    log.removeHandler(heard)
     found = [*heard.lines, *announced(seen)]
     assert not found, "transformers is going to remove what this test used:\n" + "\n".join(found)

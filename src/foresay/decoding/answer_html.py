@@ -20,5 +20,6 @@ def answer_html(steps: Iterable[StepText], summary: str) -> str:
 
 def _span(step: StepText) -> str:
     colour = COLOURS[(step.step - 1) % len(COLOURS)]
-    told = f"step {step.step}: {step.tokens} token{'' if step.tokens == 1 else 's'}, {step.accepted} of {step.drafted} drafts kept"
+    tokens = f"{step.tokens} token{'' if step.tokens == 1 else 's'}"
+    told = f"step {step.step}: {tokens}, {step.accepted} of {step.drafted} drafts kept"
     return f'<span style="background: rgba({colour}, 0.4)" title="{told}">{escape(step.text)}</span>'

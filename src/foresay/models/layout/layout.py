@@ -131,7 +131,8 @@ DRAWINGS: dict[str, Callable[[int, int, Tree], Layout]] = {
     "quadratic": Layout.quadratic,
     "tree": Layout.quadratic,
 }
-"""Every fixed layout of `DecodeConfig` by name, and those that were added: (real rows, masks of a block, tree of the drafts) -> layout."""
+"""Every fixed layout of `DecodeConfig` by name: (real rows, masks of a block, tree of the drafts) -> layout. Those that
+`add_layout` added stand here too."""
 
 
 def add_layout(name: str, draw: Callable[[int, int], Layout]) -> None:
