@@ -111,3 +111,19 @@ def test_training_is_told_when_it_begins_at_every_beat_and_at_its_end(
 @pytest.mark.parametrize(("seconds", "said"), [(0.4, "0 s"), (119, "119 s"), (300, "5 min"), (9000, "2.5 h")])
 def test_times_are_said_shortly(seconds: float, said: str) -> None:
     assert span(seconds) == said
+
+
+def test_the_time_left_is_not_that_of_the_last_burst(heard: Heard, console: Console) -> None:
+    """Batches of 16, one a minute, whose prompts are counted within a moment of each other."""
+    clock = [0.0]
+    with progress_bar(console) as bar:
+        bar.get_time = lambda: clock[0]
+        task = bar.add_task("checking", total=160)
+        for _ in range(4):
+            clock[0] += 60
+            for _ in range(16):
+                clock[0] += 0.001
+                bar.advance(task)
+        left = next(one for one in bar.tasks if one.id == task).time_remaining
+    assert left is not None
+    assert 3 * 60 < left < 12 * 60, "six batches are left"

@@ -11,6 +11,10 @@ from foresay.evaluation.speed.timed_runs import Watching
 from foresay.foundation.heartbeat import beating, span
 
 
+RECENT = 600.0
+"""Seconds of progress that the time left is told from: batches end in bursts, and half a minute may hold one alone."""
+
+
 @contextmanager
 def progress_bar(console: Console) -> Iterator[Progress]:
     """A bar that vanishes when the work is done; without a terminal, a line every few seconds."""
@@ -22,6 +26,7 @@ def progress_bar(console: Console) -> Iterator[Progress]:
         console=console,
         transient=True,
         disable=not console.is_terminal,
+        speed_estimate_period=RECENT,
     )
     lines = nullcontext() if console.is_terminal else beating(lambda: tell_task(bar, console))
     with bar, lines:
