@@ -10,7 +10,6 @@ from foresay.decoding.step_costs import Watch
 from foresay.evaluation.speed.timed_runs import Watching
 from foresay.foundation.heartbeat import beating, span
 
-
 RECENT = 600.0
 """Seconds of progress that the time left is told from: batches end in bursts, and half a minute may hold one alone."""
 
