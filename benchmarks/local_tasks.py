@@ -1,8 +1,8 @@
 """Write tasks of lm-evaluation-harness over the local sets in FORESAY_DATA, for a machine without a network.
 
 python benchmarks/local_tasks.py --out build/tasks
-foresay eval nano --tasks local_arc local_gsm8k local_code local_chat --include-path build/tasks --no-acceptance
-foresay eval nano --tasks local_mmlu --include-path build/tasks --no-acceptance
+foresay eval nano --tasks local_arc local_gsm8k local_code local_chat --include-path build/tasks --tasks-only
+foresay eval nano --tasks local_mmlu --include-path build/tasks --tasks-only
 
 The hub's own tasks need no such file: `foresay eval MODEL --tasks arc_challenge gsm8k`. The base is compared with the
 accelerated model, so that the answers which the files of chat lack are not missed.

@@ -298,7 +298,7 @@ EARLY: dict[str, tuple[Arguments, str]] = {
         lambda at: ["eval", at.adapter, "--benchmarks", "paper", "--prompts", at.file("{}"), *SHORT],
         "prompts and benchmarks were both given",
     ),
-    "eval: nothing to do": (lambda at: ["eval", at.adapter, "--no-acceptance"], "nothing is to be done"),
+    "eval: nothing to do": (lambda at: ["eval", at.adapter, "--tasks-only"], "--tasks-only was given without tasks"),
     "advise: acceptance that rises": (lambda at: ["advise", "nano", "--acceptance", "0.2", "0.4"], "acceptance is"),
     "advise: results that are none": (lambda at: ["advise", "nano", "--results", at.file("{}")], "holds no results"),
     "report: nothing in it": (lambda at: ["report", at.tmp, "--out", at.tmp / "page.html"], "holds no results"),

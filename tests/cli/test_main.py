@@ -1,5 +1,6 @@
 """The command line as a program: results on stdout, everything else on stderr."""
 
+import io
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 import foresay
 from foresay.cli.commands import VERBS
+from foresay.cli.terminal import Terminal
 from foresay.foundation import heartbeat
 from tests.support.commands import LOADED, SHORT, At, Run, Said, one_object
 from tests.support.processes import start_program
@@ -45,6 +47,45 @@ def test_help_shows_examples(verb: str, run: Run) -> None:
     assert (said.status, said.err) == (0, "")
     assert "Examples" in said.out
     assert f"foresay {verb}" in said.out.partition("Examples")[2]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("verb", ["", *VERBS, "data preview", "data generate"])
+@pytest.mark.parametrize("tier", ["--help", "--help-all"])
+def test_help_is_wrapped_and_shows_nothing_internal(
+    verb: str, tier: str, columns: int, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = run(*verb.split(), tier).out
+    prose = re.sub(r"^Examples:\n(  .*\n)+", "", shown, flags=re.M).splitlines()  # a command stays on its line
+    assert max(len(line) for line in prose if "{" not in line) <= columns
+    assert not re.search(r"None|\b(opening|chosen|loading)\b\.? options|_[a-z]+ options", shown)
+
+
+def test_help_has_two_tiers(run: Run) -> None:
+    basic, everything = run("bench", "--help").out, run("bench", "--help-all").out
+    assert "--max-new-tokens" in basic
+    assert "--pack-linears" not in basic
+    hidden = re.search(r"foresay bench --help-all shows (\d+) more options", basic)
+    assert hidden is not None
+    flags = [len(re.findall(r"^  --", shown, flags=re.M)) for shown in (basic, everything)]
+    assert flags[1] - flags[0] == int(hidden[1])
+
+
+def test_a_switch_that_is_on_reads_forwards(run: Run) -> None:
+    shown = run("bench", "--help-all").out
+    assert re.search(r"  --graphs, --no-graphs\n? +On CUDA, record .*\(default: on\)", shown, flags=re.S)
+
+
+def test_no_color_leaves_no_bold_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    console = Terminal(force_terminal=True, file=io.StringIO())
+    console.print("text", style="bold red")
+    monkeypatch.delenv("NO_COLOR")
+    styled = Terminal(force_terminal=True, color_system="standard", file=io.StringIO())
+    styled.print("text", style="bold red")
+    assert console.file.getvalue() == "text\n"
+    assert "\x1b[1;31m" in styled.file.getvalue()
 
 
 def test_help_names_every_verb(run: Run) -> None:

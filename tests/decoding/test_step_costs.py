@@ -4,6 +4,7 @@ import json
 import warnings
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,11 +40,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Each measurement that was made: (batch size, context); all give `COSTS`."""
     calls = []
 
-    def measure(model: Any, batch_size: int, context: int, *more: Any) -> Costs:
+    def made(model: Any, batch_size: int, context: int, *more: Any) -> Any:
         calls.append((batch_size, context))
-        return COSTS
+        return SimpleNamespace(costs=lambda: COSTS, rounds=lambda: (COSTS,))
 
-    monkeypatch.setattr(calibrate, "measure", measure)
+    monkeypatch.setattr(calibrate, "measured", made)
     return calls
 
 
@@ -164,6 +165,11 @@ def test_time_is_bounded_by_leaving_entries_out(laps: list[Entry], monkeypatch: 
     assert len(laps) == 6
     laps.clear()
     assert list(measure(adapted(LLAMA), 1, 8, seconds=1e-9)) == [PLAIN]
+    curve = calibrate.calibrate(adapted(LLAMA), 1, 8, seconds=10.0)
+    assert (tuple(curve.costs), curve.left_out) == (MENU[:3], MENU[3:])
+    assert curve.rounds == (), "no round was whole"
+    whole = calibrate.calibrate(adapted(LLAMA), 1, 8, seconds=1e9)
+    assert (whole.left_out, {len(round) for round in whole.rounds}) == ((), {len(MENU)})
     laps.clear()
     measure(adapted(LLAMA), 1, 8, seconds=4.0 * (len(MENU) + 1))
     assert len(laps) == 2 * (len(MENU) + 1)

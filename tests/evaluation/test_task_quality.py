@@ -137,7 +137,7 @@ def test_the_harness_finds_our_model_by_name(nano: MultiTokenModel) -> None:
 
 def test_a_result_of_tasks_alone_says_where_it_comes_from(nano: MultiTokenModel, tasks: Path) -> None:
     out = tasks / "quality.json"
-    asked = ["--tasks", "toy_choice", "--include-path", str(tasks), "--limit", "1", "--no-acceptance"]
+    asked = ["--tasks", "toy_choice", "--include-path", str(tasks), "--limit", "1", "--tasks-only"]
     assert main(["eval", "nano", *asked, "--out", str(out)]) == 0
     made = json.loads(out.read_text())["provenance"]
     assert made["settings"]["base"] == "nano"

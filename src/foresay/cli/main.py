@@ -1,6 +1,5 @@
 """The command line. Results go to stdout, chatter to stderr; exit 0 done, 1 a check failed, 2 bad use."""
 
-import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -9,41 +8,49 @@ from dataclasses import make_dataclass, replace
 from typing import Annotated, Any, Union
 
 import tyro
+from rich.text import Text
 
 from foresay import __version__
 from foresay.cli.commands import VERBS
 from foresay.cli.config_file import with_config
 from foresay.cli.given import Given
-from foresay.cli.terminal import ERR, signs_of_life
+from foresay.cli.terminal import ERR, OUT, signs_of_life
+from foresay.cli.views.help import help_of, overview, verbs_help
 from foresay.foundation.errors import ForesayError
 
 WAITING = ("serve", "chat")
 """Verbs that have nothing to do most of the time."""
-ABOUT = (
-    "Make a pretrained language model say several tokens at once, with the same output. `foresay --version` says which "
-    "foresay this is."
-)
+HELP = ("-h", "--help", "--help-all")
 
 
 def command_for(verb: str) -> Any:
-    """The type that tyro parses: one of the verbs. The help of `verb` shows its examples, the others a summary.
-
-    The others are stand-ins, so that nothing of theirs is imported.
-    """
+    """The type that tyro parses: one of the verbs. All but `verb` are stand-ins: nothing of theirs is imported."""
     kinds = [
-        Annotated[kind, tyro.conf.subcommand(name, description=about)]  # type: ignore[valid-type]
-        for name, kind, about in (_whole(name) if name == verb else _brief(name) for name in VERBS)
+        Annotated[VERBS[name] if name == verb else make_dataclass(name, []), tyro.conf.subcommand(name)]
+        for name in VERBS
     ]
-    return Annotated[Union[tuple(kinds)], tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes]  # noqa: UP007
+    return Annotated[Union[tuple(kinds)], tyro.conf.OmitArgPrefixes]  # noqa: UP007
 
 
-def _whole(name: str) -> tuple[str, type, str]:
-    kind = VERBS[name]
-    return name, kind, inspect.getdoc(kind) or ""
+def _help(arguments: Sequence[str]) -> bool:
+    """Print help where it is asked for; whether it was."""
+    before = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    asked = [word for word in before if word in HELP]
+    if not asked:
+        return False
+    verb, below = [*before, "", ""][:2]
+    OUT.print(_help_text(verb, below, "--help-all" in asked), highlight=False)
+    return True
 
 
-def _brief(name: str) -> tuple[str, type, str]:
-    return name, make_dataclass(name, []), VERBS.summary(name)
+def _help_text(verb: str, below: str, everything: bool) -> Text:
+    """The help of a verb, of a verb below it, or of foresay where there is no such verb."""
+    if verb not in VERBS:
+        return overview({name: VERBS.summary(name) for name in VERBS})
+    verbs = VERBS.below(verb)
+    if below in verbs:
+        return help_of(f"{verb} {below}", verbs[below], everything)
+    return verbs_help(verb, VERBS[verb], verbs) if verbs else help_of(verb, VERBS[verb], everything)
 
 
 def _plain_streams() -> None:
@@ -69,11 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["--version"]:
         print(f"foresay {__version__}")
         return 0
+    if _help(arguments):
+        return 0
     try:
         if arguments and arguments[0] in VERBS:
             _quiet()
         kind = command_for(arguments[0] if arguments else "")
-        command = tyro.cli(kind, prog="foresay", description=ABOUT, args=with_config(arguments))
+        command = tyro.cli(kind, prog="foresay", args=with_config(arguments))
         if hasattr(command, "given"):
             command = replace(command, given=Given.on(arguments))
         with nullcontext() if arguments[0] in WAITING else signs_of_life(arguments[0]):

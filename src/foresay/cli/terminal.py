@@ -1,13 +1,17 @@
 """Where text goes: results to stdout, chatter to stderr."""
 
 import json
+import os
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
+from rich.table import Table
 
 from foresay.decoding.steps import Step
 from foresay.foundation import heartbeat
@@ -17,15 +21,20 @@ from foresay.foundation.files import write_json
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PIPE_WIDTH = 160
-"""Columns of a table that goes into a pipe or a file."""
+PIPE_WIDTH, WIDEST = 160, 10_000
+"""Columns of a table that goes into a pipe or a file, and more than any table needs."""
 
 
 class Terminal(Console):
-    """A console that shows text as it is, and lets `main` deal with a reader that goes away."""
+    """A console that shows text as it is, without colour or bold where NO_COLOR says so.
+
+    It lets `main` deal with a reader that goes away.
+    """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(markup=False, **settings)
+        # rich's own way with NO_COLOR leaves bold and dim.
+        plain: dict[str, Any] = {"color_system": None} if os.environ.get("NO_COLOR") else {}
+        super().__init__(markup=False, **plain, **settings)
         self.last_said = monotonic()
         """When something was printed last, in seconds of `monotonic`."""
 
@@ -69,8 +78,37 @@ class AnswerStream:
 
 
 def print_table(table: RenderableType) -> None:
-    """Print a table, or several, whole in a pipe too."""
-    (OUT if OUT.is_terminal else Terminal(width=PIPE_WIDTH)).print(table)
+    """Print a table, or several, whole in a pipe too; a wide one runs over the terminal's edge with its words whole."""
+    width = OUT.width if OUT.is_terminal else PIPE_WIDTH
+    parts = table.renderables if isinstance(table, Group) else [table]
+    roomy = OUT.options.update(max_width=WIDEST)
+    needed = max((Measurement.get(OUT, roomy, part).minimum for part in parts if isinstance(part, Table)), default=0)
+    fits = needed <= width and OUT.is_terminal
+    (OUT if fits else Terminal(width=max(width, needed), force_terminal=OUT.is_terminal)).print(table)
+
+
+def can_write(signs: str, encoding: str) -> bool:
+    """Whether a terminal or file of this encoding can hold these signs."""
+    try:
+        signs.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def read_line() -> str:
+    """A line that somebody types, edited and with those before it at hand where Python has readline.
+
+    Raises EOFError at the end of the input, KeyboardInterrupt at Ctrl-C.
+    """
+    with suppress(ImportError):
+        import readline  # noqa: F401, PLC0415 (`input` uses it once it is there; Windows has none)
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        return input("> ")
+    # Without a terminal on both sides `input` would write its prompt among the answers.
+    if ERR.is_terminal:
+        ERR.print("> ", end="")
+    return input()
 
 
 def print_json(content: dict[str, Any]) -> None:

@@ -53,8 +53,8 @@ class DecodeConfig:
     prompt_lookup: bool = True
     """Let `planned` also verify what followed the same 2 to 4 tokens earlier in prompt and answer, where that earns its
     rows in this text. The output stays."""
-    max_new_tokens: int = 128
-    """Most tokens generated for a prompt; the base's context may end it sooner."""
+    max_new_tokens: int = 512
+    """Most tokens of an answer."""
     compile: bool = False
     """Send steps through torch.compile: each layout takes some seconds when it first runs, then steps are faster."""
     graphs: bool = True

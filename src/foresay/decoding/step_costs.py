@@ -1,7 +1,7 @@
 """What a step costs on this machine: whole steps of every entry of the menu, measured once and remembered."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.cost_files import keep, menu_of, place_of, read
@@ -42,6 +42,10 @@ class Curve:
     """Tokens cached before the step."""
     costs: Costs
     """An entry is missing where the time was over before its turn."""
+    left_out: tuple[Entry, ...] = field(default=(), compare=False)
+    """Those: `planned` never takes them here until they are measured."""
+    rounds: tuple[Costs, ...] = field(default=(), compare=False)
+    """The costs of each round of the measurement, in which every entry had its turn; empty where they were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +118,11 @@ def calibrate(
 ) -> Curve:
     """Measure anew and keep it; batch size and length are rounded up to what is measured. See `curve_for`."""
     batch, context = rounded(model, batch_size, length)
-    curve = Curve(batch, context, measure(model, batch, context, seconds, watch))
-    keep(place_of(model, batch, context), curve.costs)
-    return curve
+    measurement = measured(model, batch, context, seconds, watch)
+    costs = measurement.costs()
+    keep(place_of(model, batch, context), costs)
+    missing = tuple(entry for entry in menu_of(model) if entry not in costs)
+    return Curve(batch, context, costs, missing, measurement.rounds())
 
 
 def rounded(model: DraftingModel, batch_size: int, length: int) -> tuple[int, int]:
@@ -168,17 +174,29 @@ class Measurement:
         """What is known so far."""
         return {entry: _undisturbed(some) for entry, some in self._laps.items()}
 
+    def rounds(self) -> tuple[Costs, ...]:
+        """The same round by round, of those in which every entry had its turn."""
+        whole = self._turns // len(self._entries)
+        return tuple({entry: some[place] for entry, some in self._laps.items()} for place in range(whole))
+
 
 def measure(
     model: DraftingModel, batch_size: int, context: int, seconds: float = SECONDS, watch: Watch = unwatched
 ) -> Costs:
+    """What steps cost, at once."""
+    return measured(model, batch_size, context, seconds, watch).costs()
+
+
+def measured(
+    model: DraftingModel, batch_size: int, context: int, seconds: float = SECONDS, watch: Watch = unwatched
+) -> Measurement:
     """A whole `Measurement`, at once."""
     measurement = Measurement(model, batch_size, context, seconds)
     watch(0.0)
     while measurement.share < 1.0:
         measurement.turn()
         watch(measurement.share)
-    return measurement.costs()
+    return measurement
 
 
 def lap(session: Session, batch_size: int, context: int) -> Cost:

@@ -29,15 +29,16 @@ class Rate:
     """Tokens per step with its bootstrap interval over prompts (95 %)."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    """None, like `high`: one prompt has no interval."""
+    high: float | None
 
     @classmethod
     def of(cls, said: Sequence[Generation]) -> "Rate":
         """Of some answers together."""
         tallies = [tally([generation]) for generation in said]
         interval = ratio_interval([one.tokens for one in tallies], [one.steps for one in tallies])
-        return cls(tally(said).tokens_per_step, *interval)
+        return cls(tally(said).tokens_per_step, *(interval or (None, None)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def check_evaluation(model: MultiTokenModel, prompts: Sequence[Prompt], config: 
     drafts nothing.
     """
     drafts = model.drafts
-    require(drafts > 0, "the model has one head and drafts nothing, so there is no acceptance; give --no-acceptance")
+    require(drafts > 0, "the model has one head and drafts nothing, so there is no acceptance; give --tasks-only")
     counts = config.masks or tuple(range(1, drafts + 1))
     model.check_prompts([prompt.ids for prompt in prompts], DecodeConfig(masks=max(counts)))
     return counts

@@ -90,7 +90,7 @@ class EvalConfig:
     paper_steps: int = 100
     """Steps of a prompt that count by the paper's protocol."""
     max_new_tokens: int = 256
-    """Most tokens of a whole answer."""
+    """Most tokens of an answer."""
     samples: int = 1
     """Answers of each benchmark that are kept as text, with every step."""
 
@@ -198,11 +198,11 @@ class BenchConfig:
     lookup_tokens: int = 10
     """Tokens that transformers' prompt lookup drafts (at batch size 1, all it can); 0 leaves it out."""
     compile: bool = False
-    """Send our steps, not transformers', through torch.compile."""
+    """Send steps through torch.compile: each layout takes some seconds when it first runs, then steps are faster."""
     graphs: bool = True
-    """On CUDA, replay our steps as CUDA graphs."""
-    max_new_tokens: int = 48
-    """Most tokens generated for a prompt."""
+    """On CUDA, record each shape of a step as a CUDA graph when it first runs, and replay it; the output stays."""
+    max_new_tokens: int = 64
+    """Most tokens of an answer."""
     repeats: int = 3
     """Times that everything is measured."""
 

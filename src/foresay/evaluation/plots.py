@@ -15,9 +15,20 @@ SPEEDUPS, COSTS = "speedups.png", "costs.png"
 MARKERS = {"plain": "o", "linear": "D", "quadratic": "s"}
 """Of the points of a layout; others get a triangle."""
 LINES = ("-", "--", ":", "-.")
-POINTS = ("o", "s", "D", "^", "v", "P", "X")
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Told apart by colour-blind eyes too (Okabe and Ito)."""
+POINTS = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">")
+COLOURS = (
+    "#3f90da",
+    "#bd1f01",
+    "#ffa90e",
+    "#832db6",
+    "#94a4a2",
+    "#a96b59",
+    "#e76300",
+    "#b9ac70",
+    "#717581",
+    "#92dadd",
+)
+"""Ten series, told apart by colour-blind eyes too (Petroff, arXiv 2107.02270); a point of its own for each beside."""
 WIDEST = 3.0
 """Speed-up at which the colours of the heat map are deepest, and its inverse."""
 

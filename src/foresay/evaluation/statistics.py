@@ -131,15 +131,31 @@ def at_most(found: int, of: int, confidence: float = CONFIDENCE) -> float:
     return high
 
 
-def ratio_interval(parts: Sequence[float], wholes: Sequence[float], seed: int = 0) -> tuple[float, float]:
+def ratio_interval(parts: Sequence[float], wholes: Sequence[float], seed: int = 0) -> tuple[float, float] | None:
     """Bootstrap interval (Efron 1979, percentiles) of sum(parts) / sum(wholes), where pairs are drawn anew.
 
-    Too narrow for a handful of pairs, and one pair, drawn over and over, has none at all: its interval has no width.
+    Too narrow for a handful of pairs; None for one pair, which says nothing of how another would be.
     """
+    if len(parts) < 2:
+        return None
     drawn = np.random.default_rng(seed).integers(len(parts), size=(DRAWS, len(parts)))
     ratios = np.asarray(parts, float)[drawn].sum(axis=1) / np.asarray(wholes, float)[drawn].sum(axis=1)
     low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Where the median lies of what `values` were drawn from: the least and most ranks that hold it with 95 % chance.
+
+    By the sign test, whatever the distribution. None for fewer than six values, which cannot say it so surely.
+
+    >>> median_interval([1, 2, 3, 4, 5, 6]), median_interval([1, 2, 3, 4, 5])
+    ((1, 6), None)
+    """
+    ordered, count = sorted(values), len(values)
+    outside = [2 * sum(math.comb(count, below) for below in range(rank + 1)) / 2**count for rank in range(count // 2)]
+    rank = sum(chance <= 1 - CONFIDENCE for chance in outside)
+    return (ordered[rank - 1], ordered[count - rank]) if rank else None
 
 
 def _no_more(found: int, of: int, share: float) -> float:

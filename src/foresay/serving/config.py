@@ -56,6 +56,9 @@ class ServeConfig:
     allowed_origins: tuple[str, ...] = ()
     """Web pages that may ask from a browser, by their origin (http://localhost:3000); * allows all, none is the
     default."""
+    request_log: bool = True
+    """Say on stderr, in a line for each request, what was asked and how it ended; never what was said. Of /health and
+    /metrics only what fails."""
     body_bytes: int = 1_000_000
     """Longest body of a request."""
     timeout_seconds: float = 300.0

@@ -1,5 +1,7 @@
 """`foresay calibrate` at the command line."""
 
+import re
+
 import pytest
 
 from tests.support.commands import LOADED, SHORT, At, Run, contents, one_object
@@ -31,5 +33,6 @@ def test_calibrate_prints_one_object_and_keeps_it(at: At, run: Run, monkeypatch:
 def test_calibrate_prints_a_table(at: At, run: Run) -> None:
     said = run("calibrate", at.adapter, "--contexts", "1", "--seconds", "0.01")
     assert (said.status, said.err) == (0, LOADED)
+    assert re.search(r"Not measured in 0\.01 s, so never taken here: .*quadratic 3.*; give more --seconds", said.out)
     for words in ("batch 1, 128 tokens cached", "expected tokens/s", "plain <", "< is what planned begins with"):
         assert words in said.out

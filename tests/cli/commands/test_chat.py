@@ -1,6 +1,10 @@
 """`foresay chat`: what was said stands before what is said next, and Ctrl-C stops the answer alone."""
 
 import io
+import os
+import pty
+import subprocess
+import sys
 
 import pytest
 
@@ -40,6 +44,58 @@ def test_a_conversation_goes_on_from_what_was_said(model: MultiTokenModel) -> No
     assert talk.count().tokens == len(first.tokens) + len(second.tokens)
     talk.reset()
     assert talk.ask("Tom has 3 apples.", lambda step: None).tokens == first.tokens
+
+
+def test_what_the_system_is_told_stands_before_all_that_is_said(model: MultiTokenModel) -> None:
+    """nano's own template has no place for it: it would say the words itself."""
+    talk = Conversation(model, DECODE, Rules())
+    with pytest.raises(PromptError, match="has no place for a system message"):
+        talk.instruct("Be brief.")
+    assert talk.system == ""
+    tokenizer = model.require_tokenizer()
+    own = tokenizer.chat_template
+    try:
+        tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+        talk.instruct("Be brief.")
+        said = talk.ask("Tom has 3 apples.", lambda step: None)
+        told = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Tom has 3 apples."}]
+        assert said.tokens == model.decode([template_ids(tokenizer, told, prompt=True)], DECODE)[0].tokens
+        assert said.tokens != model.decode([template_ids(tokenizer, told[1:], prompt=True)], DECODE)[0].tokens
+        talk.reset()
+        assert talk.system == "Be brief."
+    finally:
+        tokenizer.chat_template = own
+
+
+def test_commands_of_a_chat_are_answered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert chat("/system Be brief.\n/system\n/reset\n/nope x\n/help\n", monkeypatch) == 0
+    told = capsys.readouterr().err
+    for words in ("has no place for a system", "system: none", "is forgotten", "there is no /nope", "/quit ends"):
+        assert words in told
+
+
+def test_a_line_is_edited_and_an_earlier_one_comes_back() -> None:
+    """In a terminal: backspace mends, the arrow up brings the line before."""
+    pytest.importorskip("readline")
+    code = "from foresay.cli.terminal import read_line\nprint([read_line(), read_line()])"
+    main, terminal = pty.openpty()
+    with subprocess.Popen([sys.executable, "-c", code], stdin=terminal, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        _until(main, b"> ")
+        os.write(main, b"helo\x7flo\n")
+        _until(main, b"> ")
+        os.write(main, b"\x1b[A!\n")
+        shown = _until(main, b"']")
+        process.wait()
+    os.close(main)
+    assert b"['hello', 'hello!']" in shown
+
+
+def _until(terminal: int, sign: bytes) -> bytes:
+    shown = b""
+    while sign not in shown:
+        shown += os.read(terminal, 1024)
+    return shown
 
 
 def test_an_interrupted_answer_stays_as_far_as_it_came(model: MultiTokenModel) -> None:

@@ -26,7 +26,7 @@ def test_eval_prints_one_object_and_writes_it(at: At, run: Run) -> None:
 def test_problems_are_answered_with_code_and_counted(at: At, run: Run) -> None:
     rows = [{"text": "Add.", "test_list": [f"assert add({number}, 1)"]} for number in range(3)]
     file = at.file("".join(f"{json.dumps(row)}\n" for row in rows), "tasks.jsonl")
-    asked = ["eval", at.adapter, "--no-acceptance", "--code", file, "--code-limit", "2", "--code-tokens", "4"]
+    asked = ["eval", at.adapter, "--tasks-only", "--code", file, "--code-limit", "2", "--code-tokens", "4"]
     said = run(*asked, "--json")
     content = one_object(said)
     assert said.status == 0
@@ -43,6 +43,6 @@ def test_problems_are_answered_with_code_and_counted(at: At, run: Run) -> None:
 
 
 def test_nothing_to_do_is_refused(at: At, run: Run) -> None:
-    said = run("eval", at.adapter, "--no-acceptance")
+    said = run("eval", at.adapter, "--tasks-only")
     assert said.status == 2
     assert "give --tasks or --code" in said.err

@@ -14,6 +14,7 @@ def test_generate_prints_one_object(at: At, run: Run) -> None:
     content = one_object(said)
     assert (said.status, said.err) == (0, LOADED)
     keys = {"base", "dtype", "device", "text", "tokens", "steps", "ended", "tokens_per_step", "acceptance_per_position"}
+    keys |= {"layouts", "reason"}
     assert content.keys() == keys
     assert sum(content["steps"]) == len(content["tokens"])
     assert content["tokens_per_step"] == len(content["tokens"]) / len(content["steps"])
@@ -26,13 +27,15 @@ def test_generate_streams_what_the_object_holds(at: At, run: Run, layout: str) -
     assert (said.status, said.out, said.err) == (0, f"{text}\n", LOADED)
     coloured = run("generate", at.adapter, "Say 3.", "--layout", layout, "--colour", "--stats", *SHORT)
     assert (coloured.status, coloured.out) == (0, f"{text}\n")
-    assert re.fullmatch(LOADED + r"\d+ tokens in \d+ steps: .* drafts accepted; ended by (length|stop)\n", coloured.err)
+    none = "--colour shows no colours, for stdout is no terminal\n"
+    counted = r"\d+ tokens in \d+ steps: .* drafts accepted; ended by (length|stop)\n"
+    assert re.fullmatch(LOADED + none + counted, coloured.err)
 
 
 def test_generate_reads_standard_input(at: At, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin.read", lambda: "Say 3.", raising=False)
-    said = run("generate", at.adapter, "-", *SHORT)
-    assert said == run("generate", at.adapter, "Say 3.", *SHORT)
+    plain = ["--layout", "plain", *SHORT]
+    assert run("generate", at.adapter, "-", *plain) == run("generate", at.adapter, "Say 3.", *plain)
 
 
 def test_planned_waits_for_no_measurement_and_says_what_it_chose(
@@ -47,6 +50,25 @@ def test_planned_waits_for_no_measurement_and_says_what_it_chose(
     assert steps[0] == "said", "the first token comes before anything is measured"
     assert "measured" in steps
     assert re.search(r"planned: \d+ plain steps; what other steps cost here is not known yet \(0% measured\)", said.err)
+
+
+def test_planned_that_took_plain_steps_alone_says_why_unasked(
+    at: At, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    monkeypatch.setenv("FORESAY_CACHE", str(at.tmp / "cache"))
+    monkeypatch.setattr(Measurement, "turn", lambda self: None)
+    why = "planned: 5 plain steps; what other steps cost here is not known yet (0% measured)\n"
+    assert run("generate", at.adapter, "Hi", "--layout", "planned", *SHORT).err == LOADED + why
+    assert run("generate", at.adapter, "Hi", "--layout", "plain", *SHORT).err == LOADED, "it was asked for"
+    said = run("generate", at.adapter, "Hi", "--layout", "planned", "--json", *SHORT)
+    assert (said.err, one_object(said)["layouts"]) == (LOADED, {"plain": 5})
+    assert one_object(said)["reason"] in why
+
+
+def test_colours_that_cannot_be_shown_are_said(at: At, run: Run) -> None:
+    for spelt in ("--colour", "--color"):
+        said = run("generate", at.adapter, "Hi", spelt, "--layout", "plain", *SHORT)
+        assert said.err == f"{LOADED}--colour shows no colours, for stdout is no terminal\n"
 
 
 def test_planned_measures_nothing_for_what_is_refused(at: At, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
@@ -67,4 +89,5 @@ def test_a_base_without_a_chat_template_goes_on_with_text(at: At, run: Run) -> N
     base = plain_base(at)
     assert run(*at.train(base=base)).status == 0
     said = run("generate", at.out, "Once upon a time", *SHORT)
-    assert (said.status, said.err) == (0, f"base: {base} in float32 on cpu\n")
+    assert said.status == 0
+    assert said.err.startswith(f"base: {base} in float32 on cpu\n")

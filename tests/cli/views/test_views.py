@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 
 from foresay.cli import terminal
-from foresay.cli.views.tables import bench_view, curve_table
+from foresay.cli.views.tables import bench_view, curve_table, plain_table
 from foresay.cli.views.training import AdapterLines, TrainingView
 from foresay.decoding.metrics import PositionAcceptance
 from foresay.decoding.planning.planner import Entry
 from foresay.decoding.step_costs import Curve, Forecast
-from foresay.evaluation.speed.bench import Bench, Result
+from foresay.evaluation.speed.bench import RATIO_RULE, Bench, Result
 from foresay.foundation import files as whole_file
 from foresay.foundation.errors import ConfigError
 from foresay.training.loop.progress import Losses, Progress
@@ -74,6 +74,31 @@ def test_nothing_is_cut_at_80_columns(lines: list[str]) -> None:
         ["quadratic", "16", "12346", "±41%", "17.25", "12.34", "11.23", "0.71", "12346", "139999"],
     ]
     assert ["quadratic", "16", "100", "75", *["50"] * 14] in [line.split() for line in lines]
+
+
+def test_words_are_whole_in_a_table_that_is_wider_than_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = plain_table("wide", "", *(f"heading-{number}" for number in range(12)))
+    table.add_row("a-layout", *["measured"] * 12)
+    monkeypatch.setattr(terminal, "OUT", terminal.Terminal(width=40, force_terminal=True, color_system=None))
+    terminal.print_table(Group(table, "below"))
+    shown = capsys.readouterr().out
+    assert shown.split().count("measured") == 12
+    assert all(f"heading-{number}" in shown for number in range(12))
+
+
+def test_a_table_has_signs_that_can_be_written() -> None:
+    assert [terminal.can_write("±", encoding) for encoding in ("utf-8", "ascii", "latin-1", "unknown")] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
+def test_the_rule_of_ratios_stands_below_the_table(lines: list[str]) -> None:
+    assert RATIO_RULE in lines
 
 
 def test_titles_stay_in_one_line_over_narrow_tables() -> None:

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from foresay.evaluation.report.page import fastest, report, verdict
+from foresay.evaluation.plots import COLOURS, POINTS
+from foresay.evaluation.report.cards import cards, failed, fastest, verdict
+from foresay.evaluation.report.page import report
 from foresay.evaluation.report.result_files import ResultFiles, read_run
 from foresay.evaluation.speed.bench import Bench
 from foresay.foundation.errors import DataError
@@ -166,6 +168,48 @@ def test_the_verdict_comes_first_in_a_sentence(folder: Path) -> None:
     assert verdict(ResultFiles()) == "Nothing was checked or measured in this run yet."
 
 
+def test_each_question_has_a_card(folder: Path) -> None:
+    lossless, tokens, speed, pays = cards(read_run([folder]))
+    assert (lossless.answer, lossless.detail) == ("Yes", "Identical: 8 of 8 in bfloat16. ")
+    assert tokens.answer == "2.50 (code) to 3.50 (math)"
+    assert speed.answer == "1.50 times plain"
+    assert "batch 4" in speed.detail
+    assert pays.detail == "As measured: linear 16 at batch 1, quadratic 16 at batch 4."
+    assert {card.state for card in (lossless, tokens, speed, pays)} == {"good"}
+    (folder / "certificate.json").write_text(json.dumps(certificate(1)))
+    assert cards(read_run([folder]))[0].state == "bad"
+    for open_card in cards(ResultFiles()):
+        assert open_card.state == "open"
+        assert open_card.detail.startswith("foresay ")
+
+
+def test_planned_that_took_plain_steps_is_called_plain(folder: Path) -> None:
+    """It was 1.05 times plain by noise: neither the verdict, nor a card, nor the table calls that a speed-up."""
+    planned = replace(RESULT, decoder="planned", masks=0, tokens_per_step=1.0, speedup_vs_plain=1.05)
+    run = {"results": [asdict(planned)], "provenance": {"commit": "abc"}}
+    (folder / "deep" / "bench.json").write_text(json.dumps(run))
+    page = report(read_run([folder]), "")
+    assert "<td>as plain</td>" in page
+    assert "1.05" not in re.sub(r'<script type="application/json".*?</script>|<svg.*?</svg>', "", page, flags=re.S)
+    speed, pays = cards(read_run([folder]))[2:]
+    assert (speed.answer, pays.answer) == ("Not faster than plain here", "Plain decoding")
+
+
+def test_the_rule_of_ratios_stands_with_the_figures(folder: Path) -> None:
+    page = report(read_run([folder]), "")
+    assert page.count("Ratios are medians, over the rounds, of the ratio within a round.") == 2
+
+
+def test_one_prompt_has_no_interval(folder: Path) -> None:
+    one = {"value": 2.5, "low": None, "high": None}
+    (folder / "eval.json").write_text(json.dumps(evaluation(row("math", 1, whole=one, paper=one))))
+    assert "<td>one prompt</td>" in report(read_run([folder]), "")
+
+
+def test_ten_series_are_told_apart() -> None:
+    assert len(set(COLOURS)) == len(set(POINTS)) == 10
+
+
 def test_transformers_is_never_what_we_are_fast_with(folder: Path) -> None:
     [found] = read_run([folder / "deep" / "bench.json"]).benches
     assert [(best.label, best.batch_size, round(best.speedup, 6)) for best in fastest(found)] == [
@@ -183,9 +227,9 @@ def test_at_one_token_a_step_a_ratio_to_plain_is_noise(folder: Path) -> None:
 
 
 def test_a_bug_shows_in_the_verdict(folder: Path) -> None:
-    assert 'class="verdict"' in report([folder], "")
+    assert not failed(read_run([folder]))
     (folder / "certificate.json").write_text(json.dumps(certificate(1)))
-    page = report([folder], "")
+    page = report(read_run([folder]), "")
     assert 'class="verdict failed"' in page
     assert '<td class="bug">bug</td>' in page
 
@@ -195,7 +239,7 @@ def test_a_quality_that_differs_shows_in_the_verdict(folder: Path) -> None:
     compared = {"quality": {"tasks": [task]}, "sentence": "1 of 2 generated answers are the base's own."}
     (folder / "eval.json").write_text(json.dumps(evaluation(row("math", 1)) | compared))
     assert "1 of 2 generated answers" in verdict(read_run([folder]))
-    assert 'class="verdict failed"' in report([folder], "")
+    assert failed(read_run([folder]))
 
 
 def test_results_that_are_no_bench_s_are_passed_over(folder: Path) -> None:
@@ -208,20 +252,21 @@ def test_results_that_are_no_bench_s_are_passed_over(folder: Path) -> None:
 
 def test_a_study_shows_its_figures_its_verdict_and_what_is_missing(folder: Path) -> None:
     (folder / "study.json").write_text(json.dumps(study()))
-    page = report([folder], "")
+    page = report(read_run([folder]), "")
     assert page.count("<svg") == 6
     assert "gated: constant to the bit" in verdict(read_run([folder]))
     assert "PARTIAL, missing: standard (seed 1)." in page
     assert "<td>20</td><td>1.750 (1.500 to 2.250)</td>" in page
     assert "study.json (study), yesterday, commit cba" in page
     assert EVIL not in page
-    assert 'class="verdict"' in page
+    assert not failed(read_run([folder]))
     (folder / "study.json").write_text(json.dumps(study(holds=False)))
-    assert 'class="verdict failed"' in report([folder], "")
+    assert failed(read_run([folder]))
+    assert "Something is not as it must be." in report(read_run([folder]), "")
 
 
 def test_everything_is_there_and_nothing_breaks_out(folder: Path) -> None:
-    page = report([folder], EVIL)
+    page = report(read_run([folder]), EVIL)
     seen = Seen(page)
     assert [attributes for tag, attributes in seen.tags if tag == "script"] == [
         {"type": "application/json", "id": "data"}
@@ -233,12 +278,12 @@ def test_everything_is_there_and_nothing_breaks_out(folder: Path) -> None:
     assert sum(tag == "svg" for tag, _ in seen.tags) == 4
     told = "step 2: 8 drafted, 2 accepted, 3 tokens; least margin of the base's best token 0.06"
     assert told in [attributes.get("data-tip") for _, attributes in seen.tags]
-    for text in ("1.25e-01", "2.50e-01", "2.25 to 2.75", "1.50"):
+    for text in ("<td>0.125</td><td>0.25</td>", "2.25 to 2.75", "1.50"):
         assert text in page
 
 
 def test_nothing_is_fetched(folder: Path) -> None:
-    page = report([folder], "A run")
+    page = report(read_run([folder]), "A run")
     assert "default-src 'none'" in page
     links = [
         value
@@ -253,7 +298,7 @@ def test_what_nobody_named_may_be_unreadable(folder: Path, tmp_path: Path) -> No
     own = tmp_path / "more"
     shutil.copytree(folder, own)
     (own / "lines.json").write_text("{}\n{}\n")
-    assert report([own], "run") == report([folder], "run")
+    assert report(read_run([own]), "run") == report(read_run([folder]), "run")
 
 
 @pytest.mark.parametrize(
@@ -263,11 +308,11 @@ def test_a_result_that_lacks_something_is_refused(content: str, tmp_path: Path) 
     path = tmp_path / "half.json"
     path.write_text(content)
     with pytest.raises(DataError, match=r"one of half\.json lacks what a report shows"):
-        report([path], "half")
+        report(read_run([path]), "half")
 
 
 def test_ids_of_pictures_do_not_meet(folder: Path) -> None:
-    ids = re.findall(r'\bid="([^"]+)"', report([folder], "A run"))
+    ids = re.findall(r'\bid="([^"]+)"', report(read_run([folder]), "A run"))
     assert len(ids) == len(set(ids)) > 20
 
 
@@ -313,7 +358,7 @@ def browse(page: str, width: int, folder: Path) -> dict[str, Any]:
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed, so no page is looked at")
 @pytest.mark.parametrize("width", [PHONE, 1200])
 def test_a_browser_shows_it_without_scrolling_sideways(folder: Path, tmp_path: Path, width: int) -> None:
-    seen = browse(report([folder], "A run"), width, tmp_path)
+    seen = browse(report(read_run([folder]), "A run"), width, tmp_path)
     assert seen["width"] == width
     assert seen["scroll"] <= width
     assert len(seen["svg"]) == 4

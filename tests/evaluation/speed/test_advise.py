@@ -1,6 +1,8 @@
 """The verb `advise`: forecasts are the planner's own, on costs given by hand. Seconds are not asserted."""
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,14 +17,18 @@ from foresay.model import MultiTokenModel
 from foresay.models.config import MTPConfig
 from foresay.training.config import TrainConfig
 
-GOOD, POOR = (0.9, 0.8, 0.7, 0.6), (0.1, 0.01, 0.001, 0.0)
+GOOD, POOR = (0.9, 0.8, 0.7, 0.6), (0.05, 0.01, 0.001, 0.0)
 KNOWN = {"good": GOOD, "poor": POOR}
 ROOT = Path(__file__).parents[3]
 
 
-def curve(size: int) -> Curve:
-    """A machine where every mask makes a step of a batch dearer."""
-    return Curve(size, 128, {entry: Cost(1 + 0.1 * size * entry.masks, 1.0, 1 + entry.masks) for entry in MENU})
+def curve(size: int, noise: Sequence[float] = (0.0,) * 8) -> Curve:
+    """A machine where every mask makes a step of a batch dearer, and rounds in which steps with masks cost more."""
+    rounds = [
+        {entry: Cost(1 + 0.1 * size * entry.masks + more * bool(entry.masks), 1.0, 1 + entry.masks) for entry in MENU}
+        for more in noise
+    ]
+    return Curve(size, 128, rounds[0], rounds=tuple(rounds))
 
 
 @pytest.fixture
@@ -37,21 +43,47 @@ def test_an_offer_is_the_planner_s_forecast() -> None:
         assert found.tokens_per_second == 4 * expected_rate(found.entry, cost, GOOD)
     assert offer.plain.tokens_per_second == 4.0
     assert offer.speedup == max(found.tokens_per_second for found in offer.entries) / 4.0
+    assert offer.interval == (offer.speedup, offer.speedup), "every round was the same"
 
 
 def test_break_even_is_the_batch_size_from_which_on_plain_is_best(advice: Advice) -> None:
     assert advice.break_even("poor", 128) == 1
     assert advice.break_even("good", 128) == 16
-    assert advice.pays_at("poor", 128) == []
-    assert 16 not in advice.pays_at("good", 128) != []
+    assert advice.sizes("poor", 128, pays=True) == []
+    assert 16 not in advice.sizes("good", 128, pays=True) != []
     assert replace(advice, offers=advice.offers[:2]).break_even("good", 128) is None
 
 
 def test_the_sentence_says_whether_it_pays(advice: Advice) -> None:
-    assert advice.sentence.startswith("It will pay here: expected are up to 2.")
-    assert "(good, batch 1, quadratic 4)" in advice.sentence
+    assert advice.sentence.startswith("It should pay in 2 of 6 cases: at best 2.")
+    assert re.search(r"\(95 %: 2\.\d+ to 2\.\d+, good, batch 1, quadratic 4\)", advice.sentence)
     poor = replace(advice, offers=tuple(offer for offer in advice.offers if offer.domain == "poor"))
     assert poor.sentence.startswith("It will not pay here")
+
+
+def test_a_gain_within_the_noise_of_the_rounds_is_none() -> None:
+    """1.2 times plain by the costs that were kept, but in some rounds slower than plain, in others faster."""
+    noise = [0.0, 2.0, 0.0, 1.5, 0.2, 1.8, 0.1, 2.2]
+    [close] = offers([curve(4, noise)], {"good": GOOD})
+    assert close.drafting.tokens_per_second / close.plain.tokens_per_second > 1.5
+    assert (close.pays, close.best, close.speedup) == (None, close.plain, 1.0)
+    low, high = close.interval or (0, 0)
+    assert low < 1 < high
+    one = Advice((close,), {"good": GOOD}, "as given", TrainingCost(100, 0.5), {})
+    assert one.sentence == "Too close to tell: drafts may pay in 1 of 1 cases, and surely in none."
+    assert one.sizes("good", 128, pays=None) == [4]
+    [sure] = offers([curve(4, [0.1] * 8)], {"good": GOOD})
+    both = replace(one, offers=(sure, close))
+    assert both.sentence.startswith("It should pay in 1 of 2 cases (too close to tell in 1): at best ")
+
+
+def test_a_speedup_is_the_median_of_the_ratios_of_the_rounds() -> None:
+    [offer] = offers([curve(4, [0.0, 0.1, 0.2, 0.3, 0.4, 0.1, 0.2, 0.3, 5.0])], {"good": GOOD})
+    assert len(offer.speedups) == 9
+    assert offer.speedup == sorted(offer.speedups)[4] > 1
+    best, plain = offer.drafting.entry, offer.plain.entry
+    first = curve(4).costs
+    assert offer.speedups[0] == expected_rate(best, first[best], GOOD) / expected_rate(plain, first[plain], GOOD)
 
 
 def test_what_is_assumed_is_what_the_committed_results_say() -> None:

@@ -192,6 +192,17 @@ def test_the_summary_is_the_geometric_mean_of_the_domains(measured: Bench) -> No
     assert found.speedups(0) == {1: {"linear": pytest.approx(4), "linear 2": pytest.approx(3)}, 4: {"linear": 0.5}}
 
 
+def test_planned_that_took_plain_steps_is_no_speedup(measured: Bench) -> None:
+    """At one token a step it is plain decoding, so what it differs by is noise; other layouts lose time for real."""
+    noise = replace(measured.results[0], decoder=PLANNED, masks=0, tokens_per_step=1.0, speedup_vs_plain=1.05)
+    gains = replace(noise, tokens_per_step=1.2)
+    loses = replace(noise, decoder="quadratic", speedup_vs_plain=0.7)
+    assert [one.over_plain for one in (noise, gains, loses)] == ["as plain", "1.05", "0.70"]
+    size = noise.batch_size
+    assert Bench((noise,), {}).speedups(noise.lengthened_to)[size][PLANNED] == 1.0
+    assert Bench((gains,), {}).speedups(noise.lengthened_to)[size][PLANNED] == pytest.approx(1.05)
+
+
 def test_provenance_names_settings_base_and_adapter(measured: Bench) -> None:
     settings = measured.provenance["settings"]
     loaded = {"device": "cpu", "dtype": "float32"}

@@ -20,8 +20,8 @@ from foresay.training.config import LossConfig, TrainConfig
 class AdviseCommand:
     """Say, before any training, what an adapter would be worth on this machine.
 
-    Whole steps of every layout are timed on the base with an untrained adapter; with the acceptance that is assumed,
-    they give the expected tokens a second, the best layout, the batch size from which plain decoding is best, and a few
+    Whole steps of every layout are timed in turn on the base with an untrained adapter; with the acceptance that is
+    assumed, they give the expected tokens a second and where drafts pay, do not, or are too close to tell. A few
     training steps say what training takes.
 
     Examples:
@@ -62,7 +62,10 @@ def content_of(found: Advice) -> dict[str, Any]:
         {"domain": domain, "context_tokens": context, "plain_is_best_from_batch": found.break_even(domain, context)}
         for domain, context in cells
     ]
-    best = [{"best": offer.best.label, "speedup": offer.speedup} for offer in found.offers]
+    best = [
+        {"best": offer.best.label, "speedup": offer.speedup, "interval": offer.interval, "pays": offer.pays}
+        for offer in found.offers
+    ]
     content = asdict(found)
     content["offers"] = [offer | more for offer, more in zip(content["offers"], best)]
     content["training"]["seconds"] = found.training.seconds

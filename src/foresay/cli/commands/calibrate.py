@@ -54,12 +54,19 @@ class CalibrateCommand:
             content = [
                 {"batch_size": curve.batch_size, "context_tokens": curve.context_tokens}
                 | {"entries": [asdict(found) for found in forecast(curve, known)]}
+                | {"left_out": [entry.label for entry in curve.left_out]}
                 for curve in curves
             ]
             print_json({"curves": content, "acceptance": known, "provenance": origin})
             return 0
         for curve in curves:
             print_table(curve_table(curve, forecast(curve, known)))
+            if curve.left_out:
+                names = ", ".join(entry.label for entry in curve.left_out)
+                OUT.print(
+                    f"Not measured in {self.seconds:g} s, so never taken here: {names}; give more --seconds.",
+                    highlight=False,
+                )
             OUT.print()
         shares = ", ".join(f"{share:.0%}" for share in known)
         told = "as training left it" if model.acceptance else "assumed, for training left none"

@@ -4,23 +4,29 @@ from dataclasses import dataclass, field
 
 from foresay.cli.commands.options import GenerationRules, Model, Opening, Options, rules_for
 from foresay.cli.given import Given
-from foresay.cli.terminal import ERR, OUT
-from foresay.cli.views.text import colour_of, planned_line, tally_line
+from foresay.cli.terminal import ERR, OUT, read_line
+from foresay.cli.views.text import colour_of, only_plain, planned_line, tally_line
 from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
 from foresay.decoding.detokenizer import Detokenizer
-from foresay.decoding.steps import Step
+from foresay.decoding.metrics import tally
+from foresay.decoding.steps import Generation, Step
 from foresay.foundation.errors import DataError, PromptError
 from foresay.foundation.machine import now
 from foresay.serving.conversation import Conversation
 
-HELP = "/reset forgets what was said, /stats counts, /help says this, /quit ends; Ctrl-C stops an answer"
+HELP = (
+    "/system TEXT says how to answer, /reset forgets what was said, /stats counts, /help says this, /quit ends; Ctrl-C "
+    "stops an answer"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatCommand:
     """Chat with a model in the terminal; the tokens of each step share a colour.
 
-    /reset forgets what was said, /stats says how many steps it took, /quit or Ctrl-D ends. Ctrl-C stops the answer.
+    /system TEXT says how to answer, /reset forgets what was said, /stats says how many steps it took, /quit or Ctrl-D
+    ends. Ctrl-C stops the answer. Lines are edited as in a shell, and the arrow keys bring earlier ones back. It has no
+    --json: `foresay generate` does.
 
     Examples:
       foresay chat smollm2
@@ -33,8 +39,7 @@ class ChatCommand:
     sample: SampleConfig = field(default_factory=SampleConfig)
     penalties: PenaltyConfig = field(default_factory=PenaltyConfig)
     generation_config: GenerationRules = "auto"
-    """Where these flags are silent, `auto` chooses tokens as the base's generation_config.json says; `none` ignores
-    it."""
+    """Where nothing is asked for, `auto` chooses tokens as the base's generation_config.json says, `none` does not."""
     given: Options = field(default_factory=Given)
     opening: Opening = field(default_factory=Opening)
 
@@ -47,7 +52,7 @@ class ChatCommand:
         ERR.print(HELP, style="dim", highlight=False)
         while True:
             try:
-                text = ERR.input("[bold]> [/bold]" if ERR.is_terminal else "", markup=True).strip()
+                text = read_line().strip()
             except (EOFError, KeyboardInterrupt):
                 ERR.print()
                 return 0
@@ -57,10 +62,14 @@ class ChatCommand:
 
     def _turn(self, chat: Conversation, text: str) -> None:
         """One line of the user's."""
+        word, _, rest = text.partition(" ")
         if text == "/help":
             ERR.print(HELP)
         elif text == "/reset":
             chat.reset()
+            ERR.print("what was said is forgotten", style="dim", highlight=False)
+        elif word == "/system":
+            _set_system(chat, rest.strip())
         elif text == "/stats":
             ERR.print(tally_line(chat.count()), highlight=False)
             if chat.planners is not None:
@@ -68,9 +77,22 @@ class ChatCommand:
         elif not text.isascii() and text != text.encode(errors="ignore").decode():
             ERR.print("this line is not UTF-8; write it in a terminal that sends UTF-8")
         elif text.startswith("/"):
-            ERR.print(f"there is no {text.split(maxsplit=1)[0]}: {HELP}")
+            ERR.print(f"there is no {word}: {HELP}")
         elif text:
             _answer(chat, text)
+
+
+def _set_system(chat: Conversation, text: str) -> None:
+    """Take in how to answer; without words, say what holds."""
+    if not text:
+        ERR.print(f"system: {chat.system or 'none'}", style="dim", highlight=False)
+        return
+    try:
+        chat.instruct(text)
+    except (PromptError, DataError) as error:
+        ERR.print(str(error), style="red", highlight=False)
+        return
+    ERR.print("from the next answer on; /reset too leaves it in place", style="dim", highlight=False)
 
 
 def _answer(chat: Conversation, text: str) -> None:
@@ -98,3 +120,6 @@ def _answer(chat: Conversation, text: str) -> None:
         style="dim",
         highlight=False,
     )
+    counted = tally([Generation(tuple(steps), "stop")])
+    if chat.planners is not None and only_plain(counted):
+        ERR.print(planned_line(counted, chat.planners.reason()), style="dim", highlight=False)

@@ -31,7 +31,7 @@ class CompressCommand:
     save_dtype: DType = "float32"
     """Dtype of the saved adapter."""
     json: bool = False
-    """Print one JSON object when done."""
+    """Print one JSON object."""
     chosen: Chosen = field(default_factory=Chosen)
     opening: Opening = field(default_factory=Opening)
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from foresay.cli.terminal import ERR
+from foresay.cli.terminal import ERR, print_json
 from foresay.foundation.errors import require
 from foresay.foundation.files import check_output
 from foresay.model import MultiTokenModel
@@ -39,7 +39,9 @@ class ConvertCommand:
     context: int = 4096
     """Longest text in tokens, which their files do not say (4,096 in training)."""
     overwrite: bool = False
-    """Replace what is in that folder."""
+    """Replace what is in the folder."""
+    json: bool = False
+    """Print one JSON object."""
 
     def run(self) -> int:
         """Write the folder."""
@@ -48,10 +50,15 @@ class ConvertCommand:
             require(not self.tokenizer, "their files hold no tokenizer; leave out --tokenizer")
             model = MultiTokenModel.from_pretrained(self.folder, dtype=own_dtype(checkpoint_of(self.folder)))
             to_meta(model, self.out, self.overwrite)
-            ERR.print(f"Wrote {self.out} in {model.dtype_name}.")
+            self._tell(f"Wrote {self.out} in {model.dtype_name}.", dtype=model.dtype_name)
             return 0
         require(bool(self.tokenizer), "their files bring no tokenizer; give --tokenizer with a folder or a hub id")
         require(self.context >= 1, f"context is {self.context}; give at least 1")
         heads = from_meta(Path(self.folder), self.tokenizer, self.out, self.context, self.overwrite).heads
-        ERR.print(f"Wrote {self.out}, {heads} heads. Look at it with: foresay bench {self.out}")
+        self._tell(f"Wrote {self.out}, {heads} heads. Look at it with: foresay bench {self.out}", heads=heads)
         return 0
+
+    def _tell(self, sentence: str, **facts: Any) -> None:
+        ERR.print(sentence, highlight=False)
+        if self.json:
+            print_json({"folder": str(self.out), "form": self.to, **facts})

@@ -56,7 +56,7 @@ class DataPreviewCommand:
     max_length: int = DEFAULTS.max_length
     """Longest training sequence in tokens."""
     gguf_file: str = LoadConfig().gguf_file
-    """The file ending in .gguf of the hub id or folder BASE that is the base."""
+    """The file ending in .gguf of the hub id or folder BASE that is the base; a path that ends in .gguf needs none."""
     anchors: int = DEFAULTS.anchors
     """Anchors drawn in each sequence; 0: every token that carries loss."""
     json: bool = False
@@ -112,11 +112,11 @@ class DataGenerateCommand:
     out: Path
     """Folder for the answers: JSONL files that `foresay train --data` takes."""
     base: str = ""
-    """Base to use instead of the one that a foresay model names."""
+    """Base to use instead of the one the model names: a folder, a GGUF file, a hub id, smollm2 or nano."""
     dtype: LoadDType = DTYPE
-    """Dtype of the base; `auto`: the checkpoint's own, on a CPU without bfloat16 products float32."""
+    """Dtype of base and adapter; `auto`: the checkpoint's own, on a CPU without bfloat16 products float32."""
     json: bool = False
-    """Print one JSON object when done."""
+    """Print one JSON object."""
     engine: EngineConfig = field(default_factory=EngineConfig)
     loading: LoadConfig = field(default_factory=LoadConfig)
     distil: DistilConfig = field(default_factory=DistilConfig)

@@ -38,7 +38,8 @@ COMPARED = {"transformers": "transformers' generate", "plain": "plain decoding"}
 class DemoCommand:
     """See it in three minutes: one question answered twice side by side, eight prompts timed, a short check.
 
-    The model is smollm2 with the adapter that comes with foresay, or nano where smollm2 is not installed.
+    The model is smollm2 with the adapter that comes with foresay, or nano where smollm2 is not installed. The first
+    question's answer may have twice --max-new-tokens. A demo has no --json: `foresay bench` and `foresay check` do.
 
     Examples:
       foresay demo
@@ -48,8 +49,8 @@ class DemoCommand:
 
     train: bool = False
     """Train an adapter for the embedded model instead, and show what it does: four minutes on two CPU cores."""
-    max_new_tokens: int = 48
-    """Most tokens of an answer; the first question's may have twice as many."""
+    max_new_tokens: int = 64
+    """Most tokens of an answer."""
     training: TrainingDemo = field(default_factory=TrainingDemo)
 
     def run(self) -> int:

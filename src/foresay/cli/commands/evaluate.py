@@ -34,7 +34,7 @@ class EvalCommand:
       foresay eval smollm2
       foresay eval my-adapter --benchmarks math=gsm8k_test.jsonl knowledge=arc.jsonl safety=xstest.csv --out eval.json
       foresay eval my-adapter --benchmarks paper --per-domain 100 --masks 1 2 4 8
-      foresay eval my-adapter --tasks arc_challenge gsm8k --limit 100 --no-acceptance
+      foresay eval my-adapter --tasks arc_challenge gsm8k --limit 100 --tasks-only
       foresay eval smollm2 --tasks my_task --include-path my-tasks
       foresay eval smollm2 --code humaneval.jsonl --code-answers 20 --pass-at 1 10 --code-temperatures 0.2 0.8
     """
@@ -43,8 +43,8 @@ class EvalCommand:
     """Folder of a foresay model, smollm2 or nano."""
     full: bool = False
     """Take 40 prompts of each benchmark or domain instead of a few."""
-    acceptance: bool = True
-    """Count tokens per step; without it, tasks and problems alone are run."""
+    tasks_only: bool = False
+    """Run tasks and problems alone, and count no tokens per step."""
     out: Path | None = None
     """File for the result as JSON, beside what is printed."""
     json: bool = False
@@ -57,16 +57,16 @@ class EvalCommand:
 
     def run(self) -> int:
         """0 when done, 1 where an answer or a score is not the base's."""
-        asked = self.acceptance or self.harness.tasks or self.code.code
-        require(bool(asked), "nothing is to be done; give --tasks or --code, or count acceptance")
+        asked = not self.tasks_only or self.harness.tasks or self.code.code
+        require(bool(asked), "--tasks-only was given without tasks; give --tasks or --code")
         if self.out is not None:
             check_file(self.out)
         model = self.opening.open(self.model)
         # What cannot be shows before hours of work: prompts, problems, then the harness's tasks.
-        prompts = self._prompts(model) if self.acceptance else []
+        prompts = [] if self.tasks_only else self._prompts(model)
         problems = read_sets(model, self.code)
         quality = self._compare(model) if self.harness.tasks else None
-        found = self._evaluate(model, prompts) if self.acceptance else Evaluation()
+        found = Evaluation() if self.tasks_only else self._evaluate(model, prompts)
         code = self._solve(model, problems) if problems else None
         if quality is not None or code is not None:
             found = replace(found, quality=quality, code=code, provenance=self._origin(model))

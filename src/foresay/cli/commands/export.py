@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from foresay.cli.commands.options import Model
-from foresay.cli.terminal import ERR, OUT
+from foresay.cli.terminal import ERR, OUT, print_json
 from foresay.foundation.errors import require
 from foresay.foundation.files import check_output
 from foresay.model import MultiTokenModel
@@ -41,7 +41,9 @@ class ExportCommand:
     out: Path
     """Folder to write."""
     overwrite: bool = False
-    """Replace what is in that folder."""
+    """Replace what is in the folder."""
+    json: bool = False
+    """Print one JSON object."""
     base: str = ""
     """Base to use instead of the one the model names: a folder, a GGUF file, a hub id, smollm2 or nano."""
     dtype: DType | Literal["own"] = "own"
@@ -56,6 +58,8 @@ class ExportCommand:
             require(self.plugin == PluginConfig(), "masks, lengths and busy-requests are for vLLM; leave them out")
             export_peft(adapter, self.out, self.overwrite)
             ERR.print(f"Wrote {self.out}. In PEFT it acts on every row and spoils the text: not for generating.")
+            if self.json:
+                print_json({"folder": str(self.out), "form": self.to})
             return 0
         masks, draft_model = self.plugin.masks, self.to == "vllm-draft-model"
         require(
@@ -78,5 +82,10 @@ class ExportCommand:
             f"Wrote {self.out} in {model.dtype_name}. Start vLLM with these arguments, where foresay is installed "
             "beside it:"
         )
-        OUT.print(shlex.join(command_arguments(engine_arguments(self.out))), highlight=False, soft_wrap=True)
+        arguments = command_arguments(engine_arguments(self.out))
+        if self.json:
+            facts = {"dtype": model.dtype_name, "vllm_arguments": arguments}
+            print_json({"folder": str(self.out), "form": self.to, **facts})
+        else:
+            OUT.print(shlex.join(arguments), highlight=False, soft_wrap=True)
         return 0

@@ -2,13 +2,14 @@
 
 import sys
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import tyro
 
 from foresay.cli.commands.options import GenerationRules, Model, Opening, Options, rules_for
 from foresay.cli.given import Given
 from foresay.cli.terminal import ERR, OUT, AnswerStream, print_json
-from foresay.cli.views.text import coloured, planned_line, tally_line
+from foresay.cli.views.text import coloured, only_plain, planned_line, tally_line
 from foresay.data.chat import encode
 from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
 from foresay.decoding.metrics import tally
@@ -34,16 +35,15 @@ class GenerateCommand:
     """Go on with the prompt as plain text, without the chat template."""
     stats: bool = False
     """Say afterwards, on stderr, how many steps it took, and what `planned` chose and why."""
-    colour: bool = False
+    colour: Annotated[bool, tyro.conf.arg(aliases=("--color",))] = False
     """Give the tokens of each step one colour."""
     json: bool = False
-    """Print one JSON object instead of the text."""
+    """Print one JSON object."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     penalties: PenaltyConfig = field(default_factory=PenaltyConfig)
     generation_config: GenerationRules = "auto"
-    """Where these flags are silent, `auto` chooses tokens as the base's generation_config.json says; `none` ignores
-    it."""
+    """Where nothing is asked for, `auto` chooses tokens as the base's generation_config.json says, `none` does not."""
     given: Options = field(default_factory=Given)
     opening: Opening = field(default_factory=Opening)
 
@@ -68,16 +68,21 @@ class GenerateCommand:
                 "ended": said.ended,
                 "tokens_per_step": counted.tokens_per_step,
                 "acceptance_per_position": counted.acceptance_per_position,
+                "layouts": counted.layouts,
+                "reason": None if planners is None else planners.reason(),
                 **model.described,
             })  # fmt: skip
         elif self.colour:
             OUT.print(coloured(tokenizer, said.steps))
+            if OUT.color_system is None:
+                why = "NO_COLOR is set" if OUT.is_terminal else "stdout is no terminal"
+                ERR.print(f"--colour shows no colours, for {why}", highlight=False)
         else:
             print()
         if self.stats:
             ERR.print(f"{tally_line(counted)}; ended by {said.ended}", highlight=False)
-            if planners is not None:
-                ERR.print(planned_line(counted, planners.reason()), highlight=False)
+        if planners is not None and (self.stats or (only_plain(counted) and not self.json)):
+            ERR.print(planned_line(counted, planners.reason()), highlight=False)
         return 0
 
 

@@ -1,13 +1,13 @@
 """`foresay info`: what a model folder or a base is."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import torch
-import yaml
 
 from foresay.cli.commands.options import Model, Opening
 from foresay.cli.terminal import OUT, print_json
+from foresay.cli.views.info import AdapterSize, BaseInfo, Info, base_facts, model_facts
+from foresay.cli.views.text import facts_text
 from foresay.foundation.errors import require
 from foresay.model import MultiTokenModel
 from foresay.models.artefact import folder as artefact
@@ -21,70 +21,11 @@ RANKS = (16, 64, 128)
 """Ranks whose adapters are weighed: small, the default, and paper A's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Info:
-    """Facts of a multi-token model."""
-
-    folder: str
-    base: str
-    base_adapter: str
-    """The user's LoRA on the base; empty: none."""
-    quantization: str
-    """How the base is quantised; empty: not at all."""
-    base_kind: str
-    base_parameters: int
-    layers: int
-    """Decoder layers of the base."""
-    context: int
-    dtype: str
-    """What the base is loaded in."""
-    device: str
-    adapter_parameters: int
-    adapted_linears: int
-    left_alone: tuple[str, ...]
-    """Routers and experts without LoRA."""
-    settings: dict[str, Any]
-    fingerprints: dict[str, Any]
-    provenance: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterSize:
-    """What an adapter would weigh, with other settings at their defaults."""
-
-    rank: int
-    parameters: int
-    megabytes: float
-    """Of a saved one in bfloat16, 10^6 bytes each."""
-
-
-@dataclass(frozen=True, slots=True)
-class BaseInfo:
-    """Facts of a base that has no adapter yet."""
-
-    base: str
-    base_adapter: str
-    """The user's LoRA on the base; empty: none."""
-    quantization: str
-    """How the checkpoint is quantised; empty: not at all."""
-    family: str
-    """transformers' `model_type`."""
-    base_kind: str
-    base_parameters: int
-    layers: int
-    context: int
-    vocabulary: int
-    dtype: str
-    """Dtype of the checkpoint."""
-    adapted_linears: int
-    left_alone: tuple[str, ...]
-    """Routers and experts that get no LoRA."""
-    adapters: tuple[AdapterSize, ...]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InfoCommand:
     """Say what a model is: base, adapter, fingerprints, how it was trained; of a base, what an adapter would weigh.
+
+    It fits a screen; --json holds everything: all settings of training, all that was measured, file hashes.
 
     Examples:
       foresay info smollm2
@@ -100,11 +41,11 @@ class InfoCommand:
 
     def run(self) -> int:
         """Print the facts."""
-        facts = asdict(self._facts())
+        facts = self._facts()
         if self.json:
-            print_json(facts)
+            print_json(asdict(facts))
         else:
-            OUT.print(yaml.safe_dump(_plain(facts), sort_keys=False, allow_unicode=True).rstrip(), highlight=False)
+            OUT.print(facts_text(model_facts(facts) if isinstance(facts, Info) else base_facts(facts)), highlight=False)
         return 0
 
     def _facts(self) -> Info | BaseInfo:
@@ -112,13 +53,6 @@ class InfoCommand:
             return describe(self.opening.open(self.model), self.model)
         require(not self.opening.base, f"{self.model} is no foresay model, so it has no other base; leave out --base")
         return describe_base(self.model, self.opening.loading)
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, for YAML."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def describe(model: MultiTokenModel, folder: str) -> Info:

@@ -8,6 +8,7 @@ import torch
 import tyro
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from foresay.cli.flags import flags_of
 from foresay.cli.given import Given
 from foresay.cli.terminal import ERR
 from foresay.data.benchmarks import benchmarks_of
@@ -80,6 +81,14 @@ def rules_for(
     if rules.sentence:
         ERR.print(f"{rules.sentence} (--generation-config none: the flags alone)", style="dim", highlight=False)
     return rules
+
+
+def needed(command: Any, verb: str) -> Path:
+    """The `out` of a command that has all it needs (`flags.NEEDED`). Raises ConfigError where something is missing."""
+    missing = [flag.spellings for flag in flags_of(type(command)) if flag.required and not getattr(command, flag.name)]
+    require(not missing, f"foresay {verb} needs {' and '.join(missing)} too (foresay {verb} --help says what each is)")
+    out: Path = command.out
+    return out
 
 
 def read_prompts(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:

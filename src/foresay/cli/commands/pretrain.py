@@ -6,6 +6,9 @@ from typing import Annotated
 
 import tyro
 
+from foresay.cli.commands.options import needed
+from foresay.cli.config_file import as_yaml
+from foresay.cli.flags import NEEDED
 from foresay.cli.terminal import ERR, OUT, print_json
 from foresay.cli.views.training import TrainingView, pretraining_lines
 from foresay.data.config import DataConfig
@@ -32,13 +35,13 @@ class PretrainCommand:
       foresay pretrain my-model --continued --heads 1 --data contests.jsonl --out tuned      # heads 2 and on dropped
     """
 
-    design: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")]
+    design: Annotated[str, NEEDED, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")] = ""
     """A folder with a Hugging Face config.json and a tokenizer, or such a JSON file, whose layers are those of trunk
     and heads together; with --continued a model, whose layers stay."""
-    data: tuple[str, ...]
+    data: Annotated[tuple[str, ...], NEEDED] = ()
     """What to train on: files (JSON, JSONL, CSV, Parquet, text), folders of them, or hub ids, holding text or chats,
     with settings as for `foresay train`."""
-    out: Path
+    out: Annotated[Path | None, NEEDED] = None
     """Folder for the model."""
     tokenizer: str = ""
     """Tokenizer: a folder, a hub id, or bytes (256 bytes and three special tokens); without it, the one beside
@@ -49,19 +52,25 @@ class PretrainCommand:
     """Replace what is in the folder."""
     restart: bool = False
     """Begin anew: forget the checkpoints in OUT.run, where an interrupted run would go on."""
+    print_config: bool = False
+    """Print all settings as YAML for --config, and train nothing: neither data nor a folder is needed."""
     json: bool = False
-    """Print one JSON object when done."""
+    """Print one JSON object."""
     heads: HeadsConfig = field(default_factory=HeadsConfig)
     train: PretrainConfig = field(default_factory=PretrainConfig)
     reading: DataConfig = field(default_factory=DataConfig)
 
     def run(self) -> int:
         """Train with a live view, save, say what came out."""
-        check_apart(self.out, filter(None, (self.config,)))
+        if self.print_config:
+            print(as_yaml((self.heads, self.train, self.reading)), end="")
+            return 0
+        out = needed(self, "pretrain")
+        check_apart(out, filter(None, (self.config,)))
         recipe = PretrainRecipe(
             self.design,
             self.data,
-            self.out,
+            out,
             self.tokenizer,
             self.heads,
             self.train,

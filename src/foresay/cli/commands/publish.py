@@ -30,7 +30,7 @@ class PublishCommand:
     """Repository on the hub; made where it is missing."""
     base_id: str = ""
     """Hub id of the base, where the model names a folder."""
-    licence: str = ""
+    licence: Annotated[str, tyro.conf.arg(aliases=("--license",))] = ""
     """The adapter's licence, as the hub names it; empty: the card says none."""
     private: bool = False
     """Make a repository that only you see."""

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import tyro
 
-from foresay.cli.terminal import OUT
+from foresay.cli.terminal import OUT, print_json
+from foresay.evaluation.report.cards import verdict
 from foresay.evaluation.report.page import report
+from foresay.evaluation.report.result_files import read_run
 from foresay.foundation.files import check_file, write_whole
 
 
@@ -30,10 +32,17 @@ class ReportCommand:
     """File for the page."""
     title: str = "foresay: a run"
     """Heading of the page."""
+    json: bool = False
+    """Print one JSON object."""
 
     def run(self) -> int:
         """Read, draw, write."""
         check_file(self.out)
-        write_whole(self.out, report(list(self.paths), self.title))
-        OUT.print(f"the report lies in {self.out}", highlight=False)
+        run = read_run(list(self.paths))
+        write_whole(self.out, report(run, self.title))
+        if self.json:
+            files = [{"name": file.name, "kind": file.kind} for file in run.files]
+            print_json({"file": str(self.out), "verdict": verdict(run), "files": files})
+        else:
+            OUT.print(f"the report lies in {self.out}", highlight=False)
         return 0

@@ -27,10 +27,10 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeCommand:
-    """Serve a model: OpenAI's interface under /v1, a chat page at /, counters at /metrics.
+    """Serve a model: OpenAI's interface under /v1 (in words at /docs), a chat page at /, counters at /metrics.
 
     Requests share steps: they join and leave between them. Requests that name no max_tokens get --max-new-tokens.
-    SIGTERM or Ctrl-C stops it, once the answers being written have ended.
+    SIGTERM or Ctrl-C stops it, once the answers being written have ended. It has no --json: its results are answers.
 
     Examples:
       foresay serve smollm2
@@ -43,11 +43,11 @@ class ServeCommand:
     """Folder of a foresay model, smollm2 or nano."""
     engine: Literal["foresay", "vllm"] = "foresay"
     """Who decodes: foresay, or vLLM's own server with the plugin, which takes host, port, api-key and masks alone."""
-    decode: DecodeConfig = field(default_factory=lambda: DecodeConfig(max_new_tokens=512))
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
     generation_config: GenerationRules = "auto"
-    """Where a request is silent, `auto` chooses tokens as the base's generation_config.json says; `none` ignores it."""
+    """Where nothing is asked for, `auto` chooses tokens as the base's generation_config.json says, `none` does not."""
     opening: Opening = field(default_factory=Opening)
     given: Options = field(default_factory=Given)
 
@@ -88,7 +88,7 @@ class ServeCommand:
             name = self.serve.name or Path(os.path.abspath(self.model)).name
             rules = rules_for(model, self.generation_config, SampleConfig(), PenaltyConfig(), Given())
             service = Service(model, name, self.decode, self.queue, rules)
-            serve(service, self.serve, listening, lambda address: ERR.print(f"serving {name} at {address}"))
+            serve(service, self.serve, listening, lambda line: ERR.print(line, highlight=False))
         return 0
 
 

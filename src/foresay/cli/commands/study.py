@@ -69,7 +69,7 @@ class StudyCommand:
     rank: int = 0
     """Rank of the gated LoRA; 0: as the start has it."""
     max_new_tokens: int = 64
-    """Most tokens generated for a prompt."""
+    """Most tokens of an answer."""
     plot: bool = False
     """Draw each figure into the folder, as SVG (needs matplotlib)."""
     json: bool = False

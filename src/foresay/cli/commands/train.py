@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from foresay.cli.commands.options import Options, read_prompts
+from foresay.cli.commands.options import Options, needed, read_prompts
 from foresay.cli.config_file import as_yaml
+from foresay.cli.flags import NEEDED
 from foresay.cli.given import Given
 from foresay.cli.terminal import ERR, OUT, print_json
 from foresay.cli.views.training import AdapterLines, TrainingView, rates
@@ -52,16 +53,16 @@ class TrainCommand:
       foresay train smollm2 --family heads --heads 4 --data chats.jsonl --out my-heads
       foresay train smollm2 --config recipes/paper.yaml --data chats.jsonl --out paper --steps 457
       foresay train smollm2 --data chats.jsonl --out best --prompts dev.jsonl --eval-every 100 --keep best
-      foresay train smollm2 --data chats.jsonl --out my-adapter --rank 32 --print-config > mine.yaml
+      foresay train --rank 32 --print-config > mine.yaml
     """
 
-    base: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BASE")]
+    base: Annotated[str, NEEDED, tyro.conf.Positional, tyro.conf.arg(metavar="BASE")] = ""
     """The base: a folder, a GGUF file, a hub id, smollm2 or nano; or a PEFT LoRA of your own, which names its base."""
-    data: tuple[str, ...]
+    data: Annotated[tuple[str, ...], NEEDED] = ()
     """What to train on: files (JSON, JSONL, CSV, Parquet, text), folders of them, or hub ids, holding chat messages,
     prompt and response, or text. Settings follow a name: chats.jsonl,weight=2 openai/gsm8k,subset=main,rows=5000
     (weight, rows, subset, split; prompt=COLUMN, response=COLUMN, messages=COLUMN, text=COLUMN)."""
-    out: Path
+    out: Annotated[Path | None, NEEDED] = None
     """Folder for the trained model."""
     config: Path | None = None
     """YAML file of settings (the names below, with _ or -); flags given beside it win."""
@@ -72,9 +73,9 @@ class TrainCommand:
     restart: bool = False
     """Begin anew: forget the checkpoints in OUT.run, where an interrupted run would go on."""
     print_config: bool = False
-    """Print all settings as YAML for --config, and train nothing."""
+    """Print all settings as YAML for --config, and train nothing: neither data nor a folder is needed."""
     json: bool = False
-    """Print one JSON object when done."""
+    """Print one JSON object."""
     family: Literal["masks", "heads"] = "masks"
     """What is trained: an adapter that drafts with `masks`, or further output `heads` (their number: --heads)."""
     mtp: MTPConfig = field(default_factory=MTPConfig)
@@ -91,11 +92,12 @@ class TrainCommand:
         if self.print_config:
             print(as_yaml((own, self.losses, self.train, self.reading, self.loading)), end="")
             return 0
-        check_apart(self.out, filter(None, (self.config, self.prompts)))
+        out = needed(self, "train")
+        check_apart(out, filter(None, (self.config, self.prompts)))
         recipe = Recipe(
             self.base,
             self.data,
-            self.out,
+            out,
             own,
             self.losses,
             self.train,

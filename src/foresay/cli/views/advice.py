@@ -1,11 +1,14 @@
 """Advice as tables."""
 
+from statistics import median
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from foresay.cli.views.tables import plain_table
-from foresay.evaluation.speed.advise import Advice
+from foresay.evaluation.speed.advise import Advice, Offer
+from foresay.evaluation.speed.bench import RATIO_RULE
 
 
 def advice_view(advice: Advice) -> Group:
@@ -27,21 +30,34 @@ def _expected(advice: Advice, context: int, size: int) -> Table:
             for figure, offer in zip(figures, own)
         ]
         table.add_row(entry.label, str(entry.rows), f"{1000 * entry.drafted_seconds:.2f}", *marked)
-    table.add_row("best / plain", "", "", *(f"{offer.speedup:.2f}  " for offer in own), style="bold")
+    table.add_row("drafts / plain", "", "", *(f"{median(offer.speedups):.2f}  " for offer in own), style="bold")
+    table.add_row("95 %", "", "", *(_interval(offer) for offer in own))
     return table
 
 
+def _interval(offer: Offer) -> str:
+    return "" if offer.interval is None else f"{offer.interval[0]:.2f}-{offer.interval[1]:.2f}  "
+
+
+def _sizes(advice: Advice, domain: str, context: int) -> str:
+    """At which batch sizes drafts pay, or may, in words."""
+    surely, perhaps = (", ".join(map(str, advice.sizes(domain, context, pays))) for pays in (True, None))
+    said = [f"at batch {surely}"] if surely else []
+    said += [f"too close to tell at {perhaps}"] if perhaps else []
+    return ", ".join(said) or "at no batch size"
+
+
 def _notes(advice: Advice) -> Text:
-    lines = [f"< best. Acceptance is {advice.assumed_from}:"]
+    lines = [
+        "< best: drafts where they surely pay, else plain. Drafts / plain: of the best",
+        f"layout with drafts. {RATIO_RULE}",
+        f"Acceptance is {advice.assumed_from}:",
+    ]
     for domain, shares in advice.acceptance.items():
         lines.append(f"  {domain}: " + ", ".join(f"{share:.0%}" for share in shares))
     for context in dict.fromkeys(offer.context_tokens for offer in advice.offers):
-        said = []
-        for domain in advice.acceptance:
-            sizes = advice.pays_at(domain, context)
-            sized = ", ".join(map(str, sizes))
-            said.append(f"{domain} at batch {sized}" if sizes else f"{domain} at no batch size")
-        lines.append(f"Drafts are expected to pay, with {context} tokens cached: {'; '.join(said)}.")
+        said = [f"{domain} {_sizes(advice, domain, context)}" for domain in advice.acceptance]
+        lines.append(f"With {context} tokens cached, drafts are expected to pay: {'; '.join(said)}.")
     training = advice.training
     lines.append(
         f"Training takes {training.seconds_per_step:.2f} s a step here: {training.steps} steps, "

@@ -50,7 +50,9 @@ def _cells(rows: Sequence[AcceptanceRow], which: str) -> list[str]:
     """A rate for each number of masks, and the interval of the last."""
     ordered = sorted(rows, key=lambda row: row.masks)
     rates = [getattr(row, which) for row in ordered]
-    return [*(f"{rate.value:.2f}" for rate in rates), f"{rates[-1].low:.2f}-{rates[-1].high:.2f}"]
+    last = rates[-1]
+    interval = "one prompt" if last.low is None else f"{last.low:.2f}-{last.high:.2f}"
+    return [*(f"{rate.value:.2f}" for rate in rates), interval]
 
 
 def _positions(rows: Sequence[AcceptanceRow]) -> Table:
@@ -103,7 +105,7 @@ def code_table(quality: CodeQuality) -> Table:
             f"{result.temperature:g}",
             result.layout,
             *(f"{100 * rate.value:.1f}" for rate in result.pass_at),
-            f"{100 * last.low:.1f}-{100 * last.high:.1f}",
+            "one problem" if last.low is None or last.high is None else f"{100 * last.low:.1f}-{100 * last.high:.1f}",
             f"{result.identical}/{whole}",
         )
     return table

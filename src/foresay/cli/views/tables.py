@@ -8,11 +8,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from foresay.cli.terminal import OUT, can_write
 from foresay.decoding.step_costs import Curve, Forecast
 from foresay.evaluation.lossless.certificate import Certificate
-from foresay.evaluation.speed.bench import Bench, Result
+from foresay.evaluation.speed.bench import RATIO_RULE, Bench, Result
 from foresay.evaluation.speed.timed_runs import LOOKUP, TRANSFORMERS
 
+_MORE_OR_LESS = "±" if can_write("±", OUT.encoding) else "+-"
 BENCH_COLUMNS = (
     "tokens\n/s",
     "\nspread",
@@ -59,9 +61,9 @@ def _bench_row(result: Result) -> list[str]:
     return [
         f"  {result.label}",
         f"{result.tokens_per_second:.0f}",
-        f"±{(high - low) / 2 / result.tokens_per_second:.0%}" if high > low else "",
+        f"{_MORE_OR_LESS}{(high - low) / 2 / result.tokens_per_second:.0%}" if high > low else "",
         f"{result.tokens_per_step:.2f}",
-        f"{result.speedup_vs_plain:.2f}",
+        result.over_plain,
         f"{result.speedup_vs_transformers:.2f}",
         f"{result.efficiency:.2f}",
         f"{first:.{1 if first < 100 else 0}f}",
@@ -101,9 +103,11 @@ def _bench_notes(bench: Bench) -> Text:
     return Text(
         f"{same} of {asked} answers are identical to transformers' own. Repeated 4-grams in\n"
         f"them, which make drafting easier: {shares}.\n"
-        "Spread: half of largest minus smallest. Efficiency: times plain over tokens a\n"
-        "step. First: until the first token. Peak: memory of the whole process (CUDA:\n"
-        "of tensors on the device).",
+        f"{RATIO_RULE}\n"
+        "As plain: `planned` took plain steps there, so it counts as 1. Spread: half of\n"
+        "largest minus smallest. Efficiency: times plain over tokens a step. First:\n"
+        "until the first token. Peak: memory of the whole process (CUDA: of tensors on\n"
+        "the device).",
         style="dim",
     )
 

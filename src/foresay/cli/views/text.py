@@ -1,11 +1,13 @@
 """Tokens in colour, and what became of data."""
 
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
+from foresay.cli.terminal import can_write
 from foresay.decoding.detokenizer import transcript
 from foresay.decoding.metrics import Tally
 from foresay.decoding.steps import Step
@@ -14,6 +16,7 @@ from foresay.training.preview import Preview, Shown
 
 COLOURS = ("bright_cyan", "bright_yellow", "bright_green", "bright_magenta", "bright_blue", "bright_red")
 """Steps take them in turn; neighbours always differ."""
+FACT_COLUMNS = 79
 
 
 def coloured(tokenizer: PreTrainedTokenizerBase, steps: Sequence[Step]) -> Text:
@@ -38,6 +41,22 @@ def tally_line(counted: Tally) -> str:
     )
 
 
+def only_plain(counted: Tally) -> bool:
+    """Whether every step was a plain one, so that nothing was gained."""
+    return set(counted.layouts) == {"plain"}
+
+
+def facts_text(facts: Mapping[str, str]) -> Text:
+    """Names and what they are, one below the other, wrapped within a terminal of 80 columns."""
+    column = max(map(len, facts)) + 2
+    text = Text()
+    for name, fact in facts.items():
+        lines = textwrap.wrap(fact, FACT_COLUMNS - column, break_on_hyphens=False, break_long_words=False)
+        text.append(f"{name:{column}}", style="bold").append(f"\n{' ' * column}".join(lines) + "\n")
+    text.rstrip()
+    return text
+
+
 def planned_line(counted: Tally, reason: str) -> str:
     """Which layouts `planned` took, and why, in a line."""
     taken = ", ".join(f"{steps} {layout}" for layout, steps in counted.layouts.items())
@@ -56,11 +75,7 @@ class Marks:
     @classmethod
     def of(cls, encoding: str) -> "Marks":
         """Those that a terminal or file of this encoding can hold."""
-        try:
-            "⟦⟧▾⏎".encode(encoding)
-        except (UnicodeEncodeError, LookupError):
-            return cls("[[", "]]", "^", "\\n")
-        return cls()
+        return cls() if can_write("⟦⟧▾⏎", encoding) else cls("[[", "]]", "^", "\\n")
 
 
 def loss_text(tokenizer: PreTrainedTokenizerBase, shown: Shown, marks: Marks) -> Text:

@@ -44,8 +44,9 @@ class PassRate:
 
     k: int
     value: float
-    low: float
-    high: float
+    low: float | None
+    """None, like `high`: one problem has no interval."""
+    high: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,4 +205,5 @@ def _passed(asked: Sequence[Problem], verdicts: Sequence[str]) -> dict[str, int]
 
 def _rate(passed: Iterable[int], answers: int, k: int) -> PassRate:
     chances = [pass_at_k(answers, right, k) for right in passed]
-    return PassRate(k, sum(chances) / len(chances), *ratio_interval(chances, [1.0] * len(chances)))
+    interval = ratio_interval(chances, [1.0] * len(chances)) or (None, None)
+    return PassRate(k, sum(chances) / len(chances), *interval)

@@ -6,12 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foresay.evaluation.plots import cost_figure, require_matplotlib, speedup_figure
+from foresay.evaluation.plots import COLOURS, POINTS, cost_figure, require_matplotlib, speedup_figure
 from foresay.evaluation.report.result_files import ResultFiles
+from foresay.evaluation.speed.bench import RATIO_RULE
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Distinct to all eyes, on white and on black (Okabe, Ito 2008)."""
-MARKERS = "osD^vP"
 SIZE = (4.8, 3.6)
 """Inches: small, so that text is readable where a phone shrinks the picture."""
 
@@ -63,7 +61,8 @@ def _tokens_per_step(run: ResultFiles) -> Drawn:
         layouts.add(content.get("provenance", {}).get("settings", {}).get("layout", "quadratic"))
         for domain, rows in _by(content["domains"], "domain"):
             rates = [row["whole"] for row in rows]
-            band = tuple((rate["low"], rate["high"]) for rate in rates)
+            known = [rate for rate in rates if rate["low"] is not None]
+            band = tuple((rate["low"], rate["high"]) for rate in known) if len(known) == len(rates) else ()
             masks = tuple(row["masks"] for row in rows)
             lines.append(Line(domain, masks, tuple(rate["value"] for rate in rates), band))
     note = f"Decoded {' and '.join(sorted(layouts))}; bands are bootstrap intervals over prompts (95 %)."
@@ -125,7 +124,7 @@ def _spread(name: str, line: dict[str, dict[str, float]]) -> Line:
 
 
 def _speedups(pyplot: Any, bench: Any) -> Chart:
-    note = "Geometric mean of the domains; blue is faster than plain decoding, red slower."
+    note = f"Geometric mean of the domains; blue is faster than plain decoding, red slower. {RATIO_RULE}"
     return Chart("Speed by batch size and layout", note, _svg(pyplot, speedup_figure(pyplot, bench), "speed"))
 
 
@@ -140,7 +139,7 @@ def _lines(pyplot: Any, lines: Sequence[Line], axes: tuple[str, str]) -> Any:
     names = list(dict.fromkeys(line.name for line in lines))
     for line in lines:
         place = names.index(line.name)
-        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+        colour, marker = COLOURS[place % len(COLOURS)], POINTS[place % len(POINTS)]
         marks = {"color": colour, "marker": marker, "markersize": 4}
         label = None if line.dashed else line.name
         # Words have no order to draw a line through.

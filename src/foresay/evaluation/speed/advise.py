@@ -3,6 +3,10 @@
 Two inputs, as the planner has them: what steps cost on this machine, measured with an untrained adapter (what its
 weights are changes no cost), and acceptance by domain, which is assumed: given, or read from results of `bench` or
 `eval` on another model. The formula is `planner.expected_rate`.
+
+Steps of all layouts take turns, round by round. A speed-up is the median, over the rounds, of the ratio within a round;
+drafts pay where the 95 % interval of that median is above 1. That is the uncertainty of the costs: acceptance on other
+texts is another matter.
 """
 
 import json
@@ -16,8 +20,10 @@ from typing import Any
 import torch
 
 from foresay.data.example import Example
+from foresay.decoding.planning.planner import expected_rate
 from foresay.decoding.step_costs import Curve, Forecast, Watch, forecast, unwatched
 from foresay.evaluation.config import AdviseConfig
+from foresay.evaluation.statistics import median_interval
 from foresay.foundation.errors import DataError, in_words, require
 from foresay.foundation.provenance import provenance
 from foresay.model import MultiTokenModel
@@ -45,6 +51,8 @@ class Offer:
     batch_size: int
     context_tokens: int
     entries: tuple[Forecast, ...]
+    speedups: tuple[float, ...]
+    """Of the layout with drafts that is expected to be fastest, over plain decoding, by the costs of each round."""
 
     @property
     def plain(self) -> Forecast:
@@ -52,14 +60,30 @@ class Offer:
         return self.entries[0]
 
     @property
+    def drafting(self) -> Forecast:
+        """The layout with drafts that is expected to be fastest."""
+        return max(self.entries[1:], key=lambda entry: entry.tokens_per_second, default=self.plain)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Where the median of its speed-up lies (95 %), by the rounds; None: too few of them."""
+        return median_interval(self.speedups)
+
+    @property
+    def pays(self) -> bool | None:
+        """Whether drafts pay; None: too close to tell."""
+        low, high = self.interval or (min(self.speedups), max(self.speedups))
+        return None if low <= 1 <= high else low > 1
+
+    @property
     def best(self) -> Forecast:
-        """What is expected to be fastest."""
-        return max(self.entries, key=lambda entry: entry.tokens_per_second)
+        """What should be taken: drafts where they surely pay, else plain decoding."""
+        return self.drafting if self.pays else self.plain
 
     @property
     def speedup(self) -> float:
-        """Of the best over plain."""
-        return self.best.tokens_per_second / self.plain.tokens_per_second
+        """Of the best over plain: the median over the rounds."""
+        return statistics.median(self.speedups) if self.pays else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,31 +111,42 @@ class Advice:
     provenance: dict[str, Any]
 
     def break_even(self, domain: str, context_tokens: int) -> int | None:
-        """The batch size from which on plain decoding is best at all that were measured; None: not at the largest."""
-        own = {
-            offer.batch_size
-            for offer in self.offers
-            if (offer.domain, offer.context_tokens) == (domain, context_tokens)
-        }
-        last = max(self.pays_at(domain, context_tokens), default=0)
-        return min((size for size in own if size > last), default=None)
+        """The batch size from which on drafts pay at none that was measured; None: they pay at the largest."""
+        own = self._of(domain, context_tokens)
+        last = max((offer.batch_size for offer in own if offer.pays), default=0)
+        return min((offer.batch_size for offer in own if offer.batch_size > last), default=None)
 
-    def pays_at(self, domain: str, context_tokens: int) -> list[int]:
-        """The batch sizes measured at which drafts are expected to pay; at the others plain decoding is best."""
-        own = [offer for offer in self.offers if (offer.domain, offer.context_tokens) == (domain, context_tokens)]
-        return sorted(offer.batch_size for offer in own if offer.best != offer.plain)
+    def sizes(self, domain: str, context_tokens: int, pays: bool | None) -> list[int]:
+        """The batch sizes measured at which drafts pay, do not (False), or may (None: too close to tell)."""
+        return sorted(offer.batch_size for offer in self._of(domain, context_tokens) if offer.pays is pays)
+
+    def _of(self, domain: str, context_tokens: int) -> list[Offer]:
+        return [offer for offer in self.offers if (offer.domain, offer.context_tokens) == (domain, context_tokens)]
 
     @property
     def sentence(self) -> str:
-        """The verdict as a person would say it."""
+        """The verdict as a person would say it: one, with how sure it is."""
+        close = [offer for offer in self.offers if offer.pays is None]
         best = max(self.offers, key=lambda offer: offer.speedup)
-        if best.best == best.plain:
-            return "It will not pay here: plain decoding is expected to be fastest everywhere."
-        mean = statistics.mean(offer.speedup for offer in self.offers if offer.batch_size == best.batch_size)
+        if not best.pays:
+            return (
+                f"Too close to tell: drafts may pay in {len(close)} of {len(self.offers)} cases, and surely in none."
+                if close
+                else "It will not pay here: plain decoding is expected to be fastest everywhere."
+            )
+        paying = f"{sum(offer.pays is True for offer in self.offers)} of {len(self.offers)} cases"
+        unsure = f" (too close to tell in {len(close)})" if close else ""
+        same = [offer.speedup for offer in self.offers if offer.batch_size == best.batch_size]
         return (
-            f"It will pay here: expected are up to {best.speedup:.2f} times plain decoding ({best.domain}, batch "
-            f"{best.batch_size}, {best.best.label}), {mean:.2f} times on average of the domains at that batch size."
+            f"It should pay in {paying}{unsure}: at best {best.speedup:.2f} times plain decoding "
+            f"({in_between(best)}{best.domain}, batch {best.batch_size}, {best.best.label}), "
+            f"{statistics.geometric_mean(same):.2f} times on average of the domains at that batch size."
         )
+
+
+def in_between(offer: Offer) -> str:
+    """The interval of a speed-up in words, with a comma after it; empty where there is none."""
+    return "" if offer.interval is None else f"95 %: {offer.interval[0]:.2f} to {offer.interval[1]:.2f}, "
 
 
 def advise(
@@ -136,16 +171,17 @@ def advise(
 
 def offers(curves: Sequence[Curve], acceptance: Acceptance) -> tuple[Offer, ...]:
     """Every domain on every curve; not what a prompt lookup may find, which depends on the text."""
-    return tuple(
-        Offer(
-            domain,
-            curve.batch_size,
-            curve.context_tokens,
-            tuple(found for found in forecast(curve, known) if not found.entry.lookup),
-        )
-        for curve in curves
-        for domain, known in acceptance.items()
-    )
+    return tuple(_offer(curve, domain, known) for curve in curves for domain, known in acceptance.items())
+
+
+def _offer(curve: Curve, domain: str, known: Sequence[float]) -> Offer:
+    entries = tuple(found for found in forecast(curve, known) if not found.entry.lookup)
+    found = Offer(domain, curve.batch_size, curve.context_tokens, entries, ())
+    entry, plain = found.drafting.entry, found.plain.entry
+    rates = [
+        [expected_rate(one, costs[one], known) for one in (entry, plain)] for costs in curve.rounds or (curve.costs,)
+    ]
+    return replace(found, speedups=tuple(drafting / plainly for drafting, plainly in rates))
 
 
 def assumed(config: AdviseConfig) -> tuple[Acceptance, str]:

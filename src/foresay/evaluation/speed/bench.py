@@ -13,6 +13,7 @@ from foresay.evaluation.config import BenchConfig
 from foresay.evaluation.speed.timed_runs import (
     LOOKUP,
     PLAIN,
+    PLANNED,
     TRANSFORMERS,
     Case,
     Decoder,
@@ -25,6 +26,11 @@ from foresay.evaluation.speed.timed_runs import (
 )
 from foresay.foundation.provenance import provenance
 from foresay.model import MultiTokenModel
+
+KEPT = 1.01
+"""Tokens a step from which a decoder kept drafts."""
+RATIO_RULE = "Ratios are medians, over the rounds, of the ratio within a round."
+"""How one decoder is compared with another, everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,16 @@ class Result:
         """The decoder in one word or two."""
         return f"{self.decoder} {self.masks}" if self.masks else self.decoder
 
+    @property
+    def as_plain(self) -> bool:
+        """Whether `planned` took plain steps: what it differs by from plain decoding is noise."""
+        return self.decoder == PLANNED and self.tokens_per_step < KEPT
+
+    @property
+    def over_plain(self) -> str:
+        """The speed-up over plain decoding in words."""
+        return "as plain" if self.as_plain else f"{self.speedup_vs_plain:.2f}"
+
 
 @dataclass(frozen=True, slots=True)
 class Bench:
@@ -77,12 +93,15 @@ class Bench:
     provenance: dict[str, Any]
 
     def speedups(self, lengthened_to: int) -> dict[int, dict[str, float]]:
-        """Speed-up over plain by batch size and decoder: the geometric mean over the domains."""
+        """Speed-up over plain by batch size and decoder: the geometric mean over the domains.
+
+        Where `planned` took plain steps (`Result.as_plain`) it counts as 1.
+        """
         logs: dict[int, dict[str, list[float]]] = {}
         for result in self.results:
             if result.lengthened_to == lengthened_to and result.decoder != PLAIN:
                 row = logs.setdefault(result.batch_size, {})
-                row.setdefault(result.label, []).append(math.log(result.speedup_vs_plain))
+                row.setdefault(result.label, []).append(0.0 if result.as_plain else math.log(result.speedup_vs_plain))
         return {
             size: {label: math.exp(statistics.mean(some)) for label, some in row.items()} for size, row in logs.items()
         }

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from importlib import resources
 from typing import Annotated, Any
 
@@ -25,7 +26,9 @@ from foresay.serving.openai.api_errors import (
     stopping,
     validation_error,
 )
+from foresay.serving.openai.docs_page import docs_page
 from foresay.serving.openai.replies import ChatReply, CompletionReply, Reply, Usage
+from foresay.serving.openai.request_log import RequestLog
 from foresay.serving.openai.schema import ChatRequest, CompletionRequest, ErrorBody, StreamOptions
 from foresay.serving.openai.service import Service
 from foresay.serving.openai.streams import EventStream, Talk, until_gone
@@ -68,6 +71,11 @@ class Api:
         """A chat."""
         return HTMLResponse(resources.files("foresay.serving.openai").joinpath("page.html").read_text(encoding="utf-8"))
 
+    async def docs(self, request: Request) -> HTMLResponse:
+        """What may be asked, in words."""
+        schema = request.app.openapi()
+        return HTMLResponse(docs_page(schema, self.service.name, str(request.base_url)))
+
     def _check_running(self) -> None:
         """Raise ApiError where no answer would come."""
         if self.stopping:
@@ -76,9 +84,10 @@ class Api:
             raise dead()
 
     def _card(self) -> dict[str, Any]:
-        longest = self.service.engine.longest
+        engine = self.service.engine
         return {
-            "id": self.service.name, "object": "model", "created": 0, "owned_by": "foresay", "max_model_len": longest
+            "id": self.service.name, "object": "model", "created": 0, "owned_by": "foresay",
+            "max_model_len": engine.longest, "layouts": self.service.layouts, "reason": self.service.reason,
         }  # fmt: skip
 
     def _known(self, name: str) -> None:
@@ -130,8 +139,11 @@ class BodyLimit:
         await self._app(scope, counted, send)
 
 
-def build(service: Service, config: ServeConfig) -> FastAPI:
-    """The application: every reply but the page, the counters and streams is JSON, errors in OpenAI's object."""
+def build(service: Service, config: ServeConfig, tell: Callable[[str], None] | None = None) -> FastAPI:
+    """The application: every reply but pages, counters and streams is JSON, errors in OpenAI's object.
+
+    `tell` hears a line for every request that has ended.
+    """
     app = FastAPI(title="foresay", docs_url=None, redoc_url=None)
     api = app.state.api = Api(service, config)
     app.add_middleware(BodyLimit, most=config.body_bytes)
@@ -139,6 +151,8 @@ def build(service: Service, config: ServeConfig) -> FastAPI:
         app.add_middleware(
             CORSMiddleware, allow_origins=config.allowed_origins, allow_methods=["*"], allow_headers=["*"]
         )
+    if tell is not None:
+        app.add_middleware(RequestLog, tell=tell)
     errors: dict[int | str, Any] = {status: {"model": ErrorBody} for status in STATUSES}
     guarded: dict[str, Any] = {"dependencies": [Depends(_guard(config))], "responses": errors}
     app.post("/v1/chat/completions", **guarded)(api.chat)
@@ -148,6 +162,7 @@ def build(service: Service, config: ServeConfig) -> FastAPI:
     app.get("/health", responses={503: {"model": ErrorBody}})(api.health)
     app.get("/metrics", include_in_schema=False)(api.metrics)
     app.get("/", include_in_schema=False)(api.page)
+    app.get("/docs", include_in_schema=False)(api.docs)
     for path, shown in (("/health", api.health), ("/metrics", api.metrics), ("/", api.page)):
         app.head(path, include_in_schema=False)(shown)  # what load balancers ask
     app.head("/v1/models", dependencies=guarded["dependencies"], include_in_schema=False)(api.models)

@@ -21,9 +21,10 @@ GRACE_SECONDS = 5
 class HttpServer(uvicorn.Server):
     """Stops on SIGTERM or SIGINT: takes no new requests, and ends the running ones when their time is over."""
 
-    def __init__(self, service: Service, config: ServeConfig) -> None:
+    def __init__(self, service: Service, config: ServeConfig, tell: Callable[[str], None] | None = None) -> None:
+        """`tell` hears a line for every request that has ended."""
         self._service, self._drain_seconds = service, config.drain_seconds
-        self._app = build(service, config)
+        self._app = build(service, config, tell)
         # A server without a limit would wait for ever for a client that does not read.
         grace = int(config.drain_seconds) + GRACE_SECONDS
         super().__init__(uvicorn.Config(self._app, log_level="warning", timeout_graceful_shutdown=grace))
@@ -55,14 +56,14 @@ def listen(config: ServeConfig) -> socket.socket:
         ) from error
 
 
-def serve(service: Service, config: ServeConfig, listening: socket.socket, ready: Callable[[str], None]) -> None:
-    """Serve until stopped; `ready` is told the address."""
+def serve(service: Service, config: ServeConfig, listening: socket.socket, tell: Callable[[str], None]) -> None:
+    """Serve until stopped; `tell` hears the address first, then a line for every request, where those are logged."""
     host, port = listening.getsockname()[:2]
-    ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    tell(f"serving {service.name} at http://{f'[{host}]' if ':' in host else host}:{port}")
     # uvicorn raises the signal that stopped it once more, for whoever listened before: to stop was no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with contextlib.suppress(KeyboardInterrupt):
-        HttpServer(service, config).run([listening])
+        HttpServer(service, config, tell if config.request_log else None).run([listening])
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -6,15 +6,16 @@ from typing import TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
-from foresay.data.chat import Message, template_ids, text_ids
+from foresay.data.chat import text_ids
 from foresay.data.columns import conversation
 from foresay.data.records import Record
 from foresay.decoding.config import DecodeConfig, QueueConfig
 from foresay.decoding.engine import Engine, Request
 from foresay.decoding.generate import check_prompts
 from foresay.decoding.planners import Planners
-from foresay.foundation.errors import DataError, PromptError
+from foresay.foundation.errors import PromptError
 from foresay.model import MultiTokenModel
+from foresay.serving.conversation import SPEAKERS, has_place
 from foresay.serving.openai.memory_check import check_room
 from foresay.serving.openai.prometheus import Metrics
 from foresay.serving.openai.schema import ChatRequest, CompletionRequest, GenerationRequest
@@ -22,7 +23,6 @@ from foresay.serving.openai.worker import Listener, Worker
 from foresay.serving.rules import Rules, own_rules
 
 G = TypeVar("G", bound=GenerationRequest)
-SPEAKERS = ("user", "assistant")
 BESIDE = 4
 """Answers that may be decoded plainly at once, for comparison."""
 
@@ -56,6 +56,16 @@ class Service:
             self.metrics.plans_with(self.engine.planners)
         self.worker = Worker(self.engines, self.tokenizer, self.metrics)
         self.worker.start()
+
+    @property
+    def layouts(self) -> list[str]:
+        """Those that a request may have: as served first, then plain decoding for comparison."""
+        return list(dict.fromkeys(engine.config.layout for engine in (self.engine, self.plain)))
+
+    @property
+    def reason(self) -> str | None:
+        """What `planned` chooses now, and why, in words; None where layouts are not planned."""
+        return self.engine.planners.reason() if isinstance(self.engine.planners, Planners) else None
 
     @property
     def running(self) -> int:
@@ -118,23 +128,8 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, asked: ChatRequest) -> list[in
     if lost:
         raise PromptError(f"the model's chat template does not render {', '.join(sorted(lost))}; leave it out")
     for role in sorted({message.role for message in asked.messages} - set(SPEAKERS)):
-        without = [message for message in messages if message["role"] != role]
-        others = (_ids_of(tokenizer, without), *(_ids_of(tokenizer, _said_by(s, messages, role)) for s in SPEAKERS))
-        if ids in others:
+        if not has_place(tokenizer, messages, role):
             raise PromptError(
                 f"the model's chat template has no place for {role} messages; put the text into the first user message"
             )
     return ids
-
-
-def _said_by(speaker: str, messages: list[Message], role: str) -> list[Message]:
-    """The same messages, if `speaker` had said what `role` says."""
-    return [message | {"role": speaker} if message["role"] == role else message for message in messages]
-
-
-def _ids_of(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
-    """The prompt; empty where there are no messages, or the template takes no such ones."""
-    try:
-        return template_ids(tokenizer, messages, prompt=True) if messages else []
-    except DataError:
-        return []
