@@ -53,7 +53,7 @@ WIDEST, COLUMN, VERB_COLUMN = 100, 26, 13
 """Columns of help at most, and where the words begin, beside options and beside verbs."""
 HEAD = (
     "Make a pretrained language model say several tokens at once, with the same output.",
-    "foresay VERB --help explains a verb, foresay --version says which foresay this is.",
+    "A verb is explained by foresay VERB --help. Which foresay this is: foresay --version.",
 )
 
 
@@ -90,7 +90,7 @@ def verbs_help(words: str, kind: type, verbs: Mapping[str, type]) -> Text:
     text = Text(f"usage: foresay {words} VERB [options]\n\n{description(kind)}\n\n")
     for verb, below in verbs.items():
         _entry(text, verb, " ".join((inspect.getdoc(below) or "").split("\n\n")[0].split()), VERB_COLUMN)
-    text.append(f"\nforesay {words} VERB --help explains one.")
+    text.append(f"\nEach is explained by foresay {words} VERB --help.")
     return text
 
 
