@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from foresay import DecodeConfig, MultiTokenModel, PenaltyConfig, SampleConfig
 from foresay.data.prompts import Prompt, by_domain, embedded_prompts
@@ -28,14 +28,7 @@ from foresay.foundation.provenance import provenance
 
 DraftKind = Literal["best", "drawn"]
 GREEDY = SampleConfig()
-SETTINGS: tuple[tuple[SampleConfig, DraftKind], ...] = (
-    (GREEDY, "best"),
-    *(
-        (SampleConfig(temperature=temperature, top_p=top_p), drafts)
-        for drafts in ("drawn", "best")
-        for temperature, top_p in ((0.7, 1.0), (0.7, 0.9), (1.0, 1.0), (1.0, 0.9))
-    ),
-)
+SAMPLED = tuple(SampleConfig(temperature=heat, top_p=top_p) for heat in (0.7, 1.0) for top_p in (1.0, 0.9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +74,11 @@ def row(
     )
 
 
-def measure(model: MultiTokenModel, per_domain: int, masks: int, tokens: int) -> list[Row]:
-    decode = DecodeConfig(layout="quadratic", masks=masks, max_new_tokens=tokens)
+def measure(model: MultiTokenModel, per_domain: int, decode: DecodeConfig, kinds: Sequence[DraftKind]) -> list[Row]:
+    """Greedy, then each rule with each kind of drafts."""
     domains = by_domain(embedded_prompts(model.require_tokenizer(), "test", per_domain, model.base_name))
-    return [row(model, some, decode, *setting) for setting in SETTINGS for some in domains.values()]
+    settings = [(GREEDY, "best"), *((sample, kind) for kind in kinds for sample in SAMPLED)]
+    return [row(model, some, decode, *setting) for setting in settings for some in domains.values()]
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
@@ -104,6 +98,7 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="smollm2")
     for name, default in (("--masks", 3), ("--per-domain", 10), ("--tokens", 64)):
         parser.add_argument(name, type=int, default=default)
+    parser.add_argument("--drafts", nargs="+", choices=get_args(DraftKind), default=["drawn"])
     parser.add_argument("--out", type=Path, help="file for the result")
     parser.add_argument("--show", type=Path, help="print the table of a result instead")
     asked = parser.parse_args()
@@ -111,9 +106,10 @@ def main() -> None:
         show(json.loads(asked.show.read_text())["rows"])
         return
     model = MultiTokenModel.from_pretrained(asked.model, dtype="float32")
-    rows = [asdict(one) for one in measure(model, asked.per_domain, asked.masks, asked.tokens)]
-    settings = {name: getattr(asked, name) for name in ("masks", "per_domain", "tokens")}
-    result = {"rows": rows, "provenance": provenance(**model.described, layout="quadratic", **settings)}
+    decode = DecodeConfig(layout="quadratic", masks=asked.masks, max_new_tokens=asked.tokens)
+    rows = [asdict(one) for one in measure(model, asked.per_domain, decode, asked.drafts)]
+    settings = asdict(decode) | {"per_domain": asked.per_domain}
+    result = {"rows": rows, "provenance": provenance(**model.described, **settings)}
     if asked.out:
         asked.out.write_text(json.dumps(result, indent=2) + "\n")
     show(rows)
