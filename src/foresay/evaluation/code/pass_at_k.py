@@ -62,9 +62,11 @@ class CodeResult:
     passed: dict[str, int]
     """Right answers by problem."""
     verdicts: dict[str, int]
-    """Answers by verdict: `passed`, `failed`, `time`, `memory`."""
+    """Answers by verdict, and by kind of error: `passed`, `failed AssertionError`, `time CPU time`, `memory`."""
     identical: int
     """Answers that are plain decoding's own texts, out of all."""
+    tokens: int
+    """Generated, in all answers."""
     tokens_per_step: float
 
     @property
@@ -147,8 +149,8 @@ class Solver:
             plain = plain or texts
             programs = [problem.program(text, self.config.chats) for problem, text in zip(asked, texts)]
             outcomes |= run_programs([program for program in programs if program not in outcomes], self._limits)
-            verdicts = [outcomes[program].verdict for program in programs]
-            passed = _passed(asked, verdicts)
+            fared = [outcomes[program] for program in programs]
+            passed = _passed(asked, fared)
             yield CodeResult(
                 benchmark=problems.name,
                 layout=layout,
@@ -156,8 +158,9 @@ class Solver:
                 answers=self.config.code_answers,
                 pass_at=tuple(_rate(passed.values(), self.config.code_answers, k) for k in self.config.pass_at),
                 passed=passed,
-                verdicts=dict(Counter(verdicts)),
+                verdicts=dict(Counter(str(outcome) for outcome in fared).most_common()),
                 identical=sum(text == own for text, own in zip(texts, plain)),
+                tokens=tally(said).tokens,
                 tokens_per_step=tally(said).tokens_per_step,
             )
 
@@ -195,11 +198,11 @@ class Solver:
         return Limits(self.config.code_seconds, self.config.code_memory_mib * 2**20)
 
 
-def _passed(asked: Sequence[Problem], verdicts: Sequence[str]) -> dict[str, int]:
+def _passed(asked: Sequence[Problem], fared: Sequence[Outcome]) -> dict[str, int]:
     """Right answers to each problem, in order."""
     passed = dict.fromkeys((problem.name for problem in asked), 0)
-    for problem, verdict in zip(asked, verdicts):
-        passed[problem.name] += verdict == "passed"
+    for problem, outcome in zip(asked, fared):
+        passed[problem.name] += outcome.verdict == "passed"
     return passed
 
 

@@ -39,6 +39,9 @@ class Outcome:
     detail: str = ""
     """The kind of its error, where it had one."""
 
+    def __str__(self) -> str:
+        return f"{self.verdict} {self.detail}".strip()
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
