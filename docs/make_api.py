@@ -11,6 +11,7 @@ PAGE = Path(__file__).parent / "reference" / "api.md"
 GROUPS = {
     "Models": ("foresay.model", "foresay.decoding.answers"),
     "Training": ("foresay.training.train", "foresay.training.pretrain", "foresay.training.recipe"),
+    "Evaluation": ("foresay.evaluation.acceptance",),
     "Settings": tuple(module for module in foresay.EXPORTED if module.endswith(".config")),
     "Errors": ("foresay.foundation.errors",),
 }

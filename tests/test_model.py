@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import pipeline
 
 from foresay.decoding.config import DecodeConfig, LayoutName
 from foresay.foundation.errors import ConfigError, ForesayError, PromptError
@@ -302,3 +303,17 @@ def test_unknown_setting_of_an_answer_is_refused_with_the_known_ones(nano: Multi
 def test_text_needs_a_tokenizer(model: MultiTokenModel) -> None:
     with pytest.raises(PromptError, match="toy came without a tokenizer; give one, or use token ids"):
         model.answer(["Say hi."])
+
+
+def test_a_pipeline_of_transformers_says_the_same() -> None:
+    nano = MultiTokenModel.from_pretrained("nano", dtype="float32")
+    pipe, called = pipeline("text-generation", model=nano.base.model, tokenizer=nano.tokenizer), list[str]()
+    bridge = nano.bridge(DecodeConfig(layout="quadratic"))
+
+    def drafting(*arguments: Any, **settings: Any) -> Any:
+        called.append("drafting")
+        return bridge(*arguments, **settings)
+
+    asked = {"max_new_tokens": 24, "do_sample": False}
+    assert pipe("Once upon a time", custom_generate=drafting, **asked) == pipe("Once upon a time", **asked)
+    assert called == ["drafting"]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from foresay.decoding.config import PenaltyConfig as PenaltyConfig
     from foresay.decoding.config import QueueConfig as QueueConfig
     from foresay.decoding.config import SampleConfig as SampleConfig
+    from foresay.evaluation.acceptance import evaluate as evaluate
     from foresay.evaluation.config import AdviseConfig as AdviseConfig
     from foresay.evaluation.config import BenchConfig as BenchConfig
     from foresay.evaluation.config import CheckConfig as CheckConfig
@@ -62,6 +63,7 @@ EXPORTED = {
     "foresay.decoding.config": ("DecodeConfig", "PenaltyConfig", "QueueConfig", "SampleConfig"),
     "foresay.training.config": ("DistilConfig", "EngineConfig", "LossConfig", "PretrainConfig", "TrainConfig"),
     "foresay.serving.config": ("PluginConfig", "ServeConfig", "VllmServeConfig"),
+    "foresay.evaluation.acceptance": ("evaluate",),
     "foresay.evaluation.config": (
         *("AdviseConfig", "BenchConfig", "CheckConfig", "CodeConfig", "EvalConfig", "HarnessConfig"),
     ),

@@ -133,10 +133,11 @@ def test_readme_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_example_of_transformers_runs(capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs" / "guides" / "transformers.md").read_text(encoding="utf-8")
-    [example] = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    example = "".join(re.findall(r"```python\n(.*?)```", page, flags=re.S))
     exec(compile(example.replace("smollm2", "nano"), "transformers.md", "exec"), {})
-    shown = capsys.readouterr().out.splitlines()
+    *shown, piped = capsys.readouterr().out.splitlines()
     assert len(shown) == 2
+    assert piped.startswith(shown[0]), "a pipeline goes on where a stop string ended the others"
     assert shown[0] == shown[1]
     assert shown[0].startswith("Once upon a time")
     assert shown[0].endswith(".")

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby, islice
 from typing import Any
 
-from foresay.data.prompts import Prompt
+from foresay.data.prompts import Prompt, embedded_prompts
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.detokenizer import StepText, transcript
 from foresay.decoding.live import GenerationHooks
@@ -22,6 +22,9 @@ from foresay.evaluation.task_quality import Quality
 from foresay.foundation.errors import require
 from foresay.foundation.provenance import provenance
 from foresay.model import MultiTokenModel
+
+FEW = 4
+"""Prompts of each embedded domain where none are given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +107,21 @@ def check_evaluation(model: MultiTokenModel, prompts: Sequence[Prompt], config: 
 
 def evaluate(
     model: MultiTokenModel,
-    prompts: Sequence[Prompt],
-    config: EvalConfig,
+    prompts: Sequence[Prompt] | None = None,
+    config: EvalConfig | None = None,
     watch: Callable[[int], None] = lambda prompts: None,
 ) -> Evaluation:
-    """Decode every prompt at each number of masks; `watch` is told how many prompts were answered.
+    """Count tokens per step and acceptance: decode every prompt at each number of masks.
 
-    Raises as `check_evaluation` does.
+    `prompts`: None takes the first `FEW` held-out prompts of each embedded domain. `watch` is told how many prompts
+    were answered. Raises as `check_evaluation` does.
+
+        for row in evaluate(MultiTokenModel.from_pretrained("smollm2")).domains:
+            print(row.domain, row.masks, row.whole.value)
     """
+    config = config or EvalConfig()
+    if prompts is None:
+        prompts = embedded_prompts(model.require_tokenizer(), "test", FEW, model.base_name)
     counts = check_evaluation(model, prompts, config)
     ordered = sorted(prompts, key=lambda prompt: (prompt.domain, prompt.benchmark))
     rows, domains, samples = list[AcceptanceRow](), list[AcceptanceRow](), list[Sample]()

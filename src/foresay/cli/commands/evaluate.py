@@ -11,7 +11,7 @@ from foresay.cli.views.bars import progress_bar
 from foresay.cli.views.evaluation import code_table, evaluation_view, quality_table
 from foresay.data.prompts import Prompt
 from foresay.decoding.config import DecodeConfig
-from foresay.evaluation.acceptance import Evaluation, check_evaluation, evaluate, origin
+from foresay.evaluation.acceptance import FEW, Evaluation, check_evaluation, evaluate, origin
 from foresay.evaluation.code.pass_at_k import CodeQuality, count_passes, read_sets
 from foresay.evaluation.code.problems import ProblemSet
 from foresay.evaluation.config import CodeConfig, EvalConfig, HarnessConfig
@@ -74,7 +74,7 @@ class EvalCommand:
         return 1 if _differs(found) else 0
 
     def _prompts(self, model: MultiTokenModel) -> list[Prompt]:
-        prompts = self.chosen.load(model, 40 if self.full else 4, "test")
+        prompts = self.chosen.load(model, 40 if self.full else FEW, "test")
         check_evaluation(model, prompts, self.evaluation)
         return prompts
 

@@ -16,8 +16,8 @@ class Card:
     question: str
     answer: str
     detail: str
-    state: Literal["good", "bad", "open"] = "good"
-    """`open`: nothing in the run answers it."""
+    state: Literal["good", "bad", "even", "open"] = "good"
+    """`even`: nothing gained, nothing wrong; `open`: nothing in the run answers it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,8 @@ def _lossless(run: ResultFiles) -> Card:
     ties = sum(content["ties"] for content in certificates)
     told = f"{ties} differ where logits tie within rounding." if ties else ""
     bugs = f"{sum(content['bugs'] for content in certificates)} are bugs. " * (not good)
-    return Card(question, "Yes" if good else "No", f"Identical: {'; '.join(counts)}. {bugs}{told}", _state(good))
+    detail = f"Identical: {'; '.join(counts)}. {bugs}{told}"
+    return Card(question, "Yes", detail) if good else Card(question, "No", detail, "bad")
 
 
 def _tokens(run: ResultFiles) -> Card:
@@ -132,7 +133,7 @@ def _speed(run: ResultFiles) -> Card:
         return Card(question, "Not timed", "foresay bench MODEL --json > run/bench.json", "open")
     if found is None or found.speedup <= 1:
         best = f" The best: {found.speedup:.2f} times ({found.where})." if found else " No drafts were kept."
-        return Card(question, "Not faster than plain here", f"On the machine of this run.{best}", "bad")
+        return Card(question, "Not faster than plain here", f"On the machine of this run.{best}", "even")
     return Card(
         question, f"{found.speedup:.2f} times plain", f"{found.where.capitalize()}; the other cases stand below."
     )
@@ -142,16 +143,14 @@ def _pays(run: ResultFiles) -> Card:
     question = "What would pay?"
     for content in run.of("advice"):
         paying = [offer for offer in content["offers"] if offer["speedup"] > 1]
-        count = f"{len(paying)} of {len(content['offers'])} cases"
-        return Card(
-            question, f"Drafts in {count}" if paying else "Plain decoding", content["sentence"], _state(bool(paying))
-        )
+        answer = f"Drafts in {len(paying)} of {len(content['offers'])} cases" if paying else "Plain decoding"
+        return Card(question, answer, content["sentence"], "good" if paying else "even")
     for bench in run.benches:
         cases = fastest(bench)
         paying_cases = [f"{best.label} at batch {best.batch_size}" for best in cases if best.speedup > 1]
         if paying_cases:
             return Card(question, "Drafts", f"As measured: {', '.join(dict.fromkeys(paying_cases))}.")
-        return Card(question, "Plain decoding", "As measured, in every case of this run.", "bad")
+        return Card(question, "Plain decoding", "As measured, in every case of this run.", "even")
     return Card(question, "Not asked", "foresay advise BASE --json > run/advice.json", "open")
 
 
@@ -164,7 +163,3 @@ def _rates(run: ResultFiles) -> Iterator[tuple[str, str]]:
         if rows:
             said = [f"{row['whole']['value']:.2f} ({row['domain']})" for row in (rows[0], rows[-1])]
             yield " to ".join(dict.fromkeys(said)), f"at {most} masks"
-
-
-def _state(good: bool) -> Literal["good", "bad"]:
-    return "good" if good else "bad"
