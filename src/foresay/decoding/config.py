@@ -19,10 +19,13 @@ class QueueConfig:
     """Most tokens of prompt and answer together; 0: what the base's context allows."""
     prefill_tokens: int = 2048
     """Most rows of a call that reads new prompts, padding included; one prompt may be longer."""
+    prefix_cache: int = 512
+    """MiB of K/V that is kept of prompts and answers for prompts that begin with the same tokens (a system prompt, a
+    chat's earlier turns), which then read only what is new; 0 keeps none."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "sequences", "prefill_tokens")
-        require_at_least(self, 0, "waiting", "max_length")
+        require_at_least(self, 0, "waiting", "max_length", "prefix_cache")
 
 
 SHORTLIST, LARGE_VOCABULARY = 64, 16_384

@@ -15,14 +15,16 @@ from torch import Tensor
 
 from foresay.decoding.config import DecodeConfig, PenaltyConfig, QueueConfig, SampleConfig
 from foresay.decoding.generate import check_prompts, prepare
-from foresay.decoding.live import GenerationHooks, PlannerSource
+from foresay.decoding.live import GenerationHooks, LiveSequence, PlannerSource
 from foresay.decoding.planners import TENTH, Planners
+from foresay.decoding.prefix_cache import MIB, Prefix, PrefixCache
 from foresay.decoding.sampling.per_request import Mixed, Rule
 from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.decoding.sampling.recorded import Recorded, TokenScores
 from foresay.decoding.session import Session
 from foresay.decoding.steps import Step
 from foresay.foundation.errors import BusyError, ConfigError, PromptError
+from foresay.models.base.cache import SlotCache
 from foresay.models.drafting import DraftingModel
 
 Ended = Literal["stop", "length"]
@@ -55,12 +57,16 @@ class RequestProgress:
     ended: Ended | None = None
     logits: tuple[Tensor, ...] = ()
     """(V,) float32 for each token of the step, before penalties and warpers, where the request asked."""
+    cached_tokens: int = 0
+    """Of a request's first step: tokens of its prompt that were not read again, for their K/V was kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Running:
     request: Request
     record: TokenScores | None
+    cached: int = 0
+    """Tokens of the prompt that were not read again."""
 
 
 class Engine:
@@ -86,6 +92,7 @@ class Engine:
             )
         prepare(model, config)
         self.model, self.config, self.queue, self.planners = model, config, queue, planners
+        self.prefixes = PrefixCache(queue.prefix_cache * MIB)
         self._tickets, self._lock = count(), Lock()
         self._waiting: deque[tuple[int, Request]] = deque()
         self._running: dict[int, _Running] = {}
@@ -103,6 +110,10 @@ class Engine:
         planners = Planners(model, config.masks, TENTH)
         planners.expect([1 << power for power in range((queue.sequences - 1).bit_length() + 1)])
         return cls(model, config, queue, planners)
+
+    def share_prefixes(self, other: "Engine") -> None:
+        """Keep what is kept between requests with another engine of the same model, which the same thread steps."""
+        self.prefixes = other.prefixes
 
     def measure(self) -> bool:
         """While nobody waits: measure a little of what steps cost; false: there is nothing left to measure."""
@@ -183,6 +194,8 @@ class Engine:
             return []
         progress = [self._tell(session, ticket, step) for ticket, step in session.step()]
         if newcomers:
+            for place, live in enumerate(session.live):
+                self._keep(session.cache, place, live)
             self.session.join(session)
         if isinstance(self.planners, Planners):
             self.planners.between_steps(self.session.hold)
@@ -197,7 +210,16 @@ class Engine:
         return Session.empty(self.model, self.config, chooser, self._how(), self.queue.sequences, self.longest)
 
     def _how(self) -> GenerationHooks:
-        return GenerationHooks(stop=self._stops, planner=self.planners)
+        return GenerationHooks(stop=self._stops, leaves=self._keep, planner=self.planners)
+
+    def _keep(self, cache: SlotCache, place: int, live: LiveSequence) -> None:
+        """What was read or written of a text, for prompts that begin with it."""
+        self.prefixes.keep(cache, place, live.cached)
+
+    def _prefix_of(self, prompt: Sequence[int]) -> Prefix:
+        """What need not be read of a prompt: all but its end, which makes the first drafts, by rows of few shapes."""
+        read = self.model.config.drafts + 2
+        return self.prefixes.find(prompt[: max(len(prompt) - read, 0)], len(self.session.cache.layers))
 
     def _stops(self, ticket: int, ids: list[int]) -> bool:
         stop = self._running[ticket].request.stop
@@ -238,12 +260,19 @@ class Engine:
         prompts = [request.prompt for request in requests]
         config = replace(self.config, max_new_tokens=1, graphs=False)
         session = Session(self.model, prompts, config, chooser, self._how(), tickets)
+        prefixes = list(map(self._prefix_of, prompts))
+        if any(prefix.blocks for prefix in prefixes):
+            session.go_on_from(prefixes)
+        self._running |= {
+            ticket: replace(some, cached=prefix.tokens) for ticket, some, prefix in zip(tickets, running, prefixes)
+        }
         for live, request in zip(session.live, requests):
             live.room = request.max_tokens
         return session
 
     def _tell(self, session: Session, ticket: int, step: Step) -> RequestProgress:
-        record = self._running[ticket].record
+        running = self._running[ticket]
+        record, cached = running.record, 0 if step.layout else running.cached
         logits = () if record is None else tuple(record.logits[: len(step.tokens)])
         if record is not None:
             record.logits.clear()
@@ -251,4 +280,4 @@ class Engine:
         done = session.done.pop(ticket, None)
         if done is not None:
             del self._running[ticket]
-        return RequestProgress(ticket, step, None if done is None else done.ended, logits)
+        return RequestProgress(ticket, step, None if done is None else done.ended, logits, cached)

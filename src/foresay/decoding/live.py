@@ -4,10 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
+from torch import Tensor
+
 from foresay.decoding.planning.plan import PendingRows
 from foresay.decoding.planning.planner import Outlook, Planner
 from foresay.decoding.sampling.chooser import Chooser, Greedy
 from foresay.decoding.steps import Step
+from foresay.models.base.cache import SlotCache
 
 Stop = Callable[[int, list[int]], bool]
 """Whether a text ends here: called with its index, and prompt and answer up to each kept token."""
@@ -39,6 +43,11 @@ class LiveSequence:
     outlook: Outlook | None = None
     """How well it is foretold, where a planner asks."""
 
+    @property
+    def cached(self) -> list[int]:
+        """The tokens whose K/V the cache holds."""
+        return self.ids[: self.row.past]
+
     def look(self, planner: Planner, lookup: bool) -> Outlook:
         """What the planner is to know before the next step; a prompt is read without drafts."""
         if self.outlook is None:
@@ -53,6 +62,13 @@ class LiveSequence:
         return () if outlook is None or outlook.match is None else outlook.match.tokens[: outlook.taken]
 
 
+def unread(sequences: Sequence[LiveSequence], device: torch.device) -> Tensor:
+    """Tokens that the cache does not hold yet, (B, any) int64, aligned to the left."""
+    ids = [live.ids[live.row.past :] for live in sequences]
+    wide = max(map(len, ids), default=0)
+    return torch.tensor([[*some, *[0] * (wide - len(some))] for some in ids], dtype=torch.int64, device=device)
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationHooks:
     """What a generation is run with, beside its settings."""
@@ -65,5 +81,7 @@ class GenerationHooks:
     """Ends a text besides the stop tokens."""
     stop_tokens: frozenset[int] | None = None
     """Replace the base's own stop tokens."""
+    leaves: Callable[[SlotCache, int, LiveSequence], None] = lambda cache, place, live: None
+    """Told of a sequence that ends, and its place in the cache, while that still holds its K/V."""
     planner: PlannerSource | None = None
     """Chooses the layout of each step where the settings say `planned`."""

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.live import GenerationHooks, LiveSequence
+from foresay.decoding.live import GenerationHooks, LiveSequence, unread
 from foresay.decoding.planning.draft_tree import tree_for
 from foresay.decoding.planning.plan import Aligned, PendingRows, Plan, plan
 from foresay.decoding.planning.planner import LOOKUP, PLAIN, PROBE_MASKS, Entry, Planner
+from foresay.decoding.prefix_cache import Prefix
 from foresay.decoding.sampling.chooser import Chooser, Drafts, Greedy
 from foresay.decoding.sampling.draft import Blocks
 from foresay.decoding.sampling.verify import DraftsToVerify, Verification
@@ -37,7 +38,7 @@ class Session:
         """`indices`: what `how` and the results call the prompts; None: by their place."""
         how = how or GenerationHooks()
         self.model, self.config, self.chooser, self.stop = model, config, chooser or Greedy(), how.stop
-        self.planners = how.planner
+        self.planners, self.leaves = how.planner, how.leaves
         self.planner: Planner | None = None
         self.entry = PLAIN
         own = frozenset() if config.ignore_stop else frozenset(model.base.stop_tokens)
@@ -61,8 +62,7 @@ class Session:
         self._lasting = False
         if prompts:
             self._borrow(len(prompts), lasting=False)
-        padded = [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts]
-        self.pending = Drafts(torch.tensor(padded, dtype=torch.int64, device=model.base.device))
+        self.pending = Drafts(unread(self.live, model.base.device))
 
     @classmethod
     def empty(
@@ -80,6 +80,17 @@ class Session:
         session._borrow(sequences, lasting=True)
         return session
 
+    def go_on_from(self, prefixes: Sequence[Prefix]) -> None:
+        """Before the first step: read only what follows these beginnings of the prompts, whose K/V was kept."""
+        rows = [PendingRows(some.tokens, len(live.ids) - some.tokens, 0) for some, live in zip(prefixes, self.live)]
+        # The rows of a call stand after the longest beginning too, where others read more than that one does.
+        most = max(row.past for row in rows) + max(row.fresh for row in rows)
+        self.cache = self.model.cache(most + max(live.room for live in self.live) + self.spare, self.masks)
+        for place, (prefix, live, row) in enumerate(zip(prefixes, self.live, rows)):
+            prefix.fill(self.cache, place, len(self.live))
+            live.row = row
+        self.pending = Drafts(unread(self.live, self.model.base.device))
+
     def join(self, other: "Session") -> None:
         """Take over the live sequences of another session, which is not to go on: they go on here, after one's own.
 
@@ -96,6 +107,8 @@ class Session:
         """End a sequence as it is; its place is free at once."""
         going = [place for place, live in enumerate(self.live) if live.index != index]
         if len(going) < len(self.live):
+            place = next(place for place, live in enumerate(self.live) if live.index == index)
+            self.leaves(self.cache, place, self.live[place])
             self.pending = self.pending.select(self._keep_only(going))
 
     @torch.no_grad()
@@ -194,7 +207,7 @@ class Session:
         for live, row, (accepted, last, used, _, *tokens) in zip(self.live, plan.rows, report):
             said = self._cut(live, tokens[: accepted + 1])
             looked_up = row.drafted if live.looked_up else 0
-            layout = "" if row.past == 0 else self.entry.label
+            layout = self.entry.label if row.past and live.steps else ""
             step = Step(tuple(said), row.drafted, min(accepted, len(said)), depths[row.drafted], looked_up, layout)
             live.steps.append(step)
             live.room -= len(said)
@@ -228,7 +241,7 @@ class Session:
 
     def _drop_finished(self) -> list[int] | None:
         """The order of those that go on; None: all do, where they are."""
-        going = [place for place, live in enumerate(self.live) if not self._finish(live)]
+        going = [place for place, live in enumerate(self.live) if not self._finish(place, live)]
         if len(going) == len(self.live):
             return None
         if not going and self.graphs is not None and not self._lasting:
@@ -277,9 +290,10 @@ class Session:
         self.pending = Drafts(torch.tensor([live.ids], device=base.device))
         live.row = PendingRows(0, len(live.ids), 0)
 
-    def _finish(self, live: LiveSequence) -> bool:
+    def _finish(self, place: int, live: LiveSequence) -> bool:
         """Move a sequence that stopped or used up its room to `done`."""
         if live.stopped or live.room == 0:
+            self.leaves(self.cache, place, live)
             self.done[live.index] = Generation(tuple(live.steps), "stop" if live.stopped else "length")
             return True
         return False

@@ -73,6 +73,19 @@ class SlotLayer(_Layer):
         return self.keys[: len(slots), :, :used], self.values[: len(slots), :, :used]
 
 
+@dataclass(frozen=True, slots=True)
+class SlotShapes:
+    """What a slot holds of each layer."""
+
+    heads_and_widths: tuple[tuple[int, int], ...]
+    """(H, D) of keys and of values, layer by layer."""
+
+    @property
+    def sizes(self) -> list[int]:
+        """Numbers of a slot in each of them."""
+        return [heads * width for heads, width in self.heads_and_widths]
+
+
 class SlotCache(Cache):  # type: ignore[misc]
     """Preallocated slots for every layer, full length in sliding-window layers too (masked there)."""
 
@@ -119,9 +132,54 @@ class SlotCache(Cache):  # type: ignore[misc]
                 for stored in (layer.keys, layer.values):
                     stored[place, :, : self.placement.used] = stored[sequence, :, : self.placement.used]
 
+    @property
+    def _stored(self) -> list[Tensor]:
+        """Keys and values of every layer, (N, H, S, D) each."""
+        return [stored for layer in self.layers for stored in (layer.keys, layer.values)]
+
+    @property
+    def shapes(self) -> SlotShapes:
+        """What a slot holds, once a call was made."""
+        return SlotShapes(tuple((stored.shape[1], stored.shape[3]) for stored in self._stored))
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of a slot in all layers, once a call was made."""
+        return sum(stored[0, :, 0].nbytes for stored in self._stored)
+
+    @property
+    def unreadable(self) -> str:
+        """Why slots cannot be read as one row of numbers, once a call was made; empty: they can."""
+        if not all(layer.is_initialized for layer in self.layers):
+            return "some layers of the base keep no K/V of their own"
+        kinds = sorted({str(stored.dtype) for stored in self._stored})
+        return f"layers of the base keep K/V in {' and '.join(kinds)}" if len(kinds) > 1 else ""
+
+    def begin(self, shapes: SlotShapes, sequences: int, like: Tensor) -> None:
+        """Allocate for so many sequences what a first call would, with the dtype and device of `like`."""
+        pairs = zip(shapes.heads_and_widths[::2], shapes.heads_and_widths[1::2])
+        for layer, pair in zip(self.layers, pairs):
+            if not layer.is_initialized:
+                layer.lazy_initialization(*(like.new_empty(sequences, heads, 0, width) for heads, width in pair))
+
+    def read(self, sequence: int, start: int, stop: int, block: int) -> Tensor:
+        """A copy of the slots from `start` to `stop` of a sequence, (blocks, F): all layers of `block` slots a row."""
+        blocks = (stop - start) // block
+        parts = [stored[sequence, :, start:stop] for stored in self._stored]
+        apart = [part.reshape(len(part), blocks, block, -1).transpose(0, 1).flatten(1) for part in parts]
+        return torch.cat(apart, dim=1)
+
+    def write(self, sequence: int, blocks: Tensor, block: int) -> None:
+        """What `read` gave, (blocks, F), into the first slots of a sequence."""
+        parts = torch.split(blocks, [block * size for size in self.shapes.sizes], dim=1)
+        for stored, part in zip(self._stored, parts):
+            apart = part.reshape(len(blocks), stored.shape[1], block, stored.shape[3])
+            slots = apart.transpose(0, 1).flatten(1, 2)
+            stored[sequence, :, : slots.shape[1]] = slots
+
     def take(self, other: "SlotCache", first: int, count: int) -> None:
-        """Copy the first `count` sequences of `other` to the places from `first` on."""
-        used = other.placement.used
+        """Copy the first `count` sequences of `other` to the places from `first` on: what fits here holds them."""
+        used = min(other.placement.used, self.slots)
         for own, new in zip(self.layers, other.layers):
             if not own.is_initialized:
                 own.lazy_initialization(new.keys, new.values)

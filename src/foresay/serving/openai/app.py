@@ -104,7 +104,7 @@ class Api:
         talk = Talk(
             listener,
             kind(self.service.name, self.service.tokenizer, asked),
-            Usage(sum(map(len, prompts))),
+            Usage(sum(map(len, prompts)), asked.n),
             asyncio.get_running_loop().time() + self.config.timeout_seconds,
         )
         try:

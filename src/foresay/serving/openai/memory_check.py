@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from foresay.decoding.config import DecodeConfig
+from foresay.decoding.prefix_cache import MIB
 from foresay.foundation.errors import require
 from foresay.model import MultiTokenModel
 
@@ -13,14 +14,22 @@ MEMINFO, CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 GIB = 2**30
 
 
-def check_room(model: MultiTokenModel, sequences: Mapping[DecodeConfig, int], tokens: int) -> None:
-    """Raise ConfigError where so many sequences of so many tokens, by how they are decoded, would not fit."""
+def check_room(
+    model: MultiTokenModel, sequences: Mapping[DecodeConfig, int], tokens: int, prefix_cache: int = 0
+) -> None:
+    """Raise ConfigError where so many sequences of so many tokens, by how they are decoded, would not fit.
+
+    `prefix_cache`: MiB that are kept between requests beside them.
+    """
     free = free_bytes(model.base.device)
-    needed = sum(model.kv_bytes(config, count, tokens) for config, count in sequences.items())
+    kept = prefix_cache * MIB
+    needed = kept + sum(model.kv_bytes(config, count, tokens) for config, count in sequences.items())
+    beside = f" with a prefix cache of {kept / GIB:.1f} GiB" if kept else ""
+    cure = " or --prefix-cache, or fewer --sequences" if kept else " or fewer --sequences"
     require(
         free is None or needed <= free,
-        f"K/V for {' + '.join(map(str, sequences.values()))} sequences of {tokens:,} tokens takes {needed / GIB:.1f} "
-        f"GiB, and {(free or 0) / GIB:.1f} GiB are free; give a smaller --max-length or fewer --sequences",
+        f"K/V for {' + '.join(map(str, sequences.values()))} sequences of {tokens:,} tokens{beside} takes "
+        f"{needed / GIB:.1f} GiB, and {(free or 0) / GIB:.1f} GiB are free; give a smaller --max-length{cure}",
     )
 
 

@@ -8,6 +8,7 @@ from time import monotonic
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from foresay.decoding.planners import Planners
+from foresay.decoding.prefix_cache import PrefixCache
 from foresay.decoding.steps import Step
 
 LATENCIES = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160)
@@ -20,6 +21,8 @@ PER_STEP = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 class Course:
     """How one answer went so far; times are those of `monotonic`."""
 
+    prompt: int = 0
+    """Tokens of its prompt."""
     asked: float = field(default_factory=monotonic)
     begun: float = 0.0
     """Start of its first step."""
@@ -55,6 +58,8 @@ class Metrics:
         self._places = self._counter(
             "spec_decode_num_accepted_tokens_per_pos", "Drafts accepted, by position.", "position"
         )
+        self._queries = self._count("prefix_cache_queries", "Tokens of prompts looked up in the prefix cache.")
+        self._hits = self._count("prefix_cache_hits", "Tokens of prompts that were found there, and not read again.")
         self._layouts = Counter(
             "foresay:steps", "Steps of answers, by layout.", [*self._labels, "layout"], registry=self._registry
         )
@@ -91,6 +96,16 @@ class Metrics:
             gauge = Gauge(f"foresay:{name}", about, list(self._labels), registry=self._registry)
             gauge.labels(**self._labels).set_function(partial(len, cells))
 
+    def keeps(self, prefixes: PrefixCache) -> None:
+        """Show what the prefix cache holds."""
+        gauge = Gauge(
+            "foresay:prefix_cache_bytes",
+            "Bytes that the prefix cache holds.",
+            list(self._labels),
+            registry=self._registry,
+        )
+        gauge.labels(**self._labels).set_function(lambda: prefixes.bytes)
+
     def asked(self, tokens: int, max_tokens: int) -> None:
         """An answer of at most `max_tokens` was asked for, to a prompt of `tokens`."""
         self._prompt_tokens.inc(tokens)
@@ -104,6 +119,12 @@ class Metrics:
     def forward(self, tokens: int) -> None:
         """A forward of the base gave so many tokens, of all answers together."""
         self._batches.observe(tokens)
+
+    def looked_up(self, course: Course, cached: int | None) -> None:
+        """An answer's prompt was read but for so many tokens, which the prefix cache had; None: there is none."""
+        if cached is not None:
+            self._queries.inc(course.prompt)
+            self._hits.inc(cached)
 
     def step(self, course: Course, step: Step, begun: float) -> None:
         """One answer got a step, which began at the time `begun`."""

@@ -23,7 +23,10 @@ class Usage:
     """What a request took, so far."""
 
     prompt_tokens: int
+    answers: int = 1
+    """To each prompt: their first says how much of it was cached."""
     completion_tokens: int = 0
+    cached_tokens: int = 0
     steps: int = 0
     drafted: int = 0
     accepted: int = 0
@@ -35,6 +38,7 @@ class Usage:
         self.steps += counted.steps
         self.drafted += counted.drafted
         self.accepted += counted.accepted
+        self.cached_tokens += 0 if event.choice % self.answers else event.cached_tokens
 
     def json(self) -> JSON:
         """OpenAI's usage; steps, drafted and accepted are foresay's."""
@@ -42,6 +46,7 @@ class Usage:
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
             "steps": self.steps,
             "drafted": self.drafted,
             "accepted": self.accepted,

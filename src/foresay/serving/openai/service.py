@@ -46,12 +46,14 @@ class Service:
         wanted = {decode: queue}
         wanted.setdefault(plain, few)
         tokens = queue.max_length or model.base.limits[0]
-        check_room(model, {config: share.sequences for config, share in wanted.items()}, tokens)
+        check_room(model, {config: share.sequences for config, share in wanted.items()}, tokens, queue.prefix_cache)
         opened = {config: model.engine(config, share) for config, share in wanted.items()}
         self.engine, self.plain = opened[decode], opened[plain]
+        self.plain.share_prefixes(self.engine)
         self.engines = list(opened.values())
         places = sum(engine.queue.sequences for engine in self.engines)
         self.metrics = Metrics(name, lambda: self.running, lambda: self.waiting, 1 / places)
+        self.metrics.keeps(self.engine.prefixes)
         if isinstance(self.engine.planners, Planners):
             self.metrics.plans_with(self.engine.planners)
         self.worker = Worker(self.engines, self.tokenizer, self.metrics)

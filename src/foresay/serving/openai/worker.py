@@ -40,6 +40,8 @@ class Event:
     step: Step = field(default_factory=lambda: Step((), 0, 0, 0))
     ended: Ended | None = None
     likely: tuple[Likely, ...] = ()
+    cached_tokens: int = 0
+    """Of its first step: tokens of the prompt that the prefix cache had."""
 
 
 class Listener:
@@ -84,6 +86,7 @@ class Worker(Thread):
         """Line up requests whose answers belong together. Raises PromptError, BusyError."""
         answers = [Answer(self._tokenizer, stops) for _ in requests]
         listener = Listener(engine, answers, top)
+        listener.courses = [Course(len(request.prompt)) for request in requests]
         watched = [
             Request(r.prompt, r.max_tokens, r.sample, r.penalties, a.hears if a.watched else None, top is not None)
             for r, a in zip(requests, answers)
@@ -183,14 +186,17 @@ class Worker(Thread):
 
     def _tell(self, listener: Listener, choice: int, told: RequestProgress, begun: float) -> None:
         tokens = told.step.tokens
-        self._metrics.step(listener.courses[choice], told.step, begun)
+        course = listener.courses[choice]
+        if not course.first:
+            self._metrics.looked_up(course, told.cached_tokens if listener.engine.prefixes.budget else None)
+        self._metrics.step(course, told.step, begun)
         text = listener.answers[choice].tell(tokens, told.ended is not None)
         # A token that stops an answer is no part of it.
         said = tokens[:-1] if told.ended == "stop" else tokens
         likely = () if listener.top is None or not said else _likely(said, told.logits, listener.top)
         if told.ended:
             self._count_end(listener, choice, told.ended)
-        listener.put(Event(choice, text, told.step, told.ended, likely))
+        listener.put(Event(choice, text, told.step, told.ended, likely, told.cached_tokens))
 
     def _count_end(self, listener: Listener, choice: int, reason: Ended) -> None:
         self._metrics.ended(listener.courses[choice], reason)
