@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from foresay.decoding.config import PenaltyConfig as PenaltyConfig
     from foresay.decoding.config import QueueConfig as QueueConfig
     from foresay.decoding.config import SampleConfig as SampleConfig
+    from foresay.decoding.config import StructuredOutputs as StructuredOutputs
     from foresay.evaluation.acceptance import evaluate as evaluate
     from foresay.evaluation.config import AdviseConfig as AdviseConfig
     from foresay.evaluation.config import BenchConfig as BenchConfig
@@ -60,7 +61,7 @@ EXPORTED = {
     "foresay.models.config": ("HeadsConfig", "LoadConfig", "MTPConfig"),
     "foresay.data.config": ("DataConfig",),
     "foresay.decoding.answers": ("Answer",),
-    "foresay.decoding.config": ("DecodeConfig", "PenaltyConfig", "QueueConfig", "SampleConfig"),
+    "foresay.decoding.config": ("DecodeConfig", "PenaltyConfig", "QueueConfig", "SampleConfig", "StructuredOutputs"),
     "foresay.training.config": ("DistilConfig", "EngineConfig", "LossConfig", "PretrainConfig", "TrainConfig"),
     "foresay.serving.config": ("PluginConfig", "ServeConfig", "VllmServeConfig"),
     "foresay.evaluation.acceptance": ("evaluate",),

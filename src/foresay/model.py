@@ -1,6 +1,6 @@
 """The front door: a base, its adapter and its tokenizer as one object that trains, saves, loads and generates."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation import GenerateDecoderOnlyOutput
-from transformers.generation.stopping_criteria import StoppingCriteriaList, StopStringCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from foresay.data.asked import padded, prompt_ids
@@ -22,6 +21,8 @@ from foresay.decoding.kv_memory import kv_bytes
 from foresay.decoding.live import GenerationHooks
 from foresay.decoding.planners import Planners
 from foresay.decoding.planning.planner import Planner
+from foresay.decoding.sampling.grammar import Grammar, grammar_of
+from foresay.decoding.sampling.per_request import Limits
 from foresay.decoding.step_costs import (
     Curve,
     Watch,
@@ -33,7 +34,7 @@ from foresay.decoding.step_costs import (
     unwatched,
 )
 from foresay.decoding.steps import Generation, Step
-from foresay.decoding.transformers_bridge import Bridge, refuse_withheld
+from foresay.decoding.transformers_bridge import Bridge, refuse_withheld, with_stop_strings
 from foresay.models.artefact import folder as artefact
 from foresay.models.artefact.fingerprint import fingerprint
 from foresay.models.artefact.folder import as_trained
@@ -158,13 +159,15 @@ class MultiTokenModel(LoadedModel):
         config: DecodeConfig | None = None,
         streamer: BaseStreamer | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        structured: Any = None,
         **arguments: Any,
     ) -> Tensor | GenerateDecoderOnlyOutput:
         """transformers' `generate`, several tokens a step: the same arguments, the same result.
 
         `inputs` or `input_ids` (B, P) int64, padded on either side where `attention_mask` is 0, or instead a text to go
         on with, a chat, ids, or a list of these; greedy or sampled as `do_sample` and the generation config say.
-        `config`, or any of its fields (`layout="linear"`, `masks=4`), says how to draft. Returns prompts with
+        `config`, or any of its fields (`layout="linear"`, `masks=4`), says how to draft; `structured` what form the
+        continuation has: a JSON schema, a pydantic model, or `StructuredOutputs`. Returns prompts with
         continuations (B, L) int64, padded on the right, or on request (`return_dict_in_generate`) an object with
         `scores` and `logits`, a float32 (B, V) for each generated position; rows that are finished there are certain of
         the padding token. Raises PromptError for what cannot be accelerated (beam search and the like), with the
@@ -176,27 +179,25 @@ class MultiTokenModel(LoadedModel):
         refuse_withheld(arguments)
         if config is not None and generation_config is None and not {"max_new_tokens", "max_length"} & arguments.keys():
             arguments["max_new_tokens"] = config.max_new_tokens
-        stop_strings = self._stop_strings(generation_config, arguments)
-        if stop_strings is not None:
-            # On this path transformers withholds the tokenizer that its own stop strings need.
-            rule = StopStringCriteria(tokenizer or self.require_tokenizer(), stop_strings)
-            criteria = arguments.get("stopping_criteria") or ()
-            arguments |= {"stop_strings": None, "stopping_criteria": StoppingCriteriaList([*criteria, rule])}
-        bridge = self.bridge(with_changes(config, changes), streamer)
+        own = self.base.model.generation_config
+        arguments |= with_stop_strings(arguments, generation_config, own, tokenizer or self.tokenizer)
+        bridge = self.bridge(with_changes(config, changes), streamer, structured)
         with self.base.turn:  # threads wait for one another
             result: Tensor | GenerateDecoderOnlyOutput = self.base.model.generate(
                 inputs, generation_config, custom_generate=bridge, **arguments
             )
         return result
 
-    def bridge(self, config: DecodeConfig | None = None, streamer: BaseStreamer | None = None) -> Bridge:
+    def bridge(
+        self, config: DecodeConfig | None = None, streamer: BaseStreamer | None = None, structured: Any = None
+    ) -> Bridge:
         """A callable for `base.generate(..., custom_generate=...)` that drafts as `config` says.
 
         transformers withholds two things from such a callable. Its own `streamer`: give it here. The tokenizer that
         `stop_strings` needs: pass `stopping_criteria=[StopStringCriteria(tokenizer, strings)]`. How much is generated
-        is for transformers' arguments to say.
+        is for transformers' arguments to say. `structured` as `generate` takes it.
         """
-        return Bridge(self._core, config or DecodeConfig(), streamer)
+        return Bridge(self._core, config or DecodeConfig(), streamer, structured, self.tokenizer)
 
     def __call__(self, *prepared: Any, **named: Any) -> Tensor | GenerateDecoderOnlyOutput:
         """`base.generate(..., custom_generate=this)`: what transformers calls, as `bridge()` with its defaults.
@@ -211,20 +212,27 @@ class MultiTokenModel(LoadedModel):
         prompts: Any,
         config: DecodeConfig | None = None,
         watch: Callable[[int, Step], None] = lambda index, step: None,
+        structured: Any = None,
         **changes: Any,
     ) -> Any:
         """Answers to user messages, greedy unless asked otherwise: an `Answer` to one prompt, a list to a list.
 
         `prompts` is a text (through the chat template, where there is one), a chat (messages), token ids, or a list of
         one of these. `changes` are fields of `DecodeConfig`, `SampleConfig` (`temperature`, `top_p`, ...) and
-        `PenaltyConfig`; `watch(prompt index, step)` is called as steps are kept. Raises PromptError, ConfigError.
+        `PenaltyConfig`; `watch(prompt index, step)` is called as steps are kept; `structured` as for `generate`. Raises
+        PromptError, ConfigError, MissingPackage.
         """
         ids, one = prompt_ids(prompts, self.require_tokenizer, raw=False)
         decode, sample, penalties = settings_of(config, changes)
-        hooks = GenerationHooks(chooser=choosing(sample, penalties, ids), watch=watch)
-        said = self.decode(ids, decode, hooks)
-        answers = [Answer.of(answer, self.tokenizer, len(prompt)) for answer, prompt in zip(said, ids)]
+        chooser = choosing(sample, penalties, ids, Limits(self.grammar(structured)))
+        said = self.decode(ids, decode, GenerationHooks(chooser=chooser, watch=watch))
+        chooser.check(said)
+        answers = [Answer.of(own, self.tokenizer, len(prompt)) for own, prompt in zip(said, ids)]
         return answers[0] if one else answers
+
+    def grammar(self, structured: Any) -> Grammar | None:
+        """What `generate` takes as `structured`, read once for many requests (`Limits`). Raises PromptError."""
+        return grammar_of(structured, self.require_tokenizer, self.base.vocabulary, self.base.stop_tokens)
 
     def decode(
         self, prompts: Sequence[Sequence[int]], config: DecodeConfig | None = None, how: GenerationHooks | None = None
@@ -290,10 +298,3 @@ class MultiTokenModel(LoadedModel):
     def kv_bytes(self, config: DecodeConfig, sequences: int, tokens: int) -> int:
         """Bytes of K/V that an engine holds for so many sequences of so many tokens."""
         return kv_bytes(self._core, config, sequences, tokens)
-
-    def _stop_strings(self, config: GenerationConfig | None, arguments: Mapping[str, Any]) -> str | list[str] | None:
-        """Those of the arguments, else of the config, else of the base, as transformers would take them."""
-        own: str | list[str] | None = self.base.model.generation_config.stop_strings
-        given: str | list[str] | None = None if config is None else config.stop_strings
-        wanted: str | list[str] | None = arguments.get("stop_strings", given or own)
-        return wanted

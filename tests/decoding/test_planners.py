@@ -9,12 +9,13 @@ import pytest
 from foresay.decoding import planners as planners_module
 from foresay.decoding import step_costs
 from foresay.decoding.config import DecodeConfig, QueueConfig
-from foresay.decoding.engine import Engine, Request
+from foresay.decoding.engine import Engine
 from foresay.decoding.generate import generate
 from foresay.decoding.live import GenerationHooks
 from foresay.decoding.metrics import tally
 from foresay.decoding.planners import CostBook, Planners
 from foresay.decoding.planning.planner import MENU, PLAIN, Cost, Entry
+from foresay.decoding.requests import Request
 from foresay.decoding.session import Session
 from foresay.decoding.step_costs import curve_for
 from foresay.decoding.steps import Step

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from foresay.decoding.config import DecodeConfig, LayoutName, QueueConfig, SampleConfig
-from foresay.decoding.engine import Engine, Request
+from foresay.decoding.engine import Engine
 from foresay.decoding.generate import generate
+from foresay.decoding.requests import Request
 from foresay.decoding.sampling.chooser import Chooser, Greedy, Sampled
 from foresay.decoding.sampling.logits_processors import Processing, warpers
 from foresay.decoding.sampling.randomness import SeededNumbers

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from foresay.decoding.config import DecodeConfig, LayoutName, PenaltyConfig, QueueConfig, SampleConfig
-from foresay.decoding.engine import Engine, Request, RequestProgress
+from foresay.decoding.engine import Engine
 from foresay.decoding.generate import generate
 from foresay.decoding.live import GenerationHooks
+from foresay.decoding.requests import Request, RequestProgress
 from foresay.decoding.sampling.chooser import Drafts, Greedy, chooser_of
 from foresay.decoding.sampling.draft import Blocks
 from foresay.decoding.sampling.logits_processors import CountPenalty, Processing, penalties

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from foresay.decoding.config import DecodeConfig, LayoutName, QueueConfig, SampleConfig
-from foresay.decoding.engine import Engine, Request
+from foresay.decoding.engine import Engine
 from foresay.decoding.generate import generate
 from foresay.decoding.live import GenerationHooks
+from foresay.decoding.requests import Request
 from foresay.decoding.sampling.chooser import Chooser, Greedy, Sampled
 from foresay.decoding.sampling.logits_processors import Processing, warpers
 from foresay.decoding.sampling.randomness import SeededNumbers

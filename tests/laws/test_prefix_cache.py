@@ -9,8 +9,9 @@ import torch
 
 from foresay.decoding import prefix_cache
 from foresay.decoding.config import DecodeConfig, LayoutName, QueueConfig, SampleConfig
-from foresay.decoding.engine import Engine, Request, RequestProgress
+from foresay.decoding.engine import Engine
 from foresay.decoding.prefix_cache import PrefixCache
+from foresay.decoding.requests import Request, RequestProgress
 from foresay.models.base.cache import SlotCache
 from foresay.models.drafting import DraftingModel
 from tests.laws.test_engine import know

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from foresay.decoding.config import DecodeConfig, QueueConfig, SampleConfig
-from foresay.decoding.engine import Engine, Request
+from foresay.decoding.engine import Engine
 from foresay.decoding.generate import generate
 from foresay.decoding.live import GenerationHooks
 from foresay.decoding.planners import Planners
 from foresay.decoding.planning.acceptance import AcceptanceEstimate
 from foresay.decoding.planning.planner import LOOKUP, PLAIN, Cost, Entry, Planner
+from foresay.decoding.requests import Request
 from foresay.decoding.sampling import chooser as choose_module
 from foresay.decoding.sampling.chooser import Sampled, chooser_of
 from foresay.decoding.sampling.randomness import SeededNumbers

@@ -1,6 +1,6 @@
 """Answers as a person wants them, and how their tokens are chosen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
 from foresay.decoding.detokenizer import StepText, transcript
 from foresay.decoding.metrics import tally
 from foresay.decoding.sampling.chooser import Chooser, chooser_of
-from foresay.decoding.sampling.per_request import Mixed, Rule
+from foresay.decoding.sampling.per_request import NO_LIMITS, Limits, Mixed, Rule
 from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.decoding.steps import Generation
 from foresay.foundation.errors import PromptError
@@ -48,18 +48,37 @@ class Answer(Generation):
         return answer_html(self.step_texts, f"{count} tokens in {steps} steps: {self.tokens_per_step:.2f} a step")
 
 
-def choosing(
-    sample: SampleConfig, penalties: PenaltyConfig, prompts: Sequence[Sequence[int]]
-) -> Callable[[Sequence[int]], Chooser]:
-    """Makes the chooser of some of `prompts` (token ids), by their indices."""
-    if penalties == PenaltyConfig():
-        return chooser_of(sample)
+class Choosing:
+    """Makes the chooser of some of the prompts, by their indices, and afterwards says whether a grammar broke off."""
 
-    def penalised(indices: Sequence[int]) -> Chooser:
-        rules = [Rule.of(sample, penalties, len(prompts[index])) for index in indices]
+    def __init__(
+        self, sample: SampleConfig, penalties: PenaltyConfig, prompts: Sequence[Sequence[int]], limits: Limits
+    ) -> None:
+        self._settings, self._limits = (sample, penalties), limits
+        self._prompts = prompts
+        self._rules: dict[int, Rule] = {}
+
+    def __call__(self, indices: Sequence[int]) -> Chooser:
+        """Of these prompts."""
+        sample, penalties = self._settings
+        if penalties == PenaltyConfig() and self._limits == NO_LIMITS:
+            return chooser_of(sample)(indices)
+        rules = [Rule.of(sample, penalties, len(self._prompts[index]), self._limits) for index in indices]
+        self._rules |= zip(indices, rules)
         return Mixed(rules=rules, rng=SeededNumbers(sample.seed, indices))
 
-    return penalised
+    def check(self, said: Sequence[Generation]) -> None:
+        """Raise PromptError where the grammar of an answer allowed no token."""
+        for index, rule in self._rules.items():
+            if rule.constraint is not None:
+                rule.constraint.check(said[index].tokens)
+
+
+def choosing(
+    sample: SampleConfig, penalties: PenaltyConfig, prompts: Sequence[Sequence[int]], limits: Limits = NO_LIMITS
+) -> Choosing:
+    """Makes the chooser of some of `prompts` (token ids), by their indices."""
+    return Choosing(sample, penalties, prompts, limits)
 
 
 def with_changes(config: DecodeConfig | None, changes: dict[str, Any]) -> DecodeConfig:

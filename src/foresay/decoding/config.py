@@ -1,7 +1,7 @@
 """Settings of decoding: layouts, sampling, penalties, and the queue of requests."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from foresay.foundation.errors import require, require_at_least, require_choices
 from foresay.foundation.names import OWN_LAYOUTS
@@ -125,3 +125,52 @@ class PenaltyConfig:
 
     def __post_init__(self) -> None:
         require(self.repetition_penalty > 0, f"repetition_penalty is {self.repetition_penalty}; give a positive one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StructuredOutputs:
+    """What form an answer must have: one of these, under the names that vLLM gives them.
+
+    >>> StructuredOutputs(choice=("yes", "no")).kind
+    'choice'
+    """
+
+    json: dict[str, Any] | str | None = None
+    """A JSON schema, or its text."""
+    json_object: bool = False
+    """Any JSON object."""
+    regex: str | None = None
+    """A regular expression that the whole answer matches (Rust's syntax)."""
+    choice: tuple[str, ...] | None = None
+    """One of these texts."""
+    grammar: str | None = None
+    """A grammar in the form of Lark or llama.cpp (GBNF)."""
+    whitespace_pattern: str | None = None
+    """Of JSON: what may stand between its parts, as a regular expression."""
+    disable_any_whitespace: bool = False
+    """Of JSON: nothing may stand between its parts."""
+
+    def __post_init__(self) -> None:
+        given = self._given
+        require(len(given) == 1, f"{len(given)} of {', '.join(FORMS)} were given; give one")
+        empty = self.choice is not None and not (self.choice and all(self.choice))
+        require(not empty, "choice holds no text, or an empty one; give one or more texts")
+
+    @property
+    def kind(self) -> str:
+        """What was asked for, in words."""
+        return FORMS[self._given[0]]
+
+    @property
+    def _given(self) -> list[str]:
+        return [name for name in FORMS if getattr(self, name) not in (None, False)]
+
+
+FORMS = {
+    "json": "JSON schema",
+    "json_object": "JSON object",
+    "regex": "regular expression",
+    "choice": "choice",
+    "grammar": "grammar",
+}
+"""The forms of `StructuredOutputs`, in words."""

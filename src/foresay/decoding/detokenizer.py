@@ -25,10 +25,10 @@ BROKEN = "�"
 
 
 class Detokenizer:
-    """The text of one growing answer; special tokens do not show."""
+    """The text of one growing answer; special tokens show only where that is asked for."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, special: bool = False) -> None:
+        self._tokenizer, self._special = tokenizer, special
         self._tokens: list[int] = []
         # Tokens are decoded after those of the last piece: what stands before a token may change its space.
         self._start = self._read = 0
@@ -53,7 +53,7 @@ class Detokenizer:
         return text
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        text: str = self._tokenizer.decode(tokens, skip_special_tokens=not self._special)
         return text
 
 

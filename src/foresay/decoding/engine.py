@@ -5,19 +5,21 @@ a step of the running one. The two take turns, so that neither new answers nor t
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from threading import Lock
-from typing import Literal
 
+import torch
 from torch import Tensor
 
-from foresay.decoding.config import DecodeConfig, PenaltyConfig, QueueConfig, SampleConfig
+from foresay.decoding.config import DecodeConfig, QueueConfig
 from foresay.decoding.generate import check_prompts, prepare
 from foresay.decoding.live import GenerationHooks, LiveSequence, PlannerSource
 from foresay.decoding.planners import TENTH, Planners
 from foresay.decoding.prefix_cache import MIB, Prefix, PrefixCache
+from foresay.decoding.requests import Request, RequestProgress
+from foresay.decoding.sampling.grammar import Constraint
 from foresay.decoding.sampling.per_request import Mixed, Rule
 from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.decoding.sampling.recorded import Recorded, TokenScores
@@ -27,38 +29,12 @@ from foresay.foundation.errors import BusyError, ConfigError, PromptError
 from foresay.models.base.cache import SlotCache
 from foresay.models.drafting import DraftingModel
 
-Ended = Literal["stop", "length"]
+READ_AT_ONCE = 128
+"""Rows of a prompt that are unembedded at once for those who ask."""
 
 
 class TooLong(PromptError):
     """A prompt and the answer it wants that have no room together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One answer that somebody wants."""
-
-    prompt: tuple[int, ...]
-    max_tokens: int
-    sample: SampleConfig = field(default_factory=SampleConfig)
-    penalties: PenaltyConfig = field(default_factory=PenaltyConfig)
-    stop: Callable[[int], bool] | None = None
-    """Told of every token that is kept; true ends the answer with that token. Stop tokens end it unasked."""
-    logits: bool = False
-    """Hand out the base's logits of each token."""
-
-
-@dataclass(frozen=True, slots=True)
-class RequestProgress:
-    """What a step gave one request."""
-
-    ticket: int
-    step: Step
-    ended: Ended | None = None
-    logits: tuple[Tensor, ...] = ()
-    """(V,) float32 for each token of the step, before penalties and warpers, where the request asked."""
-    cached_tokens: int = 0
-    """Of a request's first step: tokens of its prompt that were not read again, for their K/V was kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +43,7 @@ class _Running:
     record: TokenScores | None
     cached: int = 0
     """Tokens of the prompt that were not read again."""
+    constraint: Constraint | None = None
 
 
 class Engine:
@@ -93,6 +70,7 @@ class Engine:
         prepare(model, config)
         self.model, self.config, self.queue, self.planners = model, config, queue, planners
         self.prefixes = PrefixCache(queue.prefix_cache * MIB)
+        self._stop_tokens = frozenset(model.base.stop_tokens)
         self._tickets, self._lock = count(), Lock()
         self._waiting: deque[tuple[int, Request]] = deque()
         self._running: dict[int, _Running] = {}
@@ -210,20 +188,35 @@ class Engine:
         return Session.empty(self.model, self.config, chooser, self._how(), self.queue.sequences, self.longest)
 
     def _how(self) -> GenerationHooks:
-        return GenerationHooks(stop=self._stops, leaves=self._keep, planner=self.planners)
+        none: frozenset[int] = frozenset()  # each request has its own
+        return GenerationHooks(
+            stop=self._stops, stop_tokens=none, leaves=self._keep, reads=self._reads, planner=self.planners
+        )
 
     def _keep(self, cache: SlotCache, place: int, live: LiveSequence) -> None:
         """What was read or written of a text, for prompts that begin with it."""
         self.prefixes.keep(cache, place, live.cached)
 
-    def _prefix_of(self, prompt: Sequence[int]) -> Prefix:
+    def _prefix_of(self, request: Request) -> Prefix:
         """What need not be read of a prompt: all but its end, which makes the first drafts, by rows of few shapes."""
         read = self.model.config.drafts + 2
-        return self.prefixes.find(prompt[: max(len(prompt) - read, 0)], len(self.session.cache.layers))
+        known = () if request.reads else request.prompt[: max(len(request.prompt) - read, 0)]
+        return self.prefixes.find(known, len(self.session.cache.layers))
+
+    def _reads(self, sequences: Sequence[LiveSequence], real: int, states: Tensor) -> None:
+        """Tell those that ask what the base thought of their prompts."""
+        for place, live in enumerate(sequences):
+            reads = self._running[live.index].request.reads
+            if reads is not None and not live.steps:
+                for rows in torch.split(states[place, real - live.row.fresh : real - 1], READ_AT_ONCE):
+                    reads(self.model.base.unembed(rows).float())
 
     def _stops(self, ticket: int, ids: list[int]) -> bool:
-        stop = self._running[ticket].request.stop
-        return stop is not None and stop(ids[-1])
+        request = self._running[ticket].request
+        ignored = self.config.ignore_stop or request.limits.ignore_stop
+        if ids[-1] in self._stop_tokens and not ignored:
+            return True
+        return request.stop is not None and request.stop(ids[-1])
 
     def _forget(self) -> None:
         """Give up the places of the cancelled."""
@@ -254,21 +247,23 @@ class Engine:
         """A session of newcomers, with no more slots than their prompts need."""
         running = [self._running[ticket] for ticket in tickets]
         requests = [some.request for some in running]
-        rules = [Rule.of(request.sample, request.penalties, len(request.prompt)) for request in requests]
+        rules = [self._rule(request) for request in requests]
         rng = SeededNumbers.seeded([request.sample.seed for request in requests])
         chooser = Recorded(Mixed(rules, rng), [some.record for some in running])
         prompts = [request.prompt for request in requests]
         config = replace(self.config, max_new_tokens=1, graphs=False)
         session = Session(self.model, prompts, config, chooser, self._how(), tickets)
-        prefixes = list(map(self._prefix_of, prompts))
+        prefixes = list(map(self._prefix_of, requests))
         if any(prefix.blocks for prefix in prefixes):
             session.go_on_from(prefixes)
-        self._running |= {
-            ticket: replace(some, cached=prefix.tokens) for ticket, some, prefix in zip(tickets, running, prefixes)
-        }
+        for ticket, some, prefix, rule in zip(tickets, running, prefixes, rules):
+            self._running[ticket] = replace(some, cached=prefix.tokens, constraint=rule.constraint)
         for live, request in zip(session.live, requests):
             live.room = request.max_tokens
         return session
+
+    def _rule(self, request: Request) -> Rule:
+        return Rule.of(request.sample, request.penalties, len(request.prompt), request.limits, self._stop_tokens)
 
     def _tell(self, session: Session, ticket: int, step: Step) -> RequestProgress:
         running = self._running[ticket]
@@ -278,6 +273,8 @@ class Engine:
             record.logits.clear()
             record.scores.clear()
         done = session.done.pop(ticket, None)
-        if done is not None:
-            del self._running[ticket]
-        return RequestProgress(ticket, step, None if done is None else done.ended, logits, cached)
+        if done is None:
+            return RequestProgress(ticket, step, None, logits, cached_tokens=cached)
+        del self._running[ticket]
+        failure = running.constraint.failure(done.tokens) if running.constraint else ""
+        return RequestProgress(ticket, step, "error" if failure else done.ended, logits, failure, cached)

@@ -83,5 +83,7 @@ class GenerationHooks:
     """Replace the base's own stop tokens."""
     leaves: Callable[[SlotCache, int, LiveSequence], None] = lambda cache, place, live: None
     """Told of a sequence that ends, and its place in the cache, while that still holds its K/V."""
+    reads: Callable[[Sequence[LiveSequence], int, Tensor], None] = lambda sequences, real, states: None
+    """Told of every forward: the sequences, how many real rows it had, and the states (B, T, D) of its rows."""
     planner: PlannerSource | None = None
     """Chooses the layout of each step where the settings say `planned`."""

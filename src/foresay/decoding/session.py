@@ -38,7 +38,7 @@ class Session:
         """`indices`: what `how` and the results call the prompts; None: by their place."""
         how = how or GenerationHooks()
         self.model, self.config, self.chooser, self.stop = model, config, chooser or Greedy(), how.stop
-        self.planners, self.leaves = how.planner, how.leaves
+        self.planners, self.leaves, self.reads = how.planner, how.leaves, how.reads
         self.planner: Planner | None = None
         self.entry = PLAIN
         own = frozenset() if config.ignore_stop else frozenset(model.base.stop_tokens)
@@ -136,6 +136,7 @@ class Session:
         self.chooser.begin(1 + plan.judged + self.masks, aligned.past.device)
         ids = aligned.tokens(self.pending.tokens)
         seen = self._see(plan, aligned, ids)
+        self.reads(self.live, plan.layout.real, seen.states)
         logits = seen.logits[:, plan.unembedded - plan.judged - 1 :]
         asked = self._asked(plan, aligned, ids)
         verdict = self.chooser.verify(logits, asked)

@@ -5,24 +5,30 @@ transformers validates the arguments and builds logits processors and stopping c
 its own forwards (`use_cache`, `prefill_chunk_size`, `compile_config`) has no meaning here: rows always go to slots.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation import GenerateDecoderOnlyOutput, GenerationMode
 from transformers.generation import logits_process as known
 from transformers.generation.logits_process import LogitsProcessorList
-from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, StoppingCriteriaList
+from transformers.generation.stopping_criteria import (
+    EosTokenCriteria,
+    MaxLengthCriteria,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
 from transformers.generation.streamers import BaseStreamer
 
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.generate import check_prompts, generate
 from foresay.decoding.live import GenerationHooks, Stop
 from foresay.decoding.sampling.chooser import Chooser, Greedy, Sampled
-from foresay.decoding.sampling.logits_processors import Place, Processing
+from foresay.decoding.sampling.grammar import Constraint, grammar_of
+from foresay.decoding.sampling.logits_processors import ByRow, Place, Processing
 from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.decoding.sampling.recorded import Recorded, TokenScores
 from foresay.decoding.steps import Generation, Step
@@ -66,6 +72,9 @@ class Bridge:
     model: DraftingModel
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     streamer: BaseStreamer | None = None
+    structured: Any = None
+    """What form continuations have, as `grammar_of` takes it; needs the tokenizer."""
+    tokenizer: PreTrainedTokenizerBase | None = None
 
     def __call__(
         self,
@@ -85,19 +94,32 @@ class Bridge:
         decode = replace(self.decode, max_new_tokens=max(_longest(stopping_criteria) - input_ids.shape[1], 1))
         check_prompts(self.model, batch.prompts, decode)
         records = [TokenScores() for _ in batch.prompts]
-        processing = _processing(logits_processor, batch)
+        stops = _stop_tokens(stopping_criteria)
+        constraints = self._constraints(stops, len(batch.prompts))
+        processing = _processing([*([ByRow(constraints)] if constraints else []), *logits_processor], batch)
         how = GenerationHooks(
             chooser=_chooser(processing, generation_config, records),
             watch=self._stream,
             stop=_stop(stopping_criteria, batch, records),
-            stop_tokens=frozenset() if decode.ignore_stop else _stop_tokens(stopping_criteria),
+            stop_tokens=frozenset() if decode.ignore_stop else stops,
         )
         if self.streamer is not None:
             self.streamer.put(input_ids.cpu())
         said = generate(self.model, batch.prompts, decode, how)
         if self.streamer is not None:
             self.streamer.end()
+        for constraint, own in zip(constraints, said):
+            constraint.check(own.tokens)
         return _result(batch, said, records, generation_config)
+
+    def _constraints(self, stops: Collection[int], sequences: int) -> list[Constraint]:
+        def reader() -> PreTrainedTokenizerBase:
+            if self.tokenizer is None:
+                raise PromptError("structured output needs a tokenizer and this model has none; give it one")
+            return self.tokenizer
+
+        grammar = grammar_of(self.structured, reader, self.model.base.vocabulary, sorted(stops))
+        return [] if grammar is None else [grammar.constraint() for _ in range(sequences)]
 
     def _stream(self, index: int, step: Step) -> None:
         if self.streamer is not None:
@@ -142,6 +164,26 @@ def refuse_withheld(arguments: Mapping[str, Any]) -> None:
             raise PromptError(f"{name} cannot be used here, because {why}; leave it out")
     if arguments.get("cache_implementation") == "paged":
         raise PromptError("cache_implementation is 'paged' and foresay keeps its own cache; leave it out")
+
+
+def with_stop_strings(
+    arguments: Mapping[str, Any],
+    config: GenerationConfig | None,
+    own: GenerationConfig,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> dict[str, Any]:
+    """What to change in the arguments of `generate` where there are stop strings: theirs, the config's, or the base's.
+
+    On this path transformers withholds the tokenizer that its own stop strings need.
+    """
+    given = None if config is None else config.stop_strings
+    strings = arguments.get("stop_strings", given or own.stop_strings)
+    if strings is None:
+        return {}
+    if tokenizer is None:
+        raise PromptError("stop strings need a tokenizer and this model has none; give one")
+    rule, criteria = StopStringCriteria(tokenizer, strings), arguments.get("stopping_criteria") or ()
+    return {"stop_strings": None, "stopping_criteria": StoppingCriteriaList([*criteria, rule])}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("openai")
 
 from foresay.decoding.config import LayoutName, QueueConfig
-from foresay.decoding.engine import Request
+from foresay.decoding.requests import Request
 from foresay.decoding.session import Session
 from foresay.model import MultiTokenModel
 from foresay.models.masks.model import MaskModel

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -29,6 +30,21 @@ class Blocks:
     texts: Sequence[list[int]] = ()
     """Ids of each sequence, its newest token included."""
 
+    def of(self, place: int) -> "Blocks":
+        """Of one sequence alone."""
+        guesses = None if self.guesses is None else self.guesses[place, None]
+        newest, texts = self.newest[place, None], self.texts[place : place + 1]
+        return Blocks(self.states[place, None], newest, self.tree, guesses, texts=texts)
+
+
+class Allows(Protocol):
+    """What a grammar says of one answer (`Constraint`)."""
+
+    prompt: int | None
+
+    def allowed(self, answer: Sequence[int]) -> Tensor:
+        """(V,) bool: what may come after it."""
+
 
 def draft_greedy(model: DraftingModel, blocks: Blocks) -> Tensor:
     """Guess the tokens after the newest ones: (B, N) int64 (paper A, Fig. 3).
@@ -54,3 +70,30 @@ def _grow(
         drafts = best[:, :, 0] if level.places is None else best.flatten(1)[:, level.places]
         tokens.append(drafts if shortlist is None else shortlist.gather(1, drafts))
     return torch.cat(tokens, dim=1)[:, 1:]
+
+
+def draft_allowed(model: DraftingModel, blocks: Blocks, grammar: Allows) -> Tensor:
+    """As `draft_greedy`, of one sequence, but of the tokens that its grammar allows after each draft: (N,) int64.
+
+    The host reads each guess before the next: the grammar is asked there.
+    """
+    [text], device = blocks.texts, blocks.newest.device
+    answers, drafts = [text[grammar.prompt :]], []
+    shortlists = model.shortlist_of(blocks.states, blocks.guesses)
+    for depth, level in enumerate(blocks.tree.draw(device).levels[: blocks.states.shape[1]]):
+        answers = answers if level.parents is None else [answers[place] for place in level.parents.tolist()]
+        masks = torch.stack([grammar.allowed(answer) for answer in answers]).to(device)
+        shortlist = None if shortlists is None else shortlists[:, depth]
+        if shortlist is not None and not masks[:, shortlist[0]].any(dim=1).all():
+            shortlist = None
+        previous = torch.tensor([[answer[-1] if answer else text[-1] for answer in answers]], device=device)
+        states = blocks.states[:, depth, None].expand(-1, len(answers), -1)
+        logits = model.guess(previous, states, depth, shortlist)[0]
+        best = logits.masked_fill(~(masks if shortlist is None else masks[:, shortlist[0]]), -torch.inf)
+        chosen = best.topk(level.width).indices
+        chosen = (chosen if shortlist is None else shortlist[0][chosen]).flatten()
+        places = range(len(answers)) if level.places is None else level.places.tolist()
+        tokens = chosen.tolist()
+        answers = [[*answers[place // level.width], tokens[place]] for place in places]
+        drafts += [answer[-1] for answer in answers]
+    return torch.tensor(drafts, device=device)

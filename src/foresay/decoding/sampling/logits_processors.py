@@ -1,6 +1,6 @@
 """Transformers' logits processors on the rows to be judged, each row as plain decoding would have shown it to them."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -44,6 +44,50 @@ class CountPenalty(known.LogitsProcessor):  # type: ignore[misc]
         said = input_ids[:, self.prompt :]
         counts = torch.zeros_like(scores).scatter_add_(1, said, scores.new_ones(said.shape))
         return scores - self.frequency * counts - self.presence * (counts > 0)
+
+
+class LogitBias(known.LogitsProcessor):  # type: ignore[misc]
+    """OpenAI's `logit_bias`: so much is added to the logits of some tokens, always."""
+
+    def __init__(self, bias: Sequence[tuple[int, float]]) -> None:
+        """(token, what is added)."""
+        self.tokens, self.values = [token for token, _ in bias], [value for _, value in bias]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores (B, V) after `input_ids` (B, L) int64."""
+        return scores.index_add(
+            1, scores.new_tensor(self.tokens).long(), scores.new_tensor([self.values]).expand(len(scores), -1)
+        )
+
+
+class MinTokens(known.LogitsProcessor):  # type: ignore[misc]
+    """No stop token before so many others, unless nothing else is left: then a grammar has ended."""
+
+    def __init__(self, least: int, prompt: int, stops: Sequence[int]) -> None:
+        """`prompt`: ids in front that do not count."""
+        self.least, self.prompt, self.stops = least, prompt, sorted(stops)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores (B, V) after `input_ids` (B, L) int64."""
+        if input_ids.shape[1] - self.prompt >= self.least or not self.stops:
+            return scores
+        held = scores.index_fill(1, torch.tensor(self.stops, device=scores.device), -torch.inf)
+        return torch.where((held > -torch.inf).any(dim=1, keepdim=True), held, scores)
+
+
+class ByRow(known.LogitsProcessor):  # type: ignore[misc]
+    """A processor for each row of the batch."""
+
+    def __init__(self, processors: Sequence[known.LogitsProcessor]) -> None:
+        self.processors = processors
+
+
+def limiters(
+    bias: Sequence[tuple[int, float]], least: int, prompt: int, stops: Collection[int]
+) -> tuple[known.LogitsProcessor, ...]:
+    """`logit_bias`, and no stop token before so many tokens of answer, after a prompt of so many."""
+    chosen: list[known.LogitsProcessor] = [MinTokens(least, prompt, sorted(stops))] if least else []
+    return (*chosen, *([LogitBias(bias)] if bias else []))
 
 
 def warpers(sample: SampleConfig) -> tuple[known.LogitsProcessor, ...]:
@@ -195,6 +239,8 @@ def _apply(processors: Sequence[known.LogitsProcessor], ids: Tensor, scores: Ten
 
 def _alone(processor: known.LogitsProcessor, place: Place) -> known.LogitsProcessor:
     """The processor as it would be for this row of the batch alone."""
+    if isinstance(processor, ByRow):
+        return processor.processors[place.index]
     if isinstance(processor, known.PrefixConstrainedLogitsProcessor):
         allowed = processor._prefix_allowed_tokens_fn
         return known.PrefixConstrainedLogitsProcessor(lambda _, ids: allowed(place.index, ids), 1)

@@ -9,12 +9,29 @@ from torch import Tensor
 
 from foresay.decoding.config import PenaltyConfig, SampleConfig
 from foresay.decoding.sampling.chooser import Chooser, Drafts, Greedy, Sampled
-from foresay.decoding.sampling.draft import Blocks, draft_greedy
-from foresay.decoding.sampling.logits_processors import Processing, penalties, warpers
+from foresay.decoding.sampling.draft import Blocks, draft_allowed, draft_greedy
+from foresay.decoding.sampling.grammar import Constraint, Grammar
+from foresay.decoding.sampling.logits_processors import Processing, limiters, penalties, warpers
 from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.decoding.sampling.verify import DraftsToVerify, Verification, together
 from foresay.models.base.transfer import to_device
 from foresay.models.drafting import DraftingModel
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an answer must say, or must not."""
+
+    grammar: Grammar | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token, what is added to its logit)."""
+    min_tokens: int = 0
+    """Stop tokens have no chance before so many tokens were said, unless the grammar has ended."""
+    ignore_stop: bool = False
+    """Stop tokens end nothing."""
+
+
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +42,42 @@ class Rule:
     penalties: PenaltyConfig = field(default_factory=PenaltyConfig)
     prompt: int = 0
     """Tokens that no penalty counts; 0 where there is none."""
+    limits: Limits = NO_LIMITS
+    """All but the grammar."""
+    stops: frozenset[int] = frozenset()
+    """Stop tokens, where they are kept back for a while."""
+    constraint: Constraint | None = None
+    """The grammar of one sequence alone."""
 
     @classmethod
-    def of(cls, sample: SampleConfig, penalties: PenaltyConfig, prompt: int) -> "Rule":
-        """The rule for a prompt of so many tokens, without what makes no difference."""
+    def of(
+        cls,
+        sample: SampleConfig,
+        penalties: PenaltyConfig,
+        prompt: int,
+        limits: Limits = NO_LIMITS,
+        stops: frozenset[int] = frozenset(),
+    ) -> "Rule":
+        """The rule for a prompt of so many tokens, without what makes no difference; `stops` end texts of the base."""
         sample = replace(sample, seed=0) if sample.temperature else SampleConfig()
-        return cls(sample, penalties, 0 if penalties == PenaltyConfig() else prompt)
+        counts = penalties != PenaltyConfig() or limits.min_tokens
+        constraint = None if limits.grammar is None else limits.grammar.constraint(prompt)
+        kept = replace(limits, grammar=None, ignore_stop=False)
+        held = stops if limits.min_tokens else frozenset()
+        return cls(sample, penalties, prompt if counts else 0, kept, held, constraint)
 
     def chooser(self, rng: SeededNumbers) -> Chooser:
         """The chooser of sequences under this rule."""
-        processing = _processing(self)
+        processing = _processing(replace(self, constraint=None))
+        if self.constraint is not None:
+            processing = replace(processing, processors=(self.constraint, *processing.processors))
         return Sampled(rng, processing, greedy_drafts=True) if self.sample.temperature else Greedy(processing)
 
 
 @lru_cache(maxsize=256)
 def _processing(rule: Rule) -> Processing:
-    return Processing((*penalties(rule.penalties, rule.prompt), *warpers(rule.sample)))
+    limits = limiters(rule.limits.logit_bias, rule.limits.min_tokens, rule.prompt, rule.stops)
+    return Processing((*limits, *penalties(rule.penalties, rule.prompt), *warpers(rule.sample)))
 
 
 Group = tuple[Chooser, list[int]]
@@ -103,7 +140,11 @@ class Mixed(Chooser):
 
     def draft(self, model: DraftingModel, blocks: Blocks) -> Drafts:
         """See `Chooser.draft`."""
-        return Drafts(draft_greedy(model, blocks))
+        drafts = draft_greedy(model, blocks)
+        for place, rule in enumerate(self.rules):
+            if rule.constraint is not None:
+                drafts[place] = draft_allowed(model, blocks.of(place), rule.constraint)
+        return Drafts(drafts)
 
     def select(self, sequences: Sequence[int]) -> None:
         """See `Chooser.select`."""

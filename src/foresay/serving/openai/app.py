@@ -99,11 +99,11 @@ class Api:
     async def _answer(self, asked: ChatRequest | CompletionRequest, request: Request, kind: type[Reply]) -> Response:
         self._known(asked.model)
         self._check_running()
-        prompts = await asyncio.to_thread(self.service.prompts, asked)
-        listener = self.service.ask(asked, prompts)
+        reading = await asyncio.to_thread(self.service.read, asked)
+        listener, prompts = self.service.ask(asked, reading), reading.prompts
         talk = Talk(
             listener,
-            kind(self.service.name, self.service.tokenizer, asked),
+            kind(self.service.name, self.service.tokenizer, asked, prompts),
             Usage(sum(map(len, prompts)), asked.n),
             asyncio.get_running_loop().time() + self.config.timeout_seconds,
         )

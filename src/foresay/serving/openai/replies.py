@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from foresay.decoding.detokenizer import BROKEN
 from foresay.decoding.metrics import tally
 from foresay.decoding.steps import Generation
-from foresay.serving.openai.schema import GenerationRequest
+from foresay.serving.openai.schema import CompletionRequest, GenerationRequest
+from foresay.serving.openai.tools import ToolCall
 from foresay.serving.openai.worker import Event, Likely
 
 JSON = dict[str, Any]
@@ -60,6 +61,8 @@ class Choice:
     text: str = ""
     tokens: list[int] = field(default_factory=list)
     likely: list[Likely] = field(default_factory=list)
+    prompt: list[Likely] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
     ended: str | None = None
 
     def add(self, event: Event) -> None:
@@ -67,6 +70,8 @@ class Choice:
         self.text += event.text
         self.tokens += event.step.tokens
         self.likely += event.likely
+        self.prompt += event.prompt
+        self.calls += event.calls
         self.ended = event.ended
 
 
@@ -77,23 +82,33 @@ class Reply(ABC):
     whole_object: str
     chunk_object: str
 
-    def __init__(self, model: str, tokenizer: PreTrainedTokenizerBase, asked: GenerationRequest) -> None:
+    def __init__(
+        self,
+        model: str,
+        tokenizer: PreTrainedTokenizerBase,
+        asked: GenerationRequest,
+        prompts: Sequence[Sequence[int]] = (),
+    ) -> None:
         self.tokenizer, self.chances, self.names = tokenizer, asked.top is not None, asked.return_token_ids
+        self.prompts, self.asked = prompts, asked
         self._letter = tokenizer("a", add_special_tokens=False)["input_ids"]
         self._head = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> JSON:
         """A reply in one piece."""
         said = [
-            {"index": index, **self.said(choice), "logprobs": self._chances(choice.likely, -1)}
+            {"index": index, **self.said(index, choice), "logprobs": self._chances(self.named(index, choice), -1)}
             | {"finish_reason": choice.ended, **self._tokens(choice.tokens)}
             for index, choice in enumerate(choices)
         ]
-        return {**self._head, "object": self.whole_object, "choices": said, "usage": usage.json()}
+        whole = {**self._head, "object": self.whole_object, "choices": said, "usage": usage.json()}
+        if self.asked.prompt_logprobs is not None:
+            self.with_prompts(whole, [self._prompt_chances(choice) for choice in choices])
+        return whole
 
     def chunk(self, event: Event, usage: Usage | None, shown: int) -> JSON:
         """A step of one answer, whose tokens before were `shown` characters; `shown` is -1 for its first."""
-        choice = {"index": event.choice, **self.says(event.text, shown < 0)}
+        choice = {"index": event.choice, **self.says(event, shown < 0)}
         choice |= {"logprobs": self._chances(event.likely, shown), "finish_reason": event.ended}
         choice |= self._tokens(event.step.tokens)
         return self._chunk([choice], usage)
@@ -102,12 +117,20 @@ class Reply(ABC):
         """The chunk after all answers."""
         return self._chunk([], usage)
 
+    def named(self, index: int, choice: Choice) -> list[Likely]:
+        """The tokens whose log probabilities a whole answer names."""
+        return choice.likely
+
     @abstractmethod
-    def said(self, choice: Choice) -> JSON:
+    def with_prompts(self, whole: JSON, chances: list[list[JSON | None]]) -> None:
+        """Put the log probabilities of prompts, one list for each answer, where they belong."""
+
+    @abstractmethod
+    def said(self, index: int, choice: Choice) -> JSON:
         """What a whole answer says."""
 
     @abstractmethod
-    def says(self, text: str, first: bool) -> JSON:
+    def says(self, event: Event, first: bool) -> JSON:
         """What a step adds."""
 
     @abstractmethod
@@ -125,6 +148,20 @@ class Reply(ABC):
         said = event.likely if self.chances else ()
         return sum(len(self.text_of(some.token, first and not place)) for place, some in enumerate(said))
 
+    def _prompt_chances(self, choice: Choice) -> list[JSON | None]:
+        """As vLLM has them: nothing for the first token, then by number the token itself and the likeliest."""
+        most = self.asked.prompt_logprobs or 0
+        named: list[JSON | None] = [None]
+        for some in choice.prompt:
+            ranked = [(token, chance, rank) for rank, (token, chance) in enumerate(some.others[:most], 1)]
+            named.append(
+                {
+                    str(token): {"logprob": chance, "rank": rank, "decoded_token": self.text_of(token, False)}
+                    for token, chance, rank in [*ranked, (some.token, some.logprob, some.rank)]
+                }
+            )
+        return named
+
     def _tokens(self, tokens: Sequence[int]) -> JSON:
         return {"token_ids": list(tokens)} if self.names else {}
 
@@ -136,18 +173,31 @@ class Reply(ABC):
         return {**self._head, "object": self.chunk_object, "choices": choices, **counted}
 
 
+def _call(call: ToolCall) -> JSON:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
 class ChatReply(Reply):
     """Replies of `/v1/chat/completions`."""
 
     prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def said(self, choice: Choice) -> JSON:
-        """See `Reply.said`."""
-        return {"message": {"role": "assistant", "content": choice.text}}
+    def with_prompts(self, whole: JSON, chances: list[list[JSON | None]]) -> None:
+        """See `Reply.with_prompts`: a chat has one prompt."""
+        whole["prompt_logprobs"] = chances[0]
 
-    def says(self, text: str, first: bool) -> JSON:
-        """See `Reply.says`."""
-        return {"delta": {"role": "assistant", "content": text} if first else {"content": text}}
+    def said(self, index: int, choice: Choice) -> JSON:
+        """See `Reply.said`."""
+        calls = {"tool_calls": [_call(call) for call in choice.calls]} if choice.calls else {}
+        content = None if calls and not choice.text else choice.text
+        return {"message": {"role": "assistant", "content": content, **calls}}
+
+    def says(self, event: Event, first: bool) -> JSON:
+        """See `Reply.says`; a call comes in one piece."""
+        calls = [{"index": call.index, **_call(call)} for call in event.calls]
+        content = {} if calls and not event.text else {"content": event.text}
+        role = {"role": "assistant"} if first else {}
+        return {"delta": {**role, **content, **({"tool_calls": calls} if calls else {})}}
 
     def chances_of(self, likely: Sequence[Likely], shown: int) -> JSON:
         """See `Reply.chances_of`."""
@@ -160,7 +210,7 @@ class ChatReply(Reply):
             ]
         }
 
-    def _chance(self, token: int, logprob: float, first: bool) -> JSON:
+    def _chance(self, token: int, logprob: float | None, first: bool) -> JSON:
         text = self.text_of(token, first)
         return {"token": text, "logprob": logprob, "bytes": None if BROKEN in text else list(text.encode())}
 
@@ -170,13 +220,40 @@ class CompletionReply(Reply):
 
     prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
 
-    def said(self, choice: Choice) -> JSON:
-        """See `Reply.said`."""
-        return {"text": choice.text}
+    def with_prompts(self, whole: JSON, chances: list[list[JSON | None]]) -> None:
+        """See `Reply.with_prompts`."""
+        for choice, own in zip(whole["choices"], chances):
+            choice["prompt_logprobs"] = own
 
-    def says(self, text: str, first: bool) -> JSON:
+    def named(self, index: int, choice: Choice) -> list[Likely]:
+        """See `Reply.named`; of a prompt that is echoed too, whose first token has no chance to name."""
+        if not self._echoes:
+            return choice.likely
+        first = Likely(self.prompts[index // self.asked.n][0], None, ())
+        return [first, *choice.prompt, *choice.likely]
+
+    def said(self, index: int, choice: Choice) -> JSON:
+        """See `Reply.said`."""
+        return {"text": self._echoed(index) + choice.text}
+
+    @property
+    def _echoes(self) -> bool:
+        return isinstance(self.asked, CompletionRequest) and self.asked.echo
+
+    @property
+    def _top(self) -> int:
+        return self.asked.top or 0
+
+    def _echoed(self, index: int) -> str:
+        """The prompt, where it is to stand before the answer."""
+        if not (isinstance(self.asked, CompletionRequest) and self.asked.echo):
+            return ""
+        given = self.asked.prompts[index // self.asked.n]
+        return given if isinstance(given, str) else str(self.tokenizer.decode(given, skip_special_tokens=True))
+
+    def says(self, event: Event, first: bool) -> JSON:
         """See `Reply.says`."""
-        return {"text": text}
+        return {"text": self._echoed(event.choice) + event.text if first else event.text}
 
     def chances_of(self, likely: Sequence[Likely], shown: int) -> JSON:
         """See `Reply.chances_of`."""
@@ -187,7 +264,10 @@ class CompletionReply(Reply):
             "token_logprobs": [some.logprob for some in likely],
             "top_logprobs": [
                 # What was said is named too where others were likelier.
-                {self.text_of(token, first): value for token, value in some.others} | {text: some.logprob}
+                None
+                if some.logprob is None
+                else {self.text_of(token, first): value for token, value in some.others[: self._top]}
+                | {text: some.logprob}
                 for some, text, first in zip(likely, texts, firsts)
             ],
             "text_offset": [max(shown, 0) + sum(map(len, texts[:place])) for place in range(len(texts))],

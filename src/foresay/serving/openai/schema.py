@@ -4,9 +4,10 @@ import json
 import secrets
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from foresay.decoding.config import PenaltyConfig, SampleConfig
+from foresay.decoding.config import PenaltyConfig, SampleConfig, StructuredOutputs
+from foresay.serving.openai.forms import Message, ResponseFormat, Strict, StructuredBody, Text, Tool, ToolChoice
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "add_generation_prompt": (True,),
@@ -15,46 +16,29 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "continue_final_message": (False,),
     "detokenize": (True,),
     "early_stopping": (False,),
-    "echo": (False,),
     "functions": ([],),
-    "ignore_eos": (False,),
     "include_stop_str_in_output": (False,),
     "length_penalty": (1,),
-    "logit_bias": ({},),
     "metadata": ({},),
-    "min_tokens": (0,),
     "modalities": (["text"],),
-    "parallel_tool_calls": (False, True),
-    "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
     "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True,),
     "stop_token_ids": ([],),
     "store": (False,),
     "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "use_beam_search": (False,),
     "verbosity": ("medium",),
 }
 """Values of parameters that are not served, but ask for nothing: OpenAI's defaults, and those of vLLM's extensions."""
 COLDEST = 0.01
 """Least temperature but 0: below it logits leave the range of float32."""
-Text = Annotated[str, Field(min_length=1)]
 Token = Annotated[int, Field(ge=0)]
 
 
 def _asks_nothing(name: str, value: Any) -> bool:
     """A parameter that is not served, with a value that changes nothing."""
-    if name == "logit_bias" and isinstance(value, dict):
-        return not any(value.values())
     return any(value == neutral for neutral in NEUTRAL.get(name, ()))
-
-
-class Strict(BaseModel):
-    """No unknown field, no conversion between types, no infinite number."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
 class StreamOptions(Strict):
@@ -80,12 +64,25 @@ class GenerationRequest(Strict):
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     """vLLM's extension."""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Text | Annotated[list[Text], Field(max_length=16)] = []
+    stop: Text | Annotated[list[Text], Field(max_length=16)] = Field(default=[])
     n: Annotated[int, Field(ge=1, le=128)] = 1
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     repetition_penalty: Annotated[float, Field(ge=0.1, le=10)] = 1.0
     """vLLM's extension."""
+    logit_bias: dict[Annotated[str, Field(pattern="^[0-9]+$")], Annotated[float, Field(ge=-100, le=100)]] = Field(
+        default={}
+    )
+    """Added to the logits of tokens, by their number."""
+    min_tokens: Annotated[int, Field(ge=0)] = 0
+    """No stop token or stop string ends an answer before (vLLM's extension)."""
+    ignore_eos: bool = False
+    """Go on past stop tokens (vLLM's extension)."""
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredBody | None = None
+    """vLLM's extension."""
+    prompt_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    """Name the chances of the prompt's own tokens too, and of so many likely ones beside each (vLLM's extension)."""
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: str = ""
@@ -113,7 +110,28 @@ class GenerationRequest(Strict):
             raise ValueError(f"temperature is {self.temperature}; give 0, or {COLDEST} or more")
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options are given without stream; set stream to true, or leave them out")
+        if self.stream and self.prompt_logprobs is not None:
+            raise ValueError("prompt_logprobs come with a whole reply; set stream to false, or leave them out")
+        if self.stream and self.top is not None and getattr(self, "echo", False):
+            raise ValueError("echo with logprobs comes with a whole reply; set stream to false, or leave one out")
+        if self.limit is not None and self.min_tokens > self.limit:
+            raise ValueError(f"min_tokens is {self.min_tokens} and max_tokens {self.limit}; give at most as many")
+        if self.form is not None and self.ignore_eos:
+            raise ValueError("ignore_eos goes on past the end of what response_format asks for; leave one of them out")
         return self
+
+    @property
+    def form(self) -> StructuredOutputs | None:
+        """What form the answer has. Raises ValueError for two of them."""
+        own = self.response_format and self.response_format.settings
+        if own and self.structured_outputs:
+            raise ValueError("response_format and structured_outputs are given; leave one of them out")
+        return self.structured_outputs.settings if self.structured_outputs else own or None
+
+    @property
+    def bias(self) -> tuple[tuple[int, float], ...]:
+        """(token, what is added to its logit), where that is anything."""
+        return tuple((int(token), value) for token, value in sorted(self.logit_bias.items()) if value)
 
     @property
     def stops(self) -> list[str]:
@@ -154,43 +172,6 @@ class GenerationRequest(Strict):
         )
 
 
-class TextPart(Strict):
-    """A part of a message."""
-
-    type: Literal["text"]
-    text: str
-
-
-class Message(Strict):
-    """One turn of a chat, as chat templates take it."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] = ""
-    name: str = ""
-    """Said by templates that render it."""
-    reasoning_content: str = ""
-    """Thoughts before the content; refused by templates that do not render them."""
-    tool_calls: list[dict[str, Any]] = []
-    """Calls of an earlier answer; refused by templates that do not render them."""
-    tool_call_id: str = ""
-    """Of a tool's result; said by templates that render it."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_null(cls, body: Any) -> Any:
-        """A reply of ours, sent back as a turn, has a null for everything that it lacks."""
-        if not isinstance(body, dict):
-            return body
-        if body.get("content") is None and not (body.get("reasoning_content") or body.get("tool_calls")):
-            raise ValueError(f"content is {'null' if 'content' in body else 'missing'}; give the message's text")
-        return {key: value for key, value in body.items() if value is not None}
-
-    @property
-    def row(self) -> dict[str, Any]:
-        """What was sent of it, as a row of a data file has it."""
-        return {"content": self.model_dump()["content"], **self.model_dump(exclude_defaults=True)}
-
-
 class ChatRequest(GenerationRequest):
     """Body of `/v1/chat/completions`."""
 
@@ -198,6 +179,37 @@ class ChatRequest(GenerationRequest):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=128)] = Field(default=[])
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool = True
+    """False: at most one call in an answer."""
+
+    @model_validator(mode="after")
+    def _tools_known(self) -> "ChatRequest":
+        names = [tool.function.name for tool in self.tools]
+        if len(set(names)) < len(names):
+            raise ValueError("two tools have one name; give each its own")
+        if isinstance(self.tool_choice, ToolChoice) and self.tool_choice.function.name not in names:
+            raise ValueError(
+                f"tool_choice names {self.tool_choice.function.name!r}, and no tool is called so; name one"
+            )
+        if self.tool_choice == "required" and not names:
+            raise ValueError("tool_choice is required and there are no tools; give some")
+        if self.calls and self.form is not None:
+            raise ValueError("an answer that may call tools has no other form; leave out response_format or tools")
+        return self
+
+    @property
+    def calls(self) -> bool:
+        """The answer may call tools."""
+        return bool(self.tools) and self.tool_choice != "none"
+
+    @property
+    def called(self) -> list[Tool]:
+        """Tools of which the answer must call one; empty: it may call any, or none."""
+        if isinstance(self.tool_choice, ToolChoice):
+            return [tool for tool in self.tools if tool.function.name == self.tool_choice.function.name]
+        return self.tools if self.tool_choice == "required" else []
 
     @model_validator(mode="after")
     def _named_once(self) -> "ChatRequest":
@@ -228,6 +240,8 @@ class CompletionRequest(GenerationRequest):
         | Annotated[list[Annotated[list[Token], Field(min_length=1)]], Field(min_length=1, max_length=128)]
     )
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    echo: bool = False
+    """The prompt stands before each answer, with log probabilities of its tokens where those were asked for."""
 
     @property
     def top(self) -> int | None:

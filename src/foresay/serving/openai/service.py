@@ -1,25 +1,29 @@
 """A model that is served: its engines, the thread that runs them, and what requests become for them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
 from foresay.data.chat import text_ids
 from foresay.data.columns import conversation
 from foresay.data.records import Record
-from foresay.decoding.config import DecodeConfig, QueueConfig
-from foresay.decoding.engine import Engine, Request
+from foresay.decoding.config import DecodeConfig, QueueConfig, StructuredOutputs
+from foresay.decoding.engine import Engine
 from foresay.decoding.generate import check_prompts
 from foresay.decoding.planners import Planners
+from foresay.decoding.requests import Request
+from foresay.decoding.sampling.per_request import NO_LIMITS, Limits
 from foresay.foundation.errors import PromptError
 from foresay.model import MultiTokenModel
 from foresay.serving.conversation import SPEAKERS, has_place
+from foresay.serving.openai.forms import ToolChoice
 from foresay.serving.openai.memory_check import check_room
 from foresay.serving.openai.prometheus import Metrics
 from foresay.serving.openai.schema import ChatRequest, CompletionRequest, GenerationRequest
-from foresay.serving.openai.worker import Listener, Worker
+from foresay.serving.openai.tools import ToolFormat
+from foresay.serving.openai.worker import Listener, Wanted, Worker
 from foresay.serving.rules import Rules, own_rules
 
 G = TypeVar("G", bound=GenerationRequest)
@@ -39,7 +43,7 @@ class Service:
 
         Raises ConfigError for texts that the base cannot serve together, or that memory does not hold.
         """
-        self.name, self.tokenizer = name, model.require_tokenizer()
+        self.name, self.tokenizer, self._model = name, model.require_tokenizer(), model
         self.tokens = decode.max_new_tokens
         self.rules = own_rules(model.base.model.generation_config) if rules is None else rules
         plain, few = replace(decode, layout="plain"), replace(queue, sequences=min(queue.sequences, BESIDE))
@@ -85,9 +89,30 @@ class Service:
             return [_chat_ids(self.tokenizer, asked)]
         return [text_ids(self.tokenizer, text) if isinstance(text, str) else text for text in asked.prompts]
 
-    def ask(self, asked: GenerationRequest, prompts: Sequence[Sequence[int]]) -> Listener:
+    def read(self, asked: ChatRequest | CompletionRequest) -> "Reading":
+        """What takes a while: the prompts, the tools and the grammar of a request. Raises PromptError."""
+        strange = [token for token, _ in asked.bias if token >= self._model.base.vocabulary]
+        if strange:
+            raise PromptError(
+                f"logit_bias names token {strange[0]} and the base knows 0 to {self._model.base.vocabulary - 1}; leave "
+                "it out"
+            )
+        calls = isinstance(asked, ChatRequest) and asked.calls
+        form = ToolFormat.of(self.tokenizer, shown(asked)) if calls and isinstance(asked, ChatRequest) else None
+        limits = Limits(self._model.grammar(self._form(asked, form)), asked.bias, asked.min_tokens, asked.ignore_eos)
+        return Reading(self.prompts(asked), limits, form)
+
+    def _form(self, asked: ChatRequest | CompletionRequest, form: ToolFormat | None) -> StructuredOutputs | None:
+        """What form an answer must have: that of a call, where it must be one."""
+        if form is None or not isinstance(asked, ChatRequest) or not asked.called:
+            return asked.form
+        tools = [tool.shown for tool in asked.called]
+        many = asked.parallel_tool_calls and asked.tool_choice == "required"
+        return StructuredOutputs(grammar=form.grammar(tools, self.tokenizer, many))
+
+    def ask(self, asked: GenerationRequest, reading: "Reading") -> Listener:
         """Line up `asked.n` answers to each prompt. Raises TooLong, PromptError, BusyError."""
-        asked = self._ruled(asked)
+        asked, prompts = self._ruled(asked), reading.prompts
         engine = self.plain if asked.layout == "plain" else self.engine
         # Before anything is copied or repeated: what is refused may be long.
         count, places = len(prompts) * asked.n, engine.queue.waiting + engine.queue.sequences
@@ -98,10 +123,10 @@ class Service:
         check_prompts(engine.model, prompts, engine.config)
         wanted = [prompt for prompt in map(tuple, prompts) for _ in range(asked.n)]
         requests = [
-            Request(prompt, asked.limit or self._room(engine, prompt), sample, asked.penalties)
+            Request(prompt, asked.limit or self._room(engine, prompt), sample, asked.penalties, reading.limits)
             for prompt, sample in zip(wanted, asked.samples(len(wanted)))
         ]
-        listener = self.worker.ask(engine, requests, asked.stops, asked.top)
+        listener = self.worker.ask(engine, requests, _wanted(asked, reading.tools))
         self.metrics.repeated(asked.n)
         return listener
 
@@ -120,13 +145,48 @@ class Service:
         return max(min(self.tokens, engine.longest - len(prompt)), 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A request, read."""
+
+    prompts: list[list[int]]
+    limits: Limits = NO_LIMITS
+    tools: ToolFormat | None = None
+
+
+def shown(asked: ChatRequest) -> list[dict[str, Any]]:
+    """Tools as chat templates take them."""
+    return [tool.shown for tool in asked.tools]
+
+
+def _wanted(asked: GenerationRequest, tools: ToolFormat | None) -> Wanted:
+    """What the answers are read for."""
+    echoed = asked.top if isinstance(asked, CompletionRequest) and asked.echo else None
+    tops = [top for top in (asked.prompt_logprobs, echoed) if top is not None]
+    chat = asked if isinstance(asked, ChatRequest) else None
+    return Wanted(
+        asked.stops,
+        asked.top,
+        max(tops, default=None),
+        asked.min_tokens,
+        tools,
+        chat is None or chat.parallel_tool_calls,
+        chat is not None and isinstance(chat.tool_choice, ToolChoice),
+    )
+
+
 def _chat_ids(tokenizer: PreTrainedTokenizerBase, asked: ChatRequest) -> list[int]:
     if tokenizer.chat_template is None:
         raise PromptError("this model has no chat template; use /v1/completions")
-    chat = conversation(Record("", {"messages": [message.row for message in asked.messages]}), answers=False)
+    row = {"messages": [message.row for message in asked.messages], "tools": shown(asked)}
+    chat = conversation(Record("", row), answers=False)
     assert chat is not None, "messages are a conversation"
     ids, messages = chat.ids(tokenizer, prompt=True), chat.messages
     lost = {field for message in messages for field in message} & {*chat.unread(tokenizer)} - {"name", "tool_call_id"}
+    if chat.tools and "tools" in chat.unread(tokenizer):
+        raise PromptError(
+            "the model's chat template does not render tools; describe them in a message, or leave them out"
+        )
     if lost:
         raise PromptError(f"the model's chat template does not render {', '.join(sorted(lost))}; leave it out")
     for role in sorted({message.role for message in asked.messages} - set(SPEAKERS)):

@@ -10,9 +10,14 @@ from foresay.decoding.detokenizer import Detokenizer
 class Answer:
     """Text that may be shown: nothing of a stop string, nor what may become one."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str] = ()) -> None:
-        self._stops = tuple(stops)
-        self._detokenizer = Detokenizer(tokenizer)
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str] = (), least: int = 0, special: bool = False
+    ) -> None:
+        """Stop strings count from the token after the `least`; `special` tokens show but for one that ends it."""
+        self._stops, self._least = tuple(stops), least
+        self._special = frozenset(tokenizer.all_special_ids if special else ())
+        self._detokenizer = Detokenizer(tokenizer, special)
+        self._free = 0
         self._held = ""
         self._heard = 0
         self._cut = False
@@ -26,7 +31,9 @@ class Answer:
         """Take in a token; whether it completes a stop string, which ends the text before that string."""
         self._heard += 1
         self._held += self._detokenizer.add([token])
-        places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        if self._least:
+            self._least, self._free = self._least - 1, len(self._held)
+        places = [place for stop in self._stops if (place := self._held.find(stop, self._free)) >= 0]
         if places:
             self._held, self._cut = self._held[: min(places)], True
         return self._cut
@@ -34,13 +41,15 @@ class Answer:
     def tell(self, tokens: Sequence[int], ended: bool) -> str:
         """Text to show after a step that kept these tokens; all there is once the answer has `ended`."""
         # A stop token was never heard: the session knows it by itself.
-        self._held += self._detokenizer.add(tokens[self._heard :])
+        closed = ended and bool(tokens) and tokens[-1] in self._special
+        self._held += self._detokenizer.add(tokens[self._heard : len(tokens) - closed])
         self._heard = 0
         if ended and not self._cut:
             self._held += self._detokenizer.rest()
         keep = 0 if ended else _beginning(self._held, self._stops)
         shown = self._held[: len(self._held) - keep]
         self._held = self._held[len(shown) :]
+        self._free = max(self._free - len(shown), 0)
         return shown
 
 

@@ -54,6 +54,8 @@ class Talk:
         except TimeoutError:
             raise timed_out() from None
         if event.ended in ("abort", "error"):
+            if event.failure:
+                raise ApiError(400, event.failure, code="answer_broken_off")
             raise stopping() if event.ended == "abort" else failed()
         self.usage.add(event)
         return event

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from threading import Condition, Thread
 from time import monotonic
 from typing import Literal
@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from foresay.decoding.engine import Engine, Request, RequestProgress
+from foresay.decoding.engine import Engine
+from foresay.decoding.requests import Request, RequestProgress
 from foresay.decoding.steps import Step
 from foresay.serving.openai.prometheus import Course, Metrics
 from foresay.serving.openai.stop_strings import Answer
+from foresay.serving.openai.tools import ToolCall, ToolFormat, ToolReader
 
 LOG = logging.getLogger("foresay")
-Ended = Literal["stop", "length", "abort", "error"]
+Ended = Literal["stop", "length", "tool_calls", "abort", "error"]
 """`abort`: nobody wanted it any more, or the server went down; `error`: a step failed."""
 
 
@@ -27,8 +29,11 @@ class Likely:
     """A token that was said, and those that were likeliest in its place; natural logarithms of the base's chances."""
 
     token: int
-    logprob: float
+    logprob: float | None
+    """None: nothing stands before it."""
     others: tuple[tuple[int, float], ...]
+    rank: int = 1
+    """1: none was likelier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +47,59 @@ class Event:
     likely: tuple[Likely, ...] = ()
     cached_tokens: int = 0
     """Of its first step: tokens of the prompt that the prefix cache had."""
+    calls: tuple[ToolCall, ...] = ()
+    prompt: tuple[Likely, ...] = ()
+    """Of its first step, where that was asked for: the prompt's tokens but the first."""
+    failure: str = ""
+    """Why it ended in an error, where that was the request's own fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the answers to a request are read for."""
+
+    stops: Sequence[str] = ()
+    top: int | None = None
+    """Likely tokens to name beside each token; None: none, nor chances."""
+    prompt_top: int | None = None
+    """The same for tokens of the prompt."""
+    least: int = 0
+    """Tokens before stop strings count."""
+    tools: ToolFormat | None = None
+    """How calls of tools are written; None: none are read."""
+    many: bool = True
+    """More than one call is wanted."""
+    named: bool = False
+    """A call was asked for by its name, so that it is no reason to end."""
 
 
 class Listener:
     """The answers to one request, on their way from the engine's thread to the event loop that asked."""
 
-    def __init__(self, engine: Engine, answers: Sequence[Answer], top: int | None) -> None:
-        """`top`: likely tokens to name beside each token; None: none, nor chances."""
-        self.engine, self.answers, self.top = engine, answers, top
+    def __init__(
+        self, engine: Engine, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], wanted: Wanted
+    ) -> None:
+        self.engine, self.wanted = engine, wanted
+        special = wanted.tools is not None and wanted.tools.special
+        self.answers = answers = [Answer(tokenizer, wanted.stops, wanted.least, special) for _ in requests]
+        self.readers = [None if wanted.tools is None else ToolReader(wanted.tools, wanted.many) for _ in requests]
+        self.prompts: list[list[Likely]] = [[] for _ in requests]
         self.tickets: list[int] = []
         self.open = len(answers)
-        self.courses = [Course() for _ in answers]
+        self.courses = [Course(len(request.prompt)) for request in requests]
         self._loop, self._events = asyncio.get_running_loop(), asyncio.Queue[Event]()
+
+    def reader(self, choice: int, prompt: Sequence[int]) -> Callable[[Tensor], None] | None:
+        """Takes the logits of a prompt's tokens, where somebody asks for them."""
+        top, own = self.wanted.prompt_top, self.prompts[choice]
+        if top is None:
+            return None
+
+        def read(logits: Tensor) -> None:
+            said = prompt[1 + len(own) : 1 + len(own) + len(logits)]
+            own.extend(_likely(said, logits.unbind(), top))
+
+        return read
 
     def put(self, event: Event) -> None:
         """Hand over, from any thread."""
@@ -61,6 +107,19 @@ class Listener:
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
         except RuntimeError:  # the loop is closed, and with it whoever asked
             LOG.debug("an answer came when nobody was there any more")
+
+    def with_calls(self, event: Event) -> Event:
+        """The calls of tools taken out of a step's text."""
+        reader = self.readers[event.choice]
+        if reader is None or event.ended == "error":
+            return event
+        text, calls = reader.read(event.text, event.ended)
+        event = replace(event, text=text, calls=tuple(calls))
+        if reader.cut:
+            cure = "the answer reached max_tokens inside a tool call; ask for more tokens"
+            return replace(event, ended="error", failure=cure)
+        called = event.ended == "stop" and reader.calls and not self.wanted.named
+        return replace(event, ended="tool_calls") if called else event
 
     async def next(self) -> Event:
         """The next event of any of the answers."""
@@ -82,14 +141,17 @@ class Worker(Thread):
         """Somebody waits for an answer."""
         return any(engine.busy for engine in self._engines)
 
-    def ask(self, engine: Engine, requests: Sequence[Request], stops: Sequence[str], top: int | None) -> Listener:
+    def ask(self, engine: Engine, requests: Sequence[Request], wanted: Wanted) -> Listener:
         """Line up requests whose answers belong together. Raises PromptError, BusyError."""
-        answers = [Answer(self._tokenizer, stops) for _ in requests]
-        listener = Listener(engine, answers, top)
-        listener.courses = [Course(len(request.prompt)) for request in requests]
+        listener = Listener(engine, self._tokenizer, requests, wanted)
         watched = [
-            Request(r.prompt, r.max_tokens, r.sample, r.penalties, a.hears if a.watched else None, top is not None)
-            for r, a in zip(requests, answers)
+            replace(
+                request,
+                stop=answer.hears if answer.watched else None,
+                logits=wanted.top is not None,
+                reads=listener.reader(choice, request.prompt),
+            )
+            for choice, (request, answer) in enumerate(zip(requests, listener.answers))
         ]
         with self._wake:
             listener.tickets = engine.submit(watched)
@@ -193,10 +255,13 @@ class Worker(Thread):
         text = listener.answers[choice].tell(tokens, told.ended is not None)
         # A token that stops an answer is no part of it.
         said = tokens[:-1] if told.ended == "stop" else tokens
-        likely = () if listener.top is None or not said else _likely(said, told.logits, listener.top)
+        top = listener.wanted.top
+        likely = () if top is None or not said else _likely(said, told.logits, top)
         if told.ended:
             self._count_end(listener, choice, told.ended)
-        listener.put(Event(choice, text, told.step, told.ended, likely, told.cached_tokens))
+        prompt, listener.prompts[choice] = tuple(listener.prompts[choice]), []
+        event = Event(choice, text, told.step, told.ended, likely, told.cached_tokens, (), prompt, told.failure)
+        listener.put(listener.with_calls(event))
 
     def _count_end(self, listener: Listener, choice: int, reason: Ended) -> None:
         self._metrics.ended(listener.courses[choice], reason)
@@ -205,5 +270,7 @@ class Worker(Thread):
 def _likely(tokens: Sequence[int], logits: Sequence[Tensor], top: int) -> tuple[Likely, ...]:
     chances = torch.stack(tuple(logits)).log_softmax(dim=-1)
     top_chances = chances.topk(min(top, chances.shape[-1]), dim=-1)
-    rows = zip(tokens, chances, top_chances.indices.tolist(), top_chances.values.tolist())
-    return tuple(Likely(token, float(row[token]), tuple(zip(best, values))) for token, row, best, values in rows)
+    own = chances.gather(1, torch.tensor([list(tokens)], device=chances.device).T)
+    ranks = (chances > own).sum(dim=1).add(1).tolist()
+    rows = zip(tokens, own[:, 0].tolist(), top_chances.indices.tolist(), top_chances.values.tolist(), ranks)
+    return tuple(Likely(token, chance, tuple(zip(*best)), rank) for token, chance, *best, rank in rows)
