@@ -78,9 +78,10 @@ def decoded(
     layout: LayoutName,
     sample: SampleConfig = GREEDY,
     lengths: Sequence[int] = (5, 9, 2),
+    most: int = MOST,
 ) -> tuple[list[tuple[int, ...]], list[Generation]]:
     prompts = random_prompts(lengths, seed=4)
-    config = DecodeConfig(layout=layout, masks=3, branches=2, nodes=7, max_new_tokens=MOST)
+    config = DecodeConfig(layout=layout, masks=3, branches=2, nodes=7, max_new_tokens=most)
     how = GenerationHooks(choosing(sample, PenaltyConfig(), prompts, Limits(grammar)))
     return prompts, generate(mtp, prompts, config, how)
 
@@ -104,7 +105,9 @@ def test_every_architecture_keeps_to_it(toy: Toy) -> None:
 
 
 def test_what_ends_is_whole() -> None:
-    _, said = decoded(adapted(LLAMA), GRAMMARS["object"], "quadratic", SampleConfig(temperature=1.0, seed=1), [4] * 8)
+    _, said = decoded(
+        adapted(LLAMA), GRAMMARS["object"], "quadratic", SampleConfig(temperature=1.0, seed=1), [4] * 8, 90
+    )
     ended = ["".join(WORDS[token] for token in own.tokens[:-1]) for own in said if own.ended == "stop"]
     assert len(ended) > 3
     for text in ended:

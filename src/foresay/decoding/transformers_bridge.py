@@ -94,8 +94,7 @@ class Bridge:
         decode = replace(self.decode, max_new_tokens=max(_longest(stopping_criteria) - input_ids.shape[1], 1))
         check_prompts(self.model, batch.prompts, decode)
         records = [TokenScores() for _ in batch.prompts]
-        stops = _stop_tokens(stopping_criteria)
-        constraints = self._constraints(stops, len(batch.prompts))
+        constraints = self._constraints(stops := _stop_tokens(stopping_criteria), len(batch.prompts))
         processing = _processing([*([ByRow(constraints)] if constraints else []), *logits_processor], batch)
         how = GenerationHooks(
             chooser=_chooser(processing, generation_config, records),
@@ -182,8 +181,8 @@ def with_stop_strings(
         return {}
     if tokenizer is None:
         raise PromptError("stop strings need a tokenizer and this model has none; give one")
-    rule, criteria = StopStringCriteria(tokenizer, strings), arguments.get("stopping_criteria") or ()
-    return {"stop_strings": None, "stopping_criteria": StoppingCriteriaList([*criteria, rule])}
+    rules = [*(arguments.get("stopping_criteria") or ()), StopStringCriteria(tokenizer, strings)]
+    return {"stop_strings": None, "stopping_criteria": StoppingCriteriaList(rules)}
 
 
 @dataclass(frozen=True, slots=True)
