@@ -16,21 +16,29 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "continue_final_message": (False,),
     "detokenize": (True,),
     "early_stopping": (False,),
+    "echo": (False,),
     "functions": ([],),
+    "ignore_eos": (False,),
     "include_stop_str_in_output": (False,),
     "length_penalty": (1,),
+    "logit_bias": ({},),
     "metadata": ({},),
+    "min_tokens": (0,),
     "modalities": (["text"],),
+    "parallel_tool_calls": (True,),
+    "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
     "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True,),
     "stop_token_ids": ([],),
     "store": (False,),
     "suffix": ("",),
+    "tool_choice": ("auto",),
+    "tools": ([],),
     "use_beam_search": (False,),
     "verbosity": ("medium",),
 }
-"""Values of parameters that are not served, but ask for nothing: OpenAI's defaults, and those of vLLM's extensions."""
+"""Values that ask for nothing, of parameters that are not served or of one path alone: the defaults of OpenAI and vLLM."""
 COLDEST = 0.01
 """Least temperature but 0: below it logits leave the range of float32."""
 Token = Annotated[int, Field(ge=0)]
