@@ -38,7 +38,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_beam_search": (False,),
     "verbosity": ("medium",),
 }
-"""Values that ask for nothing, of parameters that are not served or of one path alone: the defaults of OpenAI and vLLM."""
+"""Values that ask for nothing, of parameters that are not served or of one path alone: OpenAI's and vLLM's."""
 COLDEST = 0.01
 """Least temperature but 0: below it logits leave the range of float32."""
 Token = Annotated[int, Field(ge=0)]
