@@ -82,6 +82,13 @@ def test_an_option_has_one_default_and_one_meaning() -> None:
     assert DIFFER.keys() - differ == set(), "they are alike now: take them out of DIFFER"
 
 
+def test_answers_have_one_length_and_measured_ones_another() -> None:
+    lengths = {words: flag.default for words, flag in by_name()["max_new_tokens"].items()}
+    assert {lengths.pop(words) for words in ("generate", "chat", "serve", "data generate")} == {512}
+    assert lengths.pop("eval") == 256
+    assert set(lengths.values()) == {64}
+
+
 def test_every_option_says_what_it_does() -> None:
     for name, own in by_name().items():
         for words, flag in own.items():
