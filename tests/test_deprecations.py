@@ -13,6 +13,7 @@ from tests.support.deprecations import ASKED, Heard, announced
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.uses_deprecated  # the fixture hears it too
 def test_the_log_is_heard() -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     with Heard() as heard:

@@ -194,6 +194,7 @@ def request(model: MultiTokenModel, arguments: dict[str, Any]) -> dict[str, Any]
     return arguments
 
 
+@pytest.mark.uses_deprecated  # a cache of the caller, by its old name
 @pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_cannot_work_is_refused_with_the_reason(
     model: MultiTokenModel, arguments: dict[str, Any], message: str
@@ -218,6 +219,7 @@ def test_what_transformers_would_drop_is_refused(
     "_is_user_defined" not in inspect.getsource(GenerationMixin),
     reason=f"transformers {transformers.__version__} does not tell a given cache from its own where both are empty",
 )
+@pytest.mark.uses_deprecated  # a cache of the caller, by its old name
 def test_an_empty_cache_is_refused_from_the_other_side(model: MultiTokenModel) -> None:
     with pytest.raises(PromptError, match=r"a cache was given \(past_key_values\), and foresay keeps its own; give"):
         model.base.model.generate(ONE, custom_generate=model, past_key_values=DynamicCache(), **GREEDY)

@@ -124,6 +124,7 @@ def test_other_architectures(toy: Toy) -> None:
         assert torch.equal(model.base.model.generate(**batch(), custom_generate=model, **settings), expected)
 
 
+@pytest.mark.uses_deprecated  # a config and arguments together
 def test_a_generation_config_goes_first_and_arguments_go_before_it(llama: MultiTokenModel) -> None:
     config = GenerationConfig(max_new_tokens=12, repetition_penalty=1.4, eos_token_id=ENDS, do_sample=False)
     expected = own(llama, **batch(), generation_config=config)
@@ -249,6 +250,7 @@ STORY = "Once upon a time there was a little dog named"
 STOPS: list[str | list[str]] = [[" mom", "instance("], ["loved to pl", "return b"], " b", "e"]
 
 
+@pytest.mark.uses_deprecated  # ours: `with_stop_strings` passes an argument beside a config
 @pytest.mark.parametrize("strings", STOPS, ids=str)
 def test_a_stop_string_cuts_exactly_there(nano: MultiTokenModel, strings: str | list[str]) -> None:
     tokenizer = nano.require_tokenizer()
