@@ -238,7 +238,7 @@ def test_another_model_is_refused(model: MultiTokenModel) -> None:
 
 
 def test_stop_strings_need_a_tokenizer(model: MultiTokenModel) -> None:
-    with pytest.raises(PromptError, match="toy came without a tokenizer"):
+    with pytest.raises(PromptError, match="stop strings need a tokenizer and this model has none; give one"):
         model.generate(ONE, stop_strings="a", **GREEDY)
     check_still_works(model)
 

@@ -130,7 +130,7 @@ class CodeConfig:
 
     code: tuple[str, ...] = ()
     """Problems with tests, as HumanEval and MBPP write them: files, folders or hub ids, with settings as in `foresay
-    train --data` (openai/openai_humaneval,split=test)."""
+    train --data` (`openai/openai_humaneval` with `split=test`)."""
     code_limit: int = 0
     """First problems of each set; 0: all."""
     code_prompts: Literal["completion", "chat"] = "completion"

@@ -67,7 +67,7 @@ def test_a_page_fits_a_screen(at: At, run: Run) -> None:
 
 
 def test_info_of_a_base_says_how_to_go_on(at: At, run: Run) -> None:
-    said = run("info", at.bases / "other").out
+    said = " ".join(run("info", at.bases / "other").out.split())
     assert "none yet; it would act on 14 linears and weigh rank 16: " in said
     assert f"foresay train {at.bases / 'other'} --data" in said
 

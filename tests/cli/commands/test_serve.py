@@ -51,8 +51,8 @@ def test_more_texts_than_memory_holds_are_refused(
     monkeypatch.setattr(room, "free_bytes", lambda device: 2**20)
     assert cli.main(["serve", "nano", "--sequences", "64", "--max-length", "1000"]) == 2
     said = capsys.readouterr().err.replace("\n", " ")
-    assert "K/V for 64 + 4 sequences of 1,000 tokens takes 0." in said
-    assert "and 0.0 GiB are free; give a smaller --max-length or fewer --sequences" in said
+    assert "K/V for 64 + 4 sequences of 1,000 tokens with a prefix cache of 0.5 GiB takes 0." in said
+    assert "and 0.0 GiB are free; give a smaller --max-length or --prefix-cache, or fewer --sequences" in said
 
 
 @pytest.mark.parametrize(
