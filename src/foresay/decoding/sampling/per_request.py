@@ -140,7 +140,11 @@ class Mixed(Chooser):
 
     def draft(self, model: DraftingModel, blocks: Blocks) -> Drafts:
         """See `Chooser.draft`."""
-        drafts = draft_greedy(model, blocks)
+        if any(rule.constraint is None for rule in self.rules):
+            drafts = draft_greedy(model, blocks)
+        else:
+            deepest = blocks.tree.within(blocks.states.shape[1])
+            drafts = blocks.newest.new_empty(len(self.rules), deepest.drafts)
         for place, rule in enumerate(self.rules):
             if rule.constraint is not None:
                 drafts[place] = draft_allowed(model, blocks.of(place), rule.constraint)

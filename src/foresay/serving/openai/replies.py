@@ -218,6 +218,7 @@ class ChatReply(Reply):
 class CompletionReply(Reply):
     """Replies of `/v1/completions`."""
 
+    asked: CompletionRequest
     prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
 
     def with_prompts(self, whole: JSON, chances: list[list[JSON | None]]) -> None:
@@ -227,7 +228,7 @@ class CompletionReply(Reply):
 
     def named(self, index: int, choice: Choice) -> list[Likely]:
         """See `Reply.named`; of a prompt that is echoed too, whose first token has no chance to name."""
-        if not self._echoes:
+        if not self.asked.echo:
             return choice.likely
         first = Likely(self.prompts[index // self.asked.n][0], None, ())
         return [first, *choice.prompt, *choice.likely]
@@ -237,16 +238,12 @@ class CompletionReply(Reply):
         return {"text": self._echoed(index) + choice.text}
 
     @property
-    def _echoes(self) -> bool:
-        return isinstance(self.asked, CompletionRequest) and self.asked.echo
-
-    @property
     def _top(self) -> int:
         return self.asked.top or 0
 
     def _echoed(self, index: int) -> str:
         """The prompt, where it is to stand before the answer."""
-        if not (isinstance(self.asked, CompletionRequest) and self.asked.echo):
+        if not self.asked.echo:
             return ""
         given = self.asked.prompts[index // self.asked.n]
         return given if isinstance(given, str) else str(self.tokenizer.decode(given, skip_special_tokens=True))
