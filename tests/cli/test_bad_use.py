@@ -312,7 +312,21 @@ EARLY: dict[str, tuple[Arguments, str]] = {
     "calibrate: no batch": (lambda at: ["calibrate", at.adapter, "--batch-sizes", "0"], r"batch_sizes is \(0,\)"),
     "calibrate: no context": (lambda at: ["calibrate", at.adapter, "--contexts", "-1"], r"contexts is \(-1,\)"),
     "calibrate: no time": (lambda at: ["calibrate", at.adapter, "--seconds", "0"], "seconds is 0.0"),
-    "generate: fewer than no threads": (lambda at: ["generate", at.adapter, "Hi", "--threads", "-1"], "threads is -1"),
+    **{
+        f"{verb}: fewer than no threads": (
+            lambda at, words=f"{verb} {more}": [*words.format(at=at).split(), "--threads", "-1"],
+            "threads is -1; give 1 or more",
+        )
+        for verb, more in (
+            ("generate", "{at.adapter} Hi"),
+            ("demo", ""),
+            ("advise", "nano"),
+            ("train", "nano --data {at.data} --out {at.out}"),
+            ("pretrain", "nano --data {at.data} --out {at.out}"),
+            ("study", "ladder nano --data {at.data} --out {at.out}"),
+            ("data generate", "nano --data {at.data} --out {at.out}"),
+        )
+    },
     "config: broken": (lambda at: at.train("--config", at.file("a: [", "a.yaml")), r"a\.yaml.*; give a YAML file"),
     "config: not UTF-8": (lambda at: at.train("--config", at.file(b"\xff\xfe", "a.yaml")), r"a\.yaml"),
     "config: written with =": (lambda at: at.train(f"--config={at.file('rnak: 8', 'a.yaml')}"), "unknown key 'rnak'"),

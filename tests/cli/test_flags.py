@@ -21,6 +21,8 @@ KINDS = {verb: VERBS[verb] for verb in VERBS if verb not in BELOW} | {
 """Every command by its words."""
 WITHOUT_JSON = ("demo", "chat", "serve")
 """Commands whose help says that they have no --json."""
+WITHOUT_THREADS = {"data preview", "export", "convert", "publish", "report"}
+"""Commands that run no model."""
 
 WHOLE_MODEL = "a whole model is trained otherwise than an adapter"
 WHAT_IS_MADE = "each says what it writes, and where nothing must be written it may be left out"
@@ -121,6 +123,10 @@ def test_every_verb_has_json_or_says_otherwise(words: str, run: Run) -> None:
     has = "json" in {flag.name for flag in flags_of(KINDS[words])}
     assert has == (words not in WITHOUT_JSON)
     assert has or "no --json" in " ".join(run(*words.split(), "--help").out.split())
+
+
+def test_what_runs_a_model_takes_threads() -> None:
+    assert set(KINDS) - set(by_name()["threads"]) == WITHOUT_THREADS
 
 
 def test_a_command_is_read_as_data() -> None:

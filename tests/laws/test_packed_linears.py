@@ -20,7 +20,7 @@ from foresay.model import MultiTokenModel
 from foresay.models.base import packing_pays
 from foresay.models.base.packed_linears import Cover
 from foresay.models.base.shared_inputs import noting_inputs
-from foresay.models.config import HeadsConfig, LoadConfig, MTPConfig
+from foresay.models.config import HeadsConfig, LoadConfig, MTPConfig, Pack
 from foresay.models.heads.model import HeadsModel
 from foresay.models.layout.call import Call
 from foresay.models.layout.layout import Layout
@@ -314,6 +314,20 @@ def test_first_products_are_as_few_as_inputs(batch: int) -> None:
     assert products.columns == 2 * [3 * 4, 4, 2 * 4, 4]  # rank 4: q with k and v, o, gate with up, down
 
 
+@pytest.mark.parametrize("pack", ["on", "off"])
+def test_turning_from_masks_to_plain_steps_and_back_makes_no_group_anew(pack: Pack) -> None:
+    mtp = with_adapter(LLAMA.model())
+    mtp.packing.want(pack)
+    groups = []
+    for layout in ("linear", "plain", "quadratic"):
+        session = Session(mtp, random_prompts((9,)), DecodeConfig(layout=layout, max_new_tokens=NEW))
+        session.step()
+        session.step()
+        groups.append(mtp._loras)
+    assert groups[0] is groups[1] is groups[2]
+    assert len(groups[0]) == len({id(group) for group in mtp._loras}) > 0
+
+
 @pytest.mark.parametrize("change", [lambda m: m.adapter.double().float(), lambda m: redraw(m.adapter, 7)])
 def test_pairs_that_were_moved_or_trained_are_not_out_of_date(change: Callable[[MaskModel], None]) -> None:
     mtp, fresh = with_adapter(LLAMA.model()), with_adapter(LLAMA.model())
@@ -340,7 +354,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[float
 
     def found(steps: float, prefill: float) -> bool:
         seconds = {"plain": [1.0] * 6, "packed": [steps] * 5 + [prefill]}
-        monkeypatch.setattr(packing_pays, "measure", lambda groups: seconds)
+        monkeypatch.setattr(packing_pays, "measure", lambda groups, unembedding: seconds)
         monkeypatch.setattr(packing_pays, "DECIDED", {})
         mtp = with_adapter(LLAMA.model())
         mtp.packing.want("auto")
@@ -367,15 +381,27 @@ def test_what_was_measured_is_kept_and_a_torn_file_measured_anew(
 
 
 def test_the_measurement_counts_all_linears_of_a_shape() -> None:
-    packable = packed(LLAMA).packing._linears.packable()
-    seconds = packing_pays.measure(packable)
+    mtp = packed(LLAMA)
+    seconds = packing_pays.measure(mtp.packing._linears.packable(), mtp.base.head)
     assert {name: len(row) for name, row in seconds.items()} == {"plain": 6, "packed": 6}
     assert all(second > 0 for row in seconds.values() for second in row)
 
 
+def test_a_prompt_needs_the_unembedding_for_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, head, rows = torch.nn.Linear(16, 16), torch.nn.Linear(16, 64), list[int]()
+
+    def noted(calls: Any, states: Tensor) -> dict[str, float]:
+        rows.append(states.shape[1])
+        return {}
+
+    monkeypatch.setattr(packing_pays, "_least", noted)
+    packing_pays.measure([(layer,), (head,)], head)
+    assert rows == [*packing_pays.STEP_ROWS, packing_pays.PREFILL_ROWS, *packing_pays.STEP_ROWS, 1]
+
+
 def test_linears_of_one_shape_and_two_dtypes_are_measured_apart() -> None:
     groups = [(torch.nn.Linear(16, 16),), (torch.nn.Linear(16, 16, dtype=torch.bfloat16),)]
-    assert all(second > 0 for row in packing_pays.measure(groups).values() for second in row)
+    assert all(second > 0 for row in packing_pays.measure(groups, torch.nn.Linear(1, 1)).values() for second in row)
 
 
 def test_what_cannot_be_packed_is_refused_or_left() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 
 from foresay.decoding.cost_files import keep, place_of, read
-from foresay.decoding.planning.acceptance import AcceptanceEstimate, LookupEstimate, prior
+from foresay.decoding.planning.acceptance import AcceptanceEstimate, LookupEstimate
 from foresay.decoding.planning.planner import Costs, Exploration, Planner
 from foresay.decoding.step_costs import TYPICAL, Measurement, rounded
 from foresay.models.drafting import DraftingModel
@@ -110,7 +110,7 @@ class Planners:
         """At most `masks` masks (0: as trained); `share` of the time of steps may be spent measuring between them."""
         self.model, self.masks, self.share, self.clock = model, masks or model.config.drafts, share, clock
         self.book = CostBook.of(model)
-        self.acceptance = AcceptanceEstimate(prior(model.acceptance, self.masks))
+        self.acceptance = AcceptanceEstimate.from_training(model.acceptance, self.masks)
         self.lookup, self.exploration = LookupEstimate(), Exploration()
         self._places: dict[Cell, Path] = {}
         self._planners: dict[Cell, Planner] = {}

@@ -77,7 +77,7 @@ def planner_for(
     most = masks or model.config.drafts
     costs = curve_for(model, batch_size, length, watch).costs
     usable = {entry: cost for entry, cost in costs.items() if entry.masks <= most}
-    return Planner(usable, AcceptanceEstimate(prior(model.acceptance, most)))
+    return Planner(usable, AcceptanceEstimate.from_training(model.acceptance, most))
 
 
 def known_acceptance(model: DraftingModel) -> tuple[float, ...]:

@@ -70,6 +70,22 @@ def test_rows_that_cost_too_much_or_drafts_that_never_stay_mean_plain() -> None:
     assert Planner(costs(0.05), AcceptanceEstimate(GOOD)).best() != PLAIN
 
 
+@pytest.mark.parametrize("row", [0.02, 0.05, 0.2])
+def test_drafts_of_which_training_measured_nothing_and_none_of_which_stays_cost_little(row: float) -> None:
+    planner = Planner(costs(row), AcceptanceEstimate.from_training((), 4))
+    steps, seconds, texts = 32, 0.0, 2
+    for _ in range(texts):
+        outlook, drafted = planner.outlook([1], lookup=False), 0
+        for _ in range(steps):
+            outlook.look(drafted, reads_prompt=False)
+            entry = planner.choose([outlook])
+            verified = min(drafted, entry.drafts)
+            seconds += planner.costs.get(entry, planner.costs[Entry("linear", 4)]).drafted
+            planner.observe(outlook, verified, 0, [1])
+            drafted = entry.masks if entry.layout == "quadratic" or not verified else 0
+    assert texts * steps / seconds >= 0.97
+
+
 def test_it_probes_from_plain_and_learns_to_leave_it() -> None:
     planner = Planner(costs(0.05), AcceptanceEstimate(HOPELESS))
     entries = [planner.choose() for _ in range(200)]

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from foresay.cli.commands.options import tell_loaded
+from foresay.cli.commands.options import Threaded, tell_loaded
 from foresay.cli.terminal import ERR, OUT, print_json, print_table
 from foresay.cli.views.advice import advice_view
 from foresay.cli.views.bars import calibration_watch, progress_bar
@@ -17,7 +17,7 @@ from foresay.training.config import LossConfig, TrainConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AdviseCommand:
+class AdviseCommand(Threaded):
     """Say, before any training, what an adapter would be worth on this machine.
 
     Whole steps of every layout are timed in turn on the base with an untrained adapter; with the acceptance that is
@@ -43,6 +43,7 @@ class AdviseCommand:
 
     def run(self) -> int:
         """Measure, foretell, print."""
+        self.use_threads()
         model = MultiTokenModel.from_base(self.base, self.mtp, dtype=self.train.dtype, loading=self.loading)
         tell_loaded(model)
         with progress_bar(ERR) as bar:

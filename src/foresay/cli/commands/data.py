@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from foresay.cli.commands.options import Threaded
 from foresay.cli.terminal import ERR, OUT, print_json
 from foresay.cli.views.bars import progress_bar
 from foresay.cli.views.text import Marks, distilled_lines, loss_text, preview_lines
@@ -91,7 +92,7 @@ class DataPreviewCommand:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataGenerateCommand:
+class DataGenerateCommand(Threaded):
     """Let the base answer prompts: its own text is what an adapter learns best from.
 
     Answers go to files of a few hundred rows each, batch by batch: until a file is whole, its name begins with _. The
@@ -126,6 +127,7 @@ class DataGenerateCommand:
 
     def run(self) -> int:
         """Answer what is not yet answered."""
+        self.use_threads()
         sources = tuple(Source.parse(text, self.reading.columns) for text in self.data)
         engine = self._open()
         dtype = engine.identity()["dtype"]

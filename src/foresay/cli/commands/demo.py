@@ -10,6 +10,7 @@ from rich.rule import Rule
 from rich.table import Table
 
 from foresay.cli.commands.demo_training import TrainingDemo, run_training_demo
+from foresay.cli.commands.options import Threaded
 from foresay.cli.terminal import ERR, OUT
 from foresay.cli.views.bars import bench_watching, calibration_watch, progress_bar
 from foresay.cli.views.side_by_side import Answering, SideBySide
@@ -35,7 +36,7 @@ COMPARED = {"transformers": "transformers' generate", "plain": "plain decoding"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DemoCommand:
+class DemoCommand(Threaded):
     """See it in three minutes: one question answered twice side by side, eight prompts timed, a short check.
 
     The model is smollm2 with the adapter that comes with foresay, or nano where smollm2 is not installed. The first
@@ -55,6 +56,7 @@ class DemoCommand:
 
     def run(self) -> int:
         """Show; 1 when an answer differed from the base's own."""
+        self.use_threads()
         if self.train:
             return run_training_demo(self.training, self.max_new_tokens, OUT, ERR)
         return run_demo(self.max_new_tokens, OUT, ERR)

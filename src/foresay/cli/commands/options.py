@@ -29,22 +29,34 @@ Options = Annotated[Given, tyro.conf.Suppress]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
+class Threaded:
+    """What computes on a CPU."""
+
+    threads: int = 0
+    """CPU threads; 0 leaves it to torch."""
+
+    def use_threads(self) -> None:
+        """From now on, in this process. Raises ConfigError."""
+        require(self.threads >= 0, f"threads is {self.threads}; give 1 or more, or 0 to leave it to torch")
+        if self.threads:
+            torch.set_num_threads(self.threads)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening(Threaded):
     """How a model is opened."""
 
     base: str = ""
     """Base to use instead of the one the model names: a folder, a GGUF file, a hub id, smollm2 or nano."""
     dtype: LoadDType = DTYPE
     """Dtype of base and adapter; `auto`: the checkpoint's own, on a CPU without bfloat16 products float32."""
-    threads: int = 0
-    """CPU threads; 0 leaves it to torch."""
     revision: str = ""
     """Commit, branch or tag of a MODEL that is a hub id; empty: its main branch."""
     loading: LoadConfig = field(default_factory=LoadConfig)
 
     def open(self, folder: str, dtype: DType | None = None) -> MultiTokenModel:
         """The model in `folder`, in `dtype` where another one than this command's is needed; said on stderr."""
-        self._set_threads()
+        self.use_threads()
         model = MultiTokenModel.from_pretrained(
             folder,
             self.base or None,
@@ -57,15 +69,10 @@ class Opening:
 
     def bare(self, folder: str) -> PreTrainedModel:
         """The base of the model in `folder`, by itself, with its user's LoRA if it has one."""
-        self._set_threads()
+        self.use_threads()
         settings = read_settings(adapter_folder(folder, self.revision or None))
         base = self.base or base_of(settings, folder)
         return open_base(base, self.dtype, as_trained(self.loading, settings), settings.base_adapter)[1]
-
-    def _set_threads(self) -> None:
-        require(self.threads >= 0, f"threads is {self.threads}; give 1 or more, or 0 to leave it to torch")
-        if self.threads:
-            torch.set_num_threads(self.threads)
 
 
 GenerationRules = Literal["auto", "none"]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from foresay.cli.commands.options import needed
+from foresay.cli.commands.options import Threaded, needed
 from foresay.cli.config_file import as_yaml
 from foresay.cli.flags import NEEDED
 from foresay.cli.terminal import ERR, OUT, print_json
@@ -21,7 +21,7 @@ from foresay.training.runs.pretrain_run import PretrainResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainCommand:
+class PretrainCommand(Threaded):
     """Train a whole model, with one output head or several: from random weights, or on from where another stands.
 
     What comes out is an ordinary Hugging Face checkpoint (trunk and head 1) that every tool loads; heads 2 and on lie
@@ -66,6 +66,7 @@ class PretrainCommand:
             print(as_yaml((self.heads, self.train, self.reading)), end="")
             return 0
         out = needed(self, "pretrain")
+        self.use_threads()
         check_apart(out, filter(None, (self.config,)))
         recipe = PretrainRecipe(
             self.design,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from foresay.cli.commands.options import Chosen, Options, tell_loaded
+from foresay.cli.commands.options import Chosen, Options, Threaded, tell_loaded
 from foresay.cli.given import Given
 from foresay.cli.terminal import ERR, print_json, print_table
 from foresay.cli.views.bars import progress_bar
@@ -35,7 +35,7 @@ documents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StudyCommand:
+class StudyCommand(Threaded):
     """Train and measure a named grid: ladder, rank, gate, guess (paper A's figures 7, 8, 6, 1) or losses (ours).
 
     Every cell that is done stays in the folder; the same command, started again, runs only what is missing. Figures are
@@ -99,6 +99,7 @@ class StudyCommand:
         check_folder(self.out, study.name)
         if self.plot:
             require_matplotlib()
+        self.use_threads()
         recipe = Recipe(self.base, self.data, self.out, start.mtp, start.losses, self.train, self.reading)
         model = open_fresh(recipe)
         tell_loaded(model)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from foresay.cli.commands.options import Options, needed, read_prompts
+from foresay.cli.commands.options import Options, Threaded, needed, read_prompts
 from foresay.cli.config_file import as_yaml
 from foresay.cli.flags import NEEDED
 from foresay.cli.given import Given
@@ -35,7 +35,7 @@ def thinned(curve: Mapping[int, float]) -> list[dict[str, float]]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainCommand:
+class TrainCommand(Threaded):
     """Train a multi-token adapter on a frozen base.
 
     A run that was interrupted goes on, exactly, when it is started again with the same command: its state is kept in
@@ -93,6 +93,7 @@ class TrainCommand:
             print(as_yaml((own, self.losses, self.train, self.reading, self.loading)), end="")
             return 0
         out = needed(self, "train")
+        self.use_threads()
         check_apart(out, filter(None, (self.config, self.prompts)))
         recipe = Recipe(
             self.base,

@@ -10,7 +10,9 @@ PRIOR_STEPS = 10.0
 SEQUENCE_STEPS = 3.0
 """Steps that the acceptance of all texts counts for in a new one: after a dozen steps its own tells more."""
 UNKNOWN = 0.5
-"""Conditional acceptance assumed where training left none: worth a try, and soon corrected."""
+"""Conditional acceptance assumed where training left none: worth a try."""
+UNKNOWN_STEPS = 2.0
+"""Steps that this counts for: where drafts fail, a few of them settle it."""
 MEMORY = 0.99
 """How much of the evidence so far a step leaves: old text tells less about the text now."""
 LOOKUP_PRIOR = {2: 0.2, 3: 0.4, 4: 0.6}
@@ -44,9 +46,14 @@ class AcceptanceEstimate:
         self.reached = [self.weight] * len(self.prior)
         self.kept = [self.weight * chance for chance in conditional(self.prior)]
 
+    @classmethod
+    def from_training(cls, measured: Sequence[float], masks: int) -> "AcceptanceEstimate":
+        """What training measured of at most so many masks; where that is nothing, a guess that counts for little."""
+        return cls(prior(measured, masks), PRIOR_STEPS if measured else UNKNOWN_STEPS)
+
     def of_sequence(self) -> "AcceptanceEstimate":
         """One for a new text, which begins with what is known of all."""
-        return AcceptanceEstimate(self.estimate(), SEQUENCE_STEPS)
+        return AcceptanceEstimate(self.estimate(), min(SEQUENCE_STEPS, self.weight))
 
     def observe(self, drafted: int, accepted: int) -> None:
         """Learn from one step of one sequence."""

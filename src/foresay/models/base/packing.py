@@ -80,7 +80,7 @@ class Packing:
 
     def _found_to_pay(self) -> bool:
         packable = self._linears.packable()
-        return can_pack(self._head) and packing_pays(packable)
+        return can_pack(self._head) and packing_pays(packable, self._head)
 
 
 def _linears_of(module: nn.Module) -> list[nn.Module]:

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foresay.foundation.files import cache_folder, put
 from foresay.foundation.hashes import short_hash
@@ -21,14 +21,14 @@ from foresay.models.base.shared_inputs import Group
 STEP_ROWS = (1, 4, 9, 16, 25)
 """Rows of a call that decoding makes."""
 PREFILL_ROWS = 256
-"""Rows of a prompt: they must not become slower."""
-ROUNDS = 5
+"""Rows of a prompt: they must not become slower. One of them is unembedded."""
+ROUNDS = 3
 """Times that every product is measured."""
 ENOUGH_BYTES = 64 * 2**20
 """Weights of one shape that are multiplied in turn, so that none waits in the processor's cache; a step reads all."""
 TOLERANCE = 1.05
 """Prefill may measure this much slower: noise."""
-METHOD = 1
+METHOD = 2
 """Counts the ways of measuring: files made in another way are not read."""
 
 
@@ -36,15 +36,16 @@ DECIDED: dict[Path, bool] = {}
 """What was decided in this process."""
 
 
-def packing_pays(groups: Sequence[Group]) -> bool:
+def packing_pays(groups: Sequence[Group], unembedding: nn.Module) -> bool:
     """Whether a step of the packable linears in `groups`, some at least, is faster packed, and prefill not slower.
 
-    Read from the cache folder (`FORESAY_CACHE`, else `~/.cache/foresay`) when measured before on this machine with
-    linears of these shapes; else measured, which takes about a second, and kept there.
+    `unembedding` is the linear that a prompt needs for one row alone. Read from the cache folder (`FORESAY_CACHE`, else
+    `~/.cache/foresay`) when measured before on this machine with linears of these shapes; else measured, which takes a
+    second or two, and kept there.
     """
     path = _file(groups)
     if path not in DECIDED:
-        DECIDED[path] = pays(_read(path) or _measure_and_keep(path, groups))
+        DECIDED[path] = pays(_read(path) or _measure_and_keep(path, groups, unembedding))
     return DECIDED[path]
 
 
@@ -55,7 +56,7 @@ def pays(seconds: dict[str, list[float]]) -> bool:
 
 
 @torch.no_grad()
-def measure(groups: Sequence[Group]) -> dict[str, list[float]]:
+def measure(groups: Sequence[Group], unembedding: nn.Module) -> dict[str, list[float]]:
     """Seconds of all products of a call at each of `STEP_ROWS` and `PREFILL_ROWS` rows, plain and packed.
 
     Of linears of one shape and dtype a few are measured and stand for all.
@@ -68,7 +69,7 @@ def measure(groups: Sequence[Group]) -> dict[str, list[float]]:
         few = some[: max(1, ENOUGH_BYTES // sum(linear.weight.nbytes for linear in some[0]))]  # type: ignore[union-attr, operator, misc]
         calls = {"plain": [_plain(group) for group in few], "packed": [_packed(group) for group in few]}
         inputs = plain_weight(some[0][0])
-        for index, rows in enumerate((*STEP_ROWS, PREFILL_ROWS)):
+        for index, rows in enumerate((*STEP_ROWS, 1 if unembedding in some[0] else PREFILL_ROWS)):
             states = inputs.new_ones(1, rows, inputs.shape[1])
             for name, least in _least(calls, states).items():
                 seconds[name][index] += least * len(some) / len(few)
@@ -99,8 +100,8 @@ def _packed(group: Group) -> Callable[[Tensor], Any]:
     return lambda states: [packed.output(index, states) for index in range(len(group))]
 
 
-def _measure_and_keep(path: Path, groups: Sequence[Group]) -> dict[str, list[float]]:
-    seconds = measure(groups)
+def _measure_and_keep(path: Path, groups: Sequence[Group], unembedding: nn.Module) -> dict[str, list[float]]:
+    seconds = measure(groups, unembedding)
     with suppress(OSError):  # `DECIDED` remembers it; step costs, which are kept in the same folder, warn
         put(path, json.dumps(seconds))
     return seconds

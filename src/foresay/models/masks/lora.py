@@ -90,12 +90,25 @@ class LoraGroup:
         return [packed]
 
     @property
+    def current(self) -> bool:
+        """False after pairs were moved or converted: the group is to be made anew."""
+        return self._as_made(len(self.pairs))
+
+    @property
     def fits(self) -> bool:
-        """False after pairs were moved or converted, or linears packed or unpacked: the group is to be made anew."""
-        first, down, up = self.pairs[0], self._down, self._ups_t[0]
-        places = (down.data_ptr(), down.dtype, up.data_ptr())
-        same = places == (first.down.data_ptr(), first.down.dtype, first.up.data_ptr())
-        return same and running_group(self._linears) is self._packed
+        """False after all pairs were moved or converted, or linears packed or unpacked, while the group is attached.
+
+        A step asks for it, so one pair stands for all.
+        """
+        return self._as_made(1) and running_group(self._linears) is self._packed
+
+    def _as_made(self, pairs: int) -> bool:
+        """Whether the weights of so many pairs, from the first, are where they were."""
+        parts = self._down.chunk(len(self.pairs)) if pairs > 1 else (self._down,)
+        return all(
+            (part.data_ptr(), part.dtype, up.data_ptr()) == (pair.down.data_ptr(), pair.down.dtype, pair.up.data_ptr())
+            for pair, part, up in zip(self.pairs[:pairs], parts, self._ups_t)
+        )
 
     def _stacked(self) -> Tensor:
         """All `down` (pairs * rank, inputs) as one tensor, of which each pair's is made a part: never out of date."""

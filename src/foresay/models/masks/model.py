@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from foresay.models.base.cache import KeptCache, SlotCache
 from foresay.models.base.model import Base
 from foresay.models.base.packed_linears import PackedGroup
+from foresay.models.base.shared_inputs import Group
 from foresay.models.base.user_lora import linear_in
 from foresay.models.config import MTPConfig
 from foresay.models.drafting import DraftingModel, Placed, rank
@@ -59,6 +60,7 @@ class MaskModel(DraftingModel):
         self.gate = Gate()
         self._linears = base.linears().adapted
         self._loras: list[LoraGroup] = []
+        self._grouped_by: list[Group] = []
         self._hooks: list[RemovableHandle | PackedGroup] = []
 
     @property
@@ -108,11 +110,13 @@ class MaskModel(DraftingModel):
 
     def attach_hooks(self) -> None:
         """Attach LoRA to the base's linears, where it is not attached as it should be."""
-        if self._hooks and not all(group.fits for group in self._loras):
-            self.detach_hooks()
-        if not self._hooks:
-            self._loras = self._lora_groups()
-            self._hooks = [hook for group in self._loras for hook in group.attach(self._linears)]
+        if self._hooks and all(group.fits for group in self._loras):
+            return
+        self.detach_hooks()
+        current = self._loras and all(group.current for group in self._loras)
+        if not current or self._grouped_by != self.groups:
+            self._loras, self._grouped_by = self._lora_groups(), list(self.groups)
+        self._hooks = [hook for group in self._loras for hook in group.attach(self._linears)]
 
     def detach_hooks(self) -> None:
         """Remove LoRA from the base's linears: a hook costs time even where the gate stays closed."""
