@@ -3,12 +3,11 @@
 `planned` verifies in a step either the model's drafts or a match. Both in one tree would say the longer of the two. The
 greedy answers fix what any step would accept: at every token of an answer, the model's drafts there (one forward with
 masks after every token) and the match there are compared with what follows. Two planners then walk through the same
-answers at batch 1, with costs measured here: today's, and one that may take both at once by the same estimates. A step
-with both is charged as the layout plus the rows of a match (what `lookup` costs over a plain step), which is the
-least that it can cost.
+answers at batch 1, with the costs that `foresay calibrate --json` printed: today's, and one that may take both at once
+by the same estimates. A step with both is charged as the layout plus the rows of a match (what `lookup` costs over a
+plain step), which is the least that it can cost.
 
-    python benchmarks/lookup_branch.py smollm2 --split test --per-domain 8 > lookup-branch.json
-    python benchmarks/lookup_branch.py smollm2 --prompts repeating.jsonl > lookup-branch-repeating.json
+    python benchmarks/lookup_branch.py smollm2 benchmarks/results/seconds/smollm2-costs.json > lookup-branch.json
 """
 
 import argparse
@@ -23,7 +22,7 @@ import torch
 from foresay import DecodeConfig, MultiTokenModel
 from foresay.data.prompts import Prompt, by_domain, embedded_prompts, file_prompts
 from foresay.decoding.planning.acceptance import AcceptanceEstimate
-from foresay.decoding.planning.planner import LOOKUP, PLAIN, Costs, Entry, Outlook, Planner
+from foresay.decoding.planning.planner import LOOKUP, PLAIN, Cost, Costs, Entry, Outlook, Planner
 from foresay.decoding.sampling.draft import Blocks, draft_greedy
 from foresay.foundation.provenance import provenance
 from foresay.models.layout.call import Call
@@ -140,12 +139,21 @@ def both_cost(entry: Entry, costs: Costs) -> float:
 
 def answers(model: MultiTokenModel, prompts: Sequence[Prompt], tokens: int, masks: int) -> list[Answer]:
     """What plain decoding says, and what drafts would have been worth there."""
+    config = DecodeConfig(layout="plain", max_new_tokens=tokens)
     found = []
-    for prompt in prompts:
-        [said] = model.decode([prompt.ids], DecodeConfig(layout="plain", max_new_tokens=tokens))
+    for prompt, said in zip(prompts, model.decode([prompt.ids for prompt in prompts], config)):
         ids = [*prompt.ids, *said.tokens]
         found.append(Answer(prompt.domain, len(prompt.ids), ids, drafts_everywhere(model, ids, len(prompt.ids), masks)))
     return found
+
+
+def costs_in(path: Path) -> Costs:
+    """Of the first batch size and context length in the file."""
+    [curve, *_] = json.loads(path.read_text())["curves"]
+    return {
+        Entry(**one["entry"]): Cost(one["drafted_seconds"], one["undrafted_seconds"], one["rows"])
+        for one in curve["entries"]
+    }
 
 
 def replay(costs: Costs, known: Sequence[float], masks: int, some: Sequence[Answer]) -> dict[str, float]:
@@ -171,6 +179,7 @@ def replay(costs: Costs, known: Sequence[float], masks: int, some: Sequence[Answ
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
+    parser.add_argument("costs", type=Path, help="what `foresay calibrate MODEL --json` printed")
     parser.add_argument("--split", choices=("dev", "test"), default="dev")
     parser.add_argument("--prompts", type=Path, help="a file of prompts in place of the embedded ones")
     parser.add_argument("--per-domain", type=int, default=8)
@@ -181,9 +190,9 @@ def main() -> None:
     embedded = asked.prompts is None
     given = embedded_prompts(tokenizer, asked.split, asked.per_domain, asked.model) if embedded else ()
     prompts = given or file_prompts(asked.prompts, tokenizer)
-    [curve] = model.step_costs([(1, 128)])
+    costs = costs_in(asked.costs)
     found = {
-        domain: replay(curve.costs, model._core.acceptance, masks, answers(model, some, asked.tokens, masks))
+        domain: replay(costs, model._core.acceptance, masks, answers(model, some, asked.tokens, masks))
         for domain, some in by_domain(prompts).items()
     }
     print(
