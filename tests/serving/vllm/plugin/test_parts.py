@@ -10,6 +10,7 @@ import torch
 
 pytest.importorskip("vllm", reason="vLLM has an environment of its own: make test-vllm")
 
+from foresay.decoding.config import DecodeConfig
 from foresay.foundation.errors import ConfigError
 from foresay.serving.config import PluginConfig
 from foresay.serving.vllm import manifest as served
@@ -78,6 +79,20 @@ def test_lora_on_cpu_leaves_rows_without_an_adapter_alone() -> None:
     torch.testing.assert_close(whole - before[:, :4], (after - before)[:, 2:6])
 
 
+def test_lora_of_joined_linears_on_cpu_takes_each_rows_own_adapter() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sizes, indices = (4, 2), torch.tensor([0, -1, 1, -1, 0, 1, 9, 9])  # what stands behind the rows is of a former step
+    inputs, before = torch.randn(6, 5, generator=generator), torch.randn(6, 6, generator=generator)
+    downs = [torch.randn(2, 1, 3, 5, generator=generator) for _ in sizes]
+    ups = [torch.randn(2, 1, size, 3, generator=generator) for size in sizes]
+    after = before.clone()
+    cpu.add_lora_linear(SimpleNamespace(_token_lora_indices=indices), after, inputs, downs, ups, 0.5, sizes)
+    for row, slot in enumerate(indices[:6].tolist()):
+        pairs = zip(downs, ups)
+        added = torch.cat([0.5 * up[slot, 0] @ down[slot, 0] @ inputs[row] for down, up in pairs])
+        torch.testing.assert_close(after[row], before[row] + (added if slot >= 0 else 0.0))
+
+
 def test_temperatures_reach_every_row_on_cpu() -> None:
     found = cpu.expand_batch_to_tokens(torch.tensor([0.0, 0.7, 1.5]), torch.tensor([2, 2, 5]), 5, 0, 1)
     torch.testing.assert_close(found, torch.tensor([1.0, 1.0, 1.5, 1.5, 1.5]))
@@ -100,6 +115,51 @@ def test_a_copy_of_another_adapter_is_refused(nano_copy: Path) -> None:
     target.logits_processor = SimpleNamespace(base_layer=None)
     with pytest.raises(ConfigError, match="LoRA was attached to logits_processor"):
         guard.check_target(target, Chain(target, nano_copy / served.ADAPTER, said))
+
+
+def target_with_head(vocabulary: int, width: int) -> Any:
+    """As much of vLLM's model as a shortlist looks at; its logits are scaled and capped."""
+    from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod  # noqa: PLC0415
+
+    weight = torch.randn(vocabulary, width, generator=torch.Generator().manual_seed(1)) / width**0.5
+    target = torch.nn.Module()
+    target.embedding = torch.nn.Embedding.from_pretrained(weight)
+    target.embed_input_ids = target.embedding
+    target.lm_head = SimpleNamespace(weight=weight, quant_method=UnquantizedEmbeddingMethod(), tp_size=1, bias=None)
+    target.logits_processor = SimpleNamespace(soft_cap=3.0, scale=0.5, head_dtype=None)
+    target.compute_logits = lambda states: 0.5 * 3.0 * ((states @ weight.t()) / 3.0).tanh()
+    return target
+
+
+def test_a_shortlist_reads_a_large_head_that_is_whole_and_plain() -> None:
+    from foresay.serving.vllm.plugin.shortlist import Shortlist  # noqa: PLC0415 - imports vLLM
+
+    target = target_with_head(20_000, 8)
+    assert Shortlist(target, 20_000).size == DecodeConfig().shortlist_size(20_000) > 0
+    assert Shortlist(target, 4_096).size == 0
+    for changes in ({"tp_size": 2}, {"quant_method": object()}, {"weight": torch.zeros(0)}, {"bias": torch.zeros(8)}):
+        target.lm_head = SimpleNamespace(**vars(target_with_head(20_000, 8).lm_head) | changes)
+        assert Shortlist(target, 20_000).size == 0
+    assert Shortlist(torch.nn.Module(), 20_000).size == 0
+
+
+def test_drafts_from_a_shortlist_have_vllms_own_logits(nano_copy: Path) -> None:
+    from foresay.serving.vllm.plugin.sampler_chain import Chain  # noqa: PLC0415 - imports vLLM
+
+    generator = torch.Generator().manual_seed(0)
+    target, said = target_with_head(4104, 256), served.read(nano_copy)
+    chain = Chain(target, nano_copy / served.ADAPTER, said)
+    states, newest = torch.randn(3, 8, 256, generator=generator), torch.tensor([5, 6, 7])
+    drafts, chances = chain.guess(states, newest)
+    # Those that would have been drafted, at any place among others.
+    others = torch.randint(said.first_mask, (3, 8, 63), generator=generator)
+    lists = torch.cat((others, torch.tensor(drafts)[..., None]), dim=2)
+    lists = lists[..., torch.randperm(64, generator=generator)]
+    found, surer = chain.guess(states, newest, lists)
+    assert found == drafts
+    assert (torch.tensor(surer) > torch.tensor(chances)).all()
+    whole = target.compute_logits(states[:, 0])
+    torch.testing.assert_close(chain.shortlist.logits(states[:, 0], lists[:, 0]), whole.gather(1, lists[:, 0]))
 
 
 def test_a_draft_models_pair_adds_each_linears_own_product_to_masks_alone() -> None:

@@ -14,6 +14,11 @@ def test_the_gate_opens_on_masks_alone() -> None:
     assert len(STEP.gate()) == 16
 
 
+def test_masks_stand_last_among_judged_rows() -> None:
+    assert np.flatnonzero(STEP.judged_masks()).tolist() == [4, 5, 6, 10]
+    assert len(STEP.judged_masks()) == sum(STEP.judged)
+
+
 def test_blocks_stand_behind_the_last_kept_token() -> None:
     assert STEP.drafts(1) == 2
     assert list(STEP.block(1, kept=3)) == [4, 5, 6]

@@ -1,4 +1,7 @@
-"""A random toy with an adapter that hides nothing: untied, `paper` sampler, prompts in chunks, drafts only at times."""
+"""A random toy with an adapter that hides nothing: untied, `paper` sampler, prompts in chunks, drafts only at times.
+
+Its vocabulary is so large that drafts are taken from a shortlist.
+"""
 
 from pathlib import Path
 
@@ -12,7 +15,8 @@ from foresay.serving.vllm.export import export_vllm
 from tests.serving.vllm.plugin.engines import answers, counts, engine, reference
 from tests.support.toys import Toy, random_prompts, with_adapter
 
-TOY = Toy("wide-qwen3", "Qwen3", {"hidden_size": 128, "head_dim": 32, "intermediate_size": 96})
+LARGE = {"vocab_size": 20_000, "hidden_size": 128, "head_dim": 32, "intermediate_size": 96}
+TOY = Toy("wide-qwen3", "Qwen3", LARGE)
 
 
 def test_a_leaking_gate_would_show(tmp_path: Path) -> None:

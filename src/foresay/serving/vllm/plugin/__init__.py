@@ -10,8 +10,8 @@ from foresay.serving.vllm.plugin.versions import found, may_run
 def register() -> None:
     """Entry point of vLLM's general plugins, called in every process of vLLM, whatever it serves.
 
-    It names our draft models, and changes how drafts are counted, only where our proposer drafts; in a vLLM that was
-    not tested nothing is changed.
+    It names our draft models, and changes how drafts are counted and masks pass grammars, only where our proposer
+    drafts; in a vLLM that was not tested nothing is changed.
     """
     if found() is None:
         return
@@ -19,6 +19,6 @@ def register() -> None:
 
     register_draft_models()
     if may_run(found()):
-        from foresay.serving.vllm.plugin.registry import try_to_count  # noqa: PLC0415 - imports vLLM
+        from foresay.serving.vllm.plugin.registry import try_to_change_scheduler  # noqa: PLC0415 - imports vLLM
 
-        try_to_count()
+        try_to_change_scheduler()

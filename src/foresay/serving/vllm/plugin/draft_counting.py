@@ -4,6 +4,7 @@ from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
+from vllm.config import VllmConfig
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from foresay.serving.vllm.manifest import PROPOSER, read
@@ -23,10 +24,9 @@ def count_masks_apart() -> None:
 
     @wraps(plain)
     def update_from_output(self: Any, scheduled: Any, *rest: Any, **more: Any) -> Any:
-        speculative = self.vllm_config.speculative_config
-        if speculative is not None and speculative.model == PROPOSER:
+        first = first_mask(self.vllm_config)
+        if first is not None:
             invalid = dict(scheduled.num_invalid_spec_tokens or {})
-            first = _first_mask(self.vllm_config.model_config.model)
             for request, drafts in scheduled.scheduled_spec_decode_tokens.items():
                 invalid[request] = invalid.get(request, 0) + sum(token >= first for token in drafts)
             scheduled.num_invalid_spec_tokens = invalid
@@ -34,6 +34,14 @@ def count_masks_apart() -> None:
 
     Scheduler.update_from_output = update_from_output
     setattr(Scheduler, COUNTED, True)
+
+
+def first_mask(config: VllmConfig) -> int | None:
+    """Id of the first mask among vLLM's drafts, which all masks have or exceed; None where another proposer drafts."""
+    speculative = config.speculative_config
+    if speculative is None or speculative.model != PROPOSER:
+        return None
+    return _first_mask(config.model_config.model)
 
 
 @cache

@@ -5,7 +5,7 @@ its own embedding, the adapter acts on masks alone, and the sampler head chains 
 proposes: whatever it says, vLLM verifies it with the base in a second pass.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from foresay.foundation.errors import ArtefactError, require
 from foresay.models.artefact.tensors import PEFT_PREFIX, PEFT_WEIGHTS, lora_folder
 from foresay.serving.vllm import manifest as served
 from foresay.serving.vllm.plugin.sampler_chain import masks_and_sampler, read_mtp
+from foresay.serving.vllm.plugin.shortlist import Shortlist
 from foresay.serving.vllm.plugin.versions import check_version
 
 
@@ -89,6 +90,7 @@ class DraftModel(nn.Module):
             self.drafts <= most, f"num_speculative_tokens is {self.drafts}; give at most {most}: one, and the masks"
         )
         rows, model = vllm_config.scheduler_config.max_num_batched_tokens, vllm_config.model_config
+        self.vocabulary = model.get_vocab_size()
         for name, width in (("gate", 1), ("embedded", model.get_hidden_size())):
             self.register_buffer(name, torch.zeros(rows, width, dtype=model.dtype), persistent=False)
 
@@ -99,6 +101,7 @@ class DraftModel(nn.Module):
         masks, sampler = masks_and_sampler(mtp, self.adapter)
         # Plain attributes: vLLM asks every parameter of a model whether the checkpoint held it.
         self.masks, self.ours = masks.to(self.gate), [sampler.to(device)]
+        self.shortlist = Shortlist(self, self.vocabulary)
         self._attach(mtp.scale)
         return done
 
@@ -123,10 +126,23 @@ class DraftModel(nn.Module):
             return super().compute_logits(states)  # type: ignore[misc, no-any-return]
         first, *masks = states.view(-1, self.drafts, states.shape[-1]).unbind(dim=1)
         [sampler], logits = self.ours, [super().compute_logits(first)]  # type: ignore[misc]
-        for state in masks:
+        shortlists = self._shortlists(masks)
+        for state, among in zip(masks, shortlists):
             embedded = self.embed_input_ids(logits[-1].argmax(dim=-1))
-            logits.append(super().compute_logits(sampler(embedded.float(), state.float()).to(state)))  # type: ignore[misc]
+            sampled = sampler(embedded.float(), state.float()).to(state)
+            if among is None:
+                logits.append(super().compute_logits(sampled))  # type: ignore[misc]
+            else:
+                nothing = torch.full_like(logits[0], -torch.inf)
+                logits.append(nothing.scatter(1, among, self.shortlist.logits(sampled, among).to(nothing)))
         return torch.stack(logits, dim=1).flatten(0, 1)
+
+    def _shortlists(self, masks: list[Tensor]) -> Sequence[Tensor | None]:
+        """(B, C) int64 for each of the states (B, D): what its draft is taken from; None: all tokens."""
+        if not self.shortlist.size or len(masks) < 2:
+            return [None] * len(masks)
+        ranked = super().compute_logits(torch.cat(masks))  # type: ignore[misc]
+        return self.shortlist.best(ranked).chunk(len(masks))
 
     def _offsets(self, is_mask: Tensor) -> Tensor:
         """(N,) bool -> (N,) int64: which of its run each mask is, 0 elsewhere."""

@@ -50,6 +50,7 @@ class MaskProposer:
         self.masks = list(range(first, first + self.config.masks))
         self.step: StepRows | None = None
         self.states: Tensor | None = None
+        self.shortlists: Tensor | None = None
         logger.info("foresay: %d masks a request, drafts before them: %s", self.config.masks, self.config.lengths)
 
     def load_model(self, target: nn.Module) -> None:
@@ -59,9 +60,9 @@ class MaskProposer:
         logits_of = self.chain.logits_of
 
         def compute_logits(states: Tensor, *rest: Any) -> Tensor | None:
-            if self.step is not None and self.states is None and len(states) == sum(self.step.judged):
-                self.states = states
             logits: Tensor | None = logits_of(states, *rest)
+            if self.step is not None and self.states is None and len(states) == sum(self.step.judged):
+                self.states, self.shortlists = states, self._shortlists(self.step, logits)
             return logits
 
         target.compute_logits = compute_logits  # type: ignore[assignment]
@@ -76,7 +77,8 @@ class MaskProposer:
             end = int(batch.num_computed_tokens_cpu[request]) + int(rows)
             drafts = batch.token_ids_cpu[request, end - int(ends) + 1 : end]
             masks.append(int((drafts >= self.served.first_mask).sum()))
-        self.step, self.states = StepRows(tuple(map(int, scheduled)), tuple(map(int, judged)), tuple(masks)), None
+        self.step = StepRows(tuple(map(int, scheduled)), tuple(map(int, judged)), tuple(masks))
+        self.states = self.shortlists = None
         return self.step.gate()
 
     def propose(
@@ -90,8 +92,8 @@ class MaskProposer:
 
         `sampled_token_ids`: the tokens that each request kept; none while its prompt is not through.
         """
-        step, states = self.step, self.states
-        self.step = self.states = None
+        step, states, shortlists = self.step, self.states, self.shortlists
+        self.step = self.states = self.shortlists = None
         running = sum(map(bool, sampled_token_ids))
         if 0 < self.config.busy_requests < running:
             return [[] for _ in sampled_token_ids]
@@ -99,19 +101,34 @@ class MaskProposer:
         if step is None or states is None:
             return proposed
         blocks = {request: step.block(request, len(kept)) for request, kept in enumerate(sampled_token_ids) if kept}
-        for request, drafts in self._draft({r: rows for r, rows in blocks.items() if rows}, states, sampled_token_ids):
+        known = {request: (rows, sampled_token_ids[request][-1]) for request, rows in blocks.items() if rows}
+        for request, drafts in self._draft(known, states, shortlists):
             proposed[request] = drafts + proposed[request]
         return proposed
 
-    def _draft(self, blocks: dict[int, range], states: Tensor, kept: list[list[int]]) -> list[tuple[int, list[int]]]:
-        """Drafts of the requests whose block stands after the newest token, `blocks` its rows of `states`."""
-        if not blocks:
+    def _shortlists(self, step: StepRows, logits: Tensor | None) -> Tensor | None:
+        """(judged rows, C) int64: what drafts from each mask are taken from; None: all tokens. vLLM changes `logits`
+        later on."""
+        if logits is None or not self.chain.shortlist.size or not any(step.masks):
+            return None
+        is_mask = torch.from_numpy(step.judged_masks()).to(logits.device)
+        lists = torch.zeros(len(logits), self.chain.shortlist.size, dtype=torch.int64, device=logits.device)
+        lists[is_mask] = self.chain.shortlist.best(logits[is_mask])
+        return lists
+
+    def _draft(
+        self, known: dict[int, tuple[range, int]], states: Tensor, shortlists: Tensor | None
+    ) -> list[tuple[int, list[int]]]:
+        """Drafts of the requests whose block stands after the newest token: its rows of `states`, and that token."""
+        if not known:
             return []
+        blocks = {request: block for request, (block, _) in known.items()}
         longest = max(map(len, blocks.values()))
         # Blocks that were cut (by the context, or a grammar) read their last row again; those drafts are dropped.
         rows = [[rows[min(place, len(rows) - 1)] for place in range(longest)] for rows in blocks.values()]
-        newest = torch.tensor([kept[request][-1] for request in blocks], device=states.device)
-        tokens, chances = self.chain.guess(states[torch.tensor(rows, device=states.device)], newest)
+        newest = torch.tensor([token for _, token in known.values()], device=states.device)
+        places = torch.tensor(rows, device=states.device)
+        tokens, chances = self.chain.guess(states[places], newest, None if shortlists is None else shortlists[places])
         drafts = []
         for (request, block), guesses, likely in zip(blocks.items(), tokens, chances):
             most = len(block) if self.config.lengths == "all" else best_length(likely[: len(block)])

@@ -1,4 +1,6 @@
-"""What every process of vLLM is told at its start: our draft models, and how masks are counted."""
+"""What every process of vLLM is told at its start: our draft models, and what its scheduler does with masks."""
+
+from collections.abc import Callable
 
 from vllm import ModelRegistry
 from vllm.logger import init_logger
@@ -15,11 +17,26 @@ def register_draft_models() -> None:
         ModelRegistry.register_model(name, f"foresay.serving.vllm.plugin.draft_model:{name}")
 
 
-def try_to_count() -> None:
-    """Count masks apart (`draft_counting`); a vLLM whose scheduler has other names runs all the same."""
-    try:
-        from foresay.serving.vllm.plugin.draft_counting import count_masks_apart  # noqa: PLC0415 - private names of vLLM
+def try_to_change_scheduler() -> None:
+    """Count masks apart and let them past grammars; a vLLM whose scheduler has other names runs all the same."""
+    _try(_count, "masks will be counted as drafts")
+    _try(_let_pass, "requests under a grammar will be served without drafts")
 
-        count_masks_apart()
+
+def _try(change: Callable[[], None], otherwise: str) -> None:
+    try:
+        change()
     except (ImportError, AttributeError) as error:
-        logger.warning("foresay: masks will be counted as drafts, for vLLM's scheduler has changed (%s)", error)
+        logger.warning("foresay: %s, for vLLM's scheduler has changed (%s)", otherwise, error)
+
+
+def _count() -> None:
+    from foresay.serving.vllm.plugin.draft_counting import count_masks_apart  # noqa: PLC0415 - private names of vLLM
+
+    count_masks_apart()
+
+
+def _let_pass() -> None:
+    from foresay.serving.vllm.plugin.grammar_masks import let_masks_pass  # noqa: PLC0415 - private names of vLLM
+
+    let_masks_pass()

@@ -14,6 +14,7 @@ from foresay.models.artefact.tensors import WEIGHTS
 from foresay.models.config import MTPConfig
 from foresay.models.masks.sampler_head import Sampler, build_sampler
 from foresay.serving.vllm.manifest import Manifest
+from foresay.serving.vllm.plugin.shortlist import Shortlist
 
 SAMPLER = "sampler."
 
@@ -27,6 +28,7 @@ class Chain:
         self.device = next(target.parameters()).device
         self.masks, self.sampler = masks_and_sampler(read_mtp(adapter, served), adapter)
         self.sampler.to(self.device)
+        self.shortlist = Shortlist(target, self.first + len(self.masks))
 
     def embed(self, tokens: Tensor) -> Tensor:
         """(...) int64 -> (..., E), as the base embeds them."""
@@ -41,18 +43,24 @@ class Chain:
         return logits
 
     @torch.inference_mode()
-    def guess(self, states: Tensor, newest: Tensor) -> tuple[list[list[int]], list[list[float]]]:
-        """Best tokens after `newest` (B,) int64 from mask states (B, K, D), and the sampler head's chance of each."""
+    def guess(
+        self, states: Tensor, newest: Tensor, shortlists: Tensor | None = None
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """Best tokens after `newest` (B,) int64 from mask states (B, K, D), and the sampler head's chance of each.
+
+        `shortlists` (B, K, C) int64: the tokens that each is taken from; None: all. The chances are those among them.
+        """
         tokens, chances, previous = [], [], newest
-        for state in states.unbind(dim=1):
+        for place, state in enumerate(states.unbind(dim=1)):
             # In float32, as our own engine does: the adapter is small.
             sampled = self.sampler(self.embed(previous).float(), state.float()).to(state.dtype)
-            logits = self.logits_of(sampled)
+            among = None if shortlists is None else shortlists[:, place]
+            logits = self.logits_of(sampled) if among is None else self.shortlist.logits(sampled, among)
             assert logits is not None, "every rank of vLLM's tensor parallel gathers all logits"
-            best = logits.float().softmax(dim=-1).max(dim=-1)
-            previous = best.indices
-            tokens.append(best.indices)
-            chances.append(best.values)
+            best = logits.float().softmax(dim=-1).max(dim=-1, keepdim=True)
+            previous = (best.indices if among is None else among.gather(1, best.indices)).squeeze(1)
+            tokens.append(previous)
+            chances.append(best.values.squeeze(1))
         return torch.stack(tokens, dim=1).tolist(), torch.stack(chances, dim=1).tolist()
 
 

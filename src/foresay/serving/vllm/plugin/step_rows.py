@@ -1,7 +1,7 @@
 """Which rows of a vLLM step are masks, and how many drafts go before the next ones. Pure: arrays in, numbers out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,10 @@ class StepRows:
         for end, masks in zip(np.cumsum(self.scheduled), self.masks):
             is_mask[end - masks : end] = True
         return is_mask
+
+    def judged_masks(self) -> NDArray[np.bool_]:
+        """(judged rows,) True at the masks."""
+        return replace(self, scheduled=self.judged).gate()
 
     def drafts(self, request: int) -> int:
         """Drafts of a request that are no masks."""
