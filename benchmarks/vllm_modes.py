@@ -45,6 +45,8 @@ from foresay.serving.vllm.manifest import engine_arguments
 PLAIN, MASKS, DRAFT = "plain", "masks", "draft model"
 NGRAM = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
 GREEDY = {"temperature": 0.0}
+WARM = 6
+"""Tokens of each answer before anything counts."""
 
 
 @dataclass
@@ -105,9 +107,9 @@ def turn(llm: LLM, prompts: Sequence[Sequence[int]], clients: int, settings: Map
 
 
 def in_turns(
-    engines: Mapping[str, dict[str, Any]], repeats: int, ask: Callable[[LLM], dict[Any, Turn]]
+    engines: Mapping[str, dict[str, Any]], repeats: int, ask: Callable[[LLM, bool], dict[Any, Turn]]
 ) -> dict[str, list[dict[Any, Turn]]]:
-    """What every engine was asked in each repeat, after one that counts for nothing."""
+    """What every engine was asked in each repeat, after one that counts for nothing (`ask` is told which)."""
     made: dict[str, list[dict[Any, Turn]]] = {name: [] for name in engines}
     with ExitStack() as stack:
         llms = {}
@@ -118,7 +120,7 @@ def in_turns(
             shift = max(repeat, 0) % len(llms)
             for name in (*list(llms)[shift:], *list(llms)[:shift]):
                 llms[name].reset_prefix_cache()
-                answered = ask(llms[name])
+                answered = ask(llms[name], repeat >= 0)
                 if repeat >= 0:
                     made[name].append(answered)
     return made
@@ -187,9 +189,10 @@ def measure(given: argparse.Namespace, folder: Path, prompts: Sequence[Prompt], 
     }
     known = modes(folder, given.masks)
     chosen = {name: known[name] | how for name in known if not given.modes or name in (PLAIN, *given.modes)}
-    settings, ids = GREEDY | {"max_tokens": given.tokens}, [prompt.ids for prompt in prompts]
+    ids = [prompt.ids for prompt in prompts]
 
-    def ask(llm: LLM) -> dict[Any, Turn]:
+    def ask(llm: LLM, counts: bool) -> dict[Any, Turn]:
+        settings = GREEDY | {"max_tokens": given.tokens if counts else WARM}
         return {clients: turn(llm, ids, clients, settings) for clients in given.clients}
 
     made = in_turns(chosen, given.repeats, ask)
