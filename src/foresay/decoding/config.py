@@ -59,7 +59,8 @@ class DecodeConfig:
     max_new_tokens: int = 512
     """Most tokens of an answer."""
     compile: bool = False
-    """Send steps through torch.compile: each layout takes some seconds when it first runs, then steps are faster."""
+    """Run the base's decoder layers compiled (torch.compile) in decoding steps: up to a minute the first time, some
+    seconds whenever a model is opened after that. On a CPU it needs a C++ compiler. The output stays."""
     graphs: bool = True
     """On CUDA, record each shape of a step as a CUDA graph when it first runs, and replay it; the output stays."""
     ignore_stop: bool = False

@@ -33,6 +33,7 @@ def menu_of(model: DraftingModel) -> list[Entry]:
 
 def place_of(model: DraftingModel, batch_size: int, context: int) -> Path:
     """File of the costs; its name holds all that they depend on."""
+    packed = "packed" if model.packing.packs else False
     facts = (
         METHOD,
         platform.node(),
@@ -43,7 +44,7 @@ def place_of(model: DraftingModel, batch_size: int, context: int) -> Path:
         str(model.base.dtype),
         model.base.attention,
         model.recorder is not None,
-        model.compiles or ("packed" if model.packing.packs else False),
+        ("compiled layers", packed) if model.compiles else packed,
         model.shortlist if model.shortlist is not None else DecodeConfig().shortlist_size(model.base.vocabulary),
         model.base.config.to_json_string(),
         asdict(model.config),

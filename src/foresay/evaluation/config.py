@@ -198,7 +198,8 @@ class BenchConfig:
     lookup_tokens: int = 10
     """Tokens that transformers' prompt lookup drafts (at batch size 1, all it can); 0 leaves it out."""
     compile: bool = False
-    """Send steps through torch.compile: each layout takes some seconds when it first runs, then steps are faster."""
+    """Run the base's decoder layers compiled (torch.compile) in decoding steps: up to a minute the first time, some
+    seconds whenever a model is opened after that. On a CPU it needs a C++ compiler. The output stays."""
     graphs: bool = True
     """On CUDA, record each shape of a step as a CUDA graph when it first runs, and replay it; the output stays."""
     max_new_tokens: int = 64

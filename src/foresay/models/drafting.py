@@ -1,17 +1,17 @@
 """What decoding asks of a model of either family: one forward a step, and states to draft from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeGuard, TypeVar, cast
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
 
-from foresay.foundation.errors import UnsupportedBase
+from foresay.foundation.errors import ConfigError, UnsupportedBase, in_words
 from foresay.models.base import slot_attention
 from foresay.models.base.cache import SlotCache
-from foresay.models.base.compiling import check_compiler, compile_for, let_grow
+from foresay.models.base.compiling import CURE, CompiledLayers
 from foresay.models.base.cuda_graphs import Recorder, recorder_for
 from foresay.models.base.model import Base, Rows
 from foresay.models.base.packing import Packing
@@ -20,8 +20,9 @@ from foresay.models.config import Family
 from foresay.models.layout.call import Call
 from foresay.models.layout.layout import Layout
 
-F = TypeVar("F", bound=Callable[..., Any])
 PROBE_ROWS = 6
+MISFITS = (TypeError, ValueError, RuntimeError, NotImplementedError, IndexError, AttributeError)
+"""What a base raises that is driven in a way it does not know."""
 GUESSED_AT_ONCE = 32
 """Most mask rows of a call that are unembedded together with its real rows. With more of them, reading the unembedding
 once more, for the blocks that are drafted from, costs less."""
@@ -49,7 +50,7 @@ class DraftingModel(nn.Module, ABC):
     `acceptance` is what training measured: the share of steps that kept the j-th draft (quadratic, held-out prompts);
     empty when nobody did. `shortlist` is how many tokens a draft is drawn from; 0: all; None: nobody has decoded yet.
     `groups` are the base's adapted linears by shared inputs, as `probe` saw them. `step_graphs` and `cost_book` are
-    what decoding keeps from one call to the next.
+    what decoding keeps from one call to the next. `compiles`: decoder layers run compiled in steps.
     """
 
     def __init__(self, base: Base, config: Family) -> None:
@@ -61,7 +62,8 @@ class DraftingModel(nn.Module, ABC):
         self.cost_book: Any = None
         self.packing = Packing(base)
         self.groups: list[Group] = []
-        self._compiled: dict[Any, Any] | None = None
+        self.compiles = False
+        self._layers: CompiledLayers | None = None
         self._recorder: Recorder | None = None
         self.recordable = False
         self.step_graphs: Any = None
@@ -87,35 +89,39 @@ class DraftingModel(nn.Module, ABC):
         drafts are drawn from a shortlist and there are few masks, their logits come from the same product.
         """
         layout, device = call.layout, ids.device
-        # Not a prompt, whose length is any: the first call of a cache, or one that computes it anew.
-        fixed = self.compiles and cache.begun and layout.trunk <= self.config.drafts + 1
-        used = call.slots_shown or (cache.bucket(call.used) if fixed and ids.is_cuda else call.used)
+        used = call.slots_shown or call.used
         # One row of one sequence sees every slot in use: no mask says the same, and attention is faster without.
-        alone = len(ids) == 1 and layout.rows == 1 and self.base.sees_all and not (fixed or call.slots_shown)
+        alone = len(ids) == 1 and layout.rows == 1 and self.base.sees_all and not call.slots_shown
         # Slots in front of every window are not handed to attention, where that may be and the shape is free.
-        cut = self.base.attends_in_place and not (self.compiles or call.slots_shown)
+        cut = self.base.attends_in_place and not call.slots_shown
 
         def draw(window: int | None) -> Tensor:
             return call.visible(used, window)[..., call.first_seen(window) if cut else 0 :]
 
         visible = None if alone else self.base.attention_masks(draw)
-        if fixed and visible is not None:
-            let_grow(visible, cache)
         cache.place(call.slots(), used)
         (self.attach_hooks if layout.masks else self.detach_hooks)()
         guessed = bool(self.shortlist) and 0 < len(ids) * layout.masks <= GUESSED_AT_ONCE
         kept = torch.arange(layout.real - keep, layout.rows if guessed else layout.real, device=device)
         placed = Placed(ids, layout.draw(device).mask_indices, call.positions(), visible, kept)
-        step = type(self)._step
-        with self.base.attending(slot_attention.NAME), slot_attention.FOLDED.kept():
-            logits, states = (self.compiled(step) if fixed else step)(self, placed, cache)
+        with (
+            self.base.attending(slot_attention.NAME),
+            slot_attention.FOLDED.kept(),
+            self._running(cache, len(ids) * layout.rows),
+        ):
+            logits, states = self._step(placed, cache)
         return Rows(logits[:, :keep], states, logits[:, keep:] if guessed else None)
 
     @contextmanager
     def decoding(self) -> Iterator[None]:
         """A decoding step, all of it: within the block linears run packed, where that is wanted."""
-        with self.base.turn, self.packing.run(self.compiles):
+        with self.base.turn, self.packing.run():
             yield
+
+    def _running(self, cache: SlotCache, rows: int) -> AbstractContextManager[None]:
+        """How the layers of a call with so many rows run: compiled, where that is wanted and it is no prompt."""
+        layers = self._layers if self.compiles and cache.begun else None
+        return layers.run(cache) if layers is not None and layers.serves(rows) else nullcontext()
 
     def attach_hooks(self) -> None:
         """Attach to the base what drafting needs there; nothing by default."""
@@ -125,25 +131,38 @@ class DraftingModel(nn.Module, ABC):
 
     @abstractmethod
     def _step(self, placed: Placed, cache: SlotCache) -> tuple[Tensor, Tensor]:
-        """Logits and states of rows whose slots are known: the part of `see` that may be compiled."""
-
-    def _let_see(self, placed: Placed, cache: SlotCache) -> None:
-        """Tell the cache how many slots the attention mask has, where that is compiled to a symbol for any number."""
-        visible = placed.visible
-        if visible is not None and self.compiles:
-            cache.placement.used = (next(iter(visible.values())) if isinstance(visible, dict) else visible).shape[-1]
+        """Logits and states of rows whose slots are known."""
 
     def compile_steps(self, wanted: bool = True) -> None:
-        """Send decode steps through torch.compile, or no longer: each layout is compiled when it first runs.
+        """Run the base's decoder layers compiled in decoding steps, or no longer; prompts stay as they are.
 
-        Prefill stays as it is. Weights of base and adapter are taken for constants: after training, ask anew. Raises
-        ConfigError where a CPU has no C++ compiler.
+        They are compiled when this is first asked for, and tried. Raises ConfigError where a CPU has no C++ compiler,
+        and for layers that cannot be compiled, with the reason.
         """
-        if wanted:
-            check_compiler(self.base.device)
-            self._compiled = self._compiled if self._compiled is not None else {}
-        else:
-            self._compiled = None
+        if wanted and self._layers is None:
+            self._layers = self._tried(CompiledLayers(self.base, self.groups))
+        elif wanted and self._layers is not None:
+            self._layers.check()
+        self.compiles = wanted
+
+    @torch.no_grad()
+    def _tried(self, layers: CompiledLayers) -> CompiledLayers:
+        """`layers`, after each was compared with the base's own, and run with one row and with several."""
+        cache = self.cache(2 * PROBE_ROWS, 0)
+        ids = torch.arange(1, PROBE_ROWS + 1, device=self.base.device)[None] % self.base.vocabulary
+
+        def see(rows: int, begun: int) -> None:
+            self.see(ids[:, :rows], Call(Layout.quadratic(rows, 0), ids.new_full((1,), begun)), cache, rows)
+
+        failed = f"compiled steps were asked for and the layers of {type(self.model).__name__} cannot be compiled"
+        with self.decoding(), in_words(ConfigError, failed, CURE, *MISFITS):
+            see(PROBE_ROWS, 0)
+            with layers.comparing(cache):
+                see(2, PROBE_ROWS)
+            for rows in (1, 2):
+                with layers.run(cache):
+                    see(rows, PROBE_ROWS)
+        return layers
 
     def record_steps(self, wanted: bool = True) -> None:
         """Record decode steps as CUDA graphs when they first run, and replay them, or no longer; elsewhere nothing."""
@@ -157,19 +176,6 @@ class DraftingModel(nn.Module, ABC):
     def recorder(self) -> Recorder | None:
         """What records steps; None where they are not, or turned out not to be recordable."""
         return self._recorder if self.recordable else None
-
-    @property
-    def compiles(self) -> bool:
-        """Steps go through torch.compile."""
-        return self._compiled is not None
-
-    def compiled(self, function: F) -> F:
-        """`function`, compiled where `compile_steps` asked for it."""
-        if self._compiled is None:
-            return function
-        if function not in self._compiled:
-            self._compiled[function] = compile_for(function, self.base.device, recorded=self.recorder is not None)
-        return cast(F, self._compiled[function])
 
     def shortlist_of(self, states: Tensor, guesses: Tensor | None = None) -> Tensor | None:
         """(B, K, C) int64: the tokens that the bare head ranks first for mask states (B, K, D); None: all may be drawn.
@@ -209,7 +215,7 @@ class DraftingModel(nn.Module, ABC):
             ours = {"explicit rows": seen.logits, "unembedding": base.unembed(seen.states[:, :PROBE_ROWS])}
             # Once more after cached rows: a linear that runs over the cache shows itself there.
             self.see(ids[:, :1], Call(Layout.linear(1, masks), ids.new_full((1,), PROBE_ROWS)), cache, 1)
-        except (TypeError, ValueError, RuntimeError, NotImplementedError, IndexError, AttributeError) as error:
+        except MISFITS as error:
             raise UnsupportedBase(
                 f"{name} does not take explicit rows, masks and positions ({type(error).__name__}: "
                 f"{str(error).splitlines()[0] if str(error) else 'no message'}); give a decoder-only attention model"

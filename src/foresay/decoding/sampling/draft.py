@@ -53,8 +53,7 @@ def draft_greedy(model: DraftingModel, blocks: Blocks) -> Tensor:
     and the state of its depth. Soft-capping and scaling of logits keep their order, so the bare head is enough.
     """
     levels = blocks.tree.draw(blocks.newest.device).levels
-    drafts: Tensor = model.compiled(_grow)(model, blocks.states, blocks.newest, levels, blocks.guesses)
-    return drafts
+    return _grow(model, blocks.states, blocks.newest, levels, blocks.guesses)
 
 
 def _grow(

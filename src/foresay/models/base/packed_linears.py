@@ -86,17 +86,18 @@ class PackedGroup:
     def output(self, index: int, states: Tensor) -> Tensor:
         """Output of the linear at `index`; the first one that is asked computes those of the others too."""
         if len(self.sizes) == 1:
-            return self._product(states)
+            return self.outputs(states)
         if self.inputs is not states or self.waiting[index] is None:
             self.inputs = states
-            self.waiting = list(torch.split(self._product(states), self.sizes, dim=-1))
+            self.waiting = list(torch.split(self.outputs(states), self.sizes, dim=-1))
         output, self.waiting[index] = self.waiting[index], None
         assert output is not None
         if all(waiting is None for waiting in self.waiting):
             self.forget()
         return output
 
-    def _product(self, states: Tensor) -> Tensor:
+    def outputs(self, states: Tensor) -> Tensor:
+        """Outputs of all its linears, one after the other: (..., inputs) -> (..., all outputs)."""
         output = product(states, self.packed, self.bias)
         if self.addition is not None:
             self.addition(states, output)

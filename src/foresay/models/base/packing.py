@@ -54,7 +54,7 @@ class Packing:
 
     @property
     def packs(self) -> bool:
-        """Whether steps that are not compiled run packed; measured when first asked, where it is left to `auto`."""
+        """Whether steps run packed; measured when first asked, where it is left to `auto`."""
         if self._pays is None:
             self._pays = self.wanted == "on" or (self.wanted == "auto" and self._found_to_pay())
         return self._pays
@@ -69,9 +69,9 @@ class Packing:
         self._linears.unpack()
 
     @contextmanager
-    def run(self, compiles: bool) -> Iterator[None]:
-        """A decoding step. One that compiles freezes the plain weights and packs them in its own way."""
-        if compiles or not self.packs:
+    def run(self) -> Iterator[None]:
+        """A decoding step."""
+        if not self.packs:
             self.unpack()
             yield
         else:

@@ -65,7 +65,7 @@ def _fold(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scalin
     """The G queries of a head of keys as rows of one block, G * T of them."""
     folded = _folded(query, key)
     if mask is not None:
-        mask = _repeated(mask, query, key) if torch.compiler.is_compiling() else FOLDED.of(mask, query, key)
+        mask = FOLDED.of(mask, query, key)
     seen = functional.scaled_dot_product_attention(folded, key, value, mask, scale=scaling)
     return seen.reshape(*query.shape[:3], -1).transpose(1, 2).contiguous()
 

@@ -158,7 +158,6 @@ class HeadsModel(DraftingModel):
 
     def _step(self, placed: Placed, cache: SlotCache) -> tuple[Tensor, Tensor]:
         """Logits, and states (B, R, 1 + heads, D), all after the tail: those of head 1, then of heads 2.."""
-        self._let_see(placed, cache)
         with self._tap.reading() as passed:
             embeds = self.base.embedding(placed.ids)
             seen = self.base.run(embeds, placed.positions, placed.visible, cache, placed.kept)

@@ -129,8 +129,7 @@ class LoraGroup:
                 return None
             if not torch.is_grad_enabled():
                 # Without autograd the linear's output is ours alone: adding in place spares a copy of the real rows.
-                up_t = pair.up.t() if torch.compiler.is_compiling() else self._ups_t[index]
-                _widen(gate.masks(output, pair.name), self._narrowed(index, args[0]), up_t, pair.scale)
+                _widen(gate.masks(output, pair.name), self._narrowed(index, args[0]), self._ups_t[index], pair.scale)
                 return None
             masks, outputs = (gate.by_row(states, pair.name) for states in (args[0], output))
             widened = pair.widen(pair.narrowed(masks[:, gate.real :]), outputs[:, gate.real :])
@@ -154,8 +153,6 @@ class LoraGroup:
         if self._inputs is not inputs:
             pair = self.pairs[index]
             masks = self.gate.masks(inputs, pair.name)
-            if torch.compiler.is_compiling():  # which knows parameters, and would copy other tensors for every call
-                return pair.narrowed(masks)
             narrow = masks.to(self._down.dtype) @ self._down_t
             if len(self.pairs) == 1:
                 return narrow

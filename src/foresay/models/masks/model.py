@@ -96,7 +96,6 @@ class MaskModel(DraftingModel):
         self.adapter.sampler.reset(generator)
 
     def _step(self, placed: Placed, cache: SlotCache) -> tuple[Tensor, Tensor]:
-        self._let_see(placed, cache)
         ids, mask_indices, positions, visible, kept = placed
         embeds = self.base.embedding(ids)
         if not len(mask_indices):
