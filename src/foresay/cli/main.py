@@ -73,20 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is returned, and raised by the console script."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _plain_streams()
-    if arguments[:1] == ["--version"]:
-        print(f"foresay {__version__}")
-        return 0
-    if _help(arguments):
-        return 0
     try:
-        if arguments and arguments[0] in VERBS:
-            _quiet()
-        kind = command_for(arguments[0] if arguments else "")
-        command = tyro.cli(kind, prog="foresay", args=with_config(arguments))
-        if hasattr(command, "given"):
-            command = replace(command, given=Given.on(arguments))
-        with nullcontext() if arguments[0] in WAITING else signs_of_life(arguments[0]):
-            return int(command.run())
+        status = _run(arguments)
+        # A reader that went away shows itself here, and not when Python flushes at exit.
+        sys.stdout.flush()
+        return status
     except ForesayError as error:
         ERR.print(f"foresay: {error}", style="red", highlight=False)
         return 2
@@ -94,9 +85,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ERR.print("foresay: interrupted; nothing half written was left behind")
         return 130
     except BrokenPipeError:
-        # The reader went away: not our failure, but Python would complain again when it flushes at exit.
+        # Not our failure, but Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _run(arguments: list[str]) -> int:
+    """Version, help or a verb."""
+    if arguments[:1] == ["--version"]:
+        print(f"foresay {__version__}")
+        return 0
+    if _help(arguments):
+        return 0
+    if arguments and arguments[0] in VERBS:
+        _quiet()
+    kind = command_for(arguments[0] if arguments else "")
+    command = tyro.cli(kind, prog="foresay", args=with_config(arguments))
+    if hasattr(command, "given"):
+        command = replace(command, given=Given.on(arguments))
+    with nullcontext() if arguments[0] in WAITING else signs_of_life(arguments[0]):
+        return int(command.run())
 
 
 def entry() -> None:
