@@ -80,35 +80,32 @@ class Walk:
         while len(text) < len(answer.ids):
             outlook.look(drafted, reads_prompt=False)
             entry = self.planner.choose([outlook])
-            both = self.branches and self._adds(entry, outlook)
+            both = self.branches and self._adds(outlook)
             drafted = self._step(answer, text, outlook, entry, both)
 
-    def _adds(self, entry: Entry, outlook: Outlook) -> bool:
-        """Whether the best layout's step with both is expected to gain more than what was chosen."""
-        best, costs = self.planner.best(outlooks=[outlook]), self.planner.costs
+    def _adds(self, outlook: Outlook) -> bool:
+        """Whether the best layout's step with both is expected to gain more than every way there is today."""
+        planner, known = self.planner, outlook.acceptance.estimate()
+        best = planner.best(outlooks=[outlook])
         if outlook.match is None or not outlook.drafted or not best.masks:
             return False
-        rate = self.planner._rate(best, outlook.acceptance.estimate())
-        own = outlook.acceptance.estimate()[: min(outlook.drafted, best.masks)]
-        chance = self.planner.lookup.chance(outlook.match.length), outlook.lookup.chance(outlook.match.length)
-        found = [chance[1] ** place for place in range(1, len(outlook.match.tokens) + 1)]
+        rate = planner._rate(best, known)
+        own = known[: min(outlook.drafted, best.masks)]
+        chance = outlook.lookup.chance(outlook.match.length)
+        found = [chance**place for place in range(1, len(outlook.match.tokens) + 1)]
         own += [0.0] * (len(found) - len(own))
         expected = 1 + sum(1 - (1 - a) * (1 - b) for a, b in zip(own, found))
-        return expected / rate - both_cost(best, costs) > self._gain(entry, outlook, rate)
-
-    def _gain(self, entry: Entry, outlook: Outlook, rate: float) -> float:
-        """Of what was chosen, as the planner counts."""
-        variants = self.planner._variants(
-            self.planner.best(outlooks=[outlook]), outlook.acceptance.estimate(), [outlook]
-        )
-        return max(variant.gain for variant in variants)
+        # Where the match went further no block stands after it, and the next step has no drafts.
+        owed = found[0] * max(planner.costs[best].undrafted - 1 / rate, 0.0)
+        gain = expected / rate - both_cost(best, planner.costs) - owed
+        return gain > max(variant.gain for variant in planner._variants(best, known, [outlook]))
 
     def _step(self, answer: Answer, text: list[int], outlook: Outlook, entry: Entry, both: bool) -> int:
         """Say what the step says; returns how many drafts it leaves for the next."""
         costs, here = self.planner.costs, len(text) - 1
         rest = answer.ids[len(text) :]
         own = min(answer.agreed.get(here, 0), outlook.drafted, entry.drafts)
-        found = 0 if outlook.match is None else common(outlook.match.tokens, rest)
+        found = 0 if outlook.match is None else outlook.match.agreement(rest)
         if both:
             outlook.taken = 0
             entry = self.planner.best(outlooks=[outlook])
