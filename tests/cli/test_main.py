@@ -124,8 +124,10 @@ def said(err: str) -> str:
 
 
 def program(*arguments: Any) -> subprocess.Popen[str]:
+    """Started as from a shell: with a buffered stdout, whatever the tests run under."""
     command = [sys.executable, "-m", "foresay", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    surroundings = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=surroundings)
 
 
 def test_program_prints_its_result_and_nothing_else(at: At) -> None:
