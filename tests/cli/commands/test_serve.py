@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,19 @@ def test_a_model_is_named_as_its_folder_wherever_one_stands(monkeypatch: pytest.
         monkeypatch.chdir(tmp_path / place)
         assert cli.main(["serve", model, "--port", "0", "--generation-config", "none"]) == 0
     assert names == ["mine"] * 3
+
+
+def test_the_model_is_opened_in_a_thread_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its OpenMP threads would slow down those of the thread that steps are made in.
+    opened: list[threading.Thread] = []
+    monkeypatch.setattr(Opening, "open", lambda self, folder: opened.append(threading.current_thread()))
+    monkeypatch.setattr(service, "Service", lambda *given: opened.append(threading.current_thread()))
+    monkeypatch.setattr(server, "serve", lambda *given: None)
+    assert cli.main(["serve", "nano", "--port", "0", "--generation-config", "none"]) == 0
+    [first, second] = opened
+    assert first is second is not threading.main_thread()
+    first.join(10)
+    assert not first.is_alive()
 
 
 def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:

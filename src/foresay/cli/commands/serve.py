@@ -7,15 +7,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from foresay.cli.commands.options import GenerationRules, Model, Opening, Options, rules_for
 from foresay.cli.given import Given
 from foresay.cli.terminal import ERR
 from foresay.decoding.config import DecodeConfig, PenaltyConfig, QueueConfig, SampleConfig
 from foresay.foundation.errors import ConfigError, require
+from foresay.foundation.threads import in_thread
 from foresay.serving.config import PluginConfig, ServeConfig, VllmServeConfig
 from foresay.serving.vllm.server import start
+
+if TYPE_CHECKING:
+    from foresay.serving.openai.service import Service
 
 EXTRA = ("fastapi", "uvicorn", "prometheus_client")
 READY_SECONDS = 600.0
@@ -81,15 +85,19 @@ class ServeCommand:
         if missing:
             raise ConfigError(f"serving needs {', '.join(missing)}; pip install 'foresay[serve]'")
         from foresay.serving.openai.server import listen, serve  # noqa: PLC0415
-        from foresay.serving.openai.service import Service  # noqa: PLC0415
 
         with listen(self.serve) as listening:
-            model = self.opening.open(self.model)
-            name = self.serve.name or Path(os.path.abspath(self.model)).name
-            rules = rules_for(model, self.generation_config, SampleConfig(), PenaltyConfig(), Given())
-            service = Service(model, name, self.decode, self.queue, rules)
+            service = in_thread(self._service)
             serve(service, self.serve, listening, lambda line: ERR.print(line, highlight=False))
         return 0
+
+    def _service(self) -> "Service":
+        from foresay.serving.openai.service import Service  # noqa: PLC0415
+
+        model = self.opening.open(self.model)
+        name = self.serve.name or Path(os.path.abspath(self.model)).name
+        rules = rules_for(model, self.generation_config, SampleConfig(), PenaltyConfig(), Given())
+        return Service(model, name, self.decode, self.queue, rules)
 
 
 @contextmanager
