@@ -1,11 +1,11 @@
 """A closed loop of clients against `foresay serve`: throughput and latency, beside `--layout plain` in the same run.
 
-Each client asks, waits for the whole answer and asks again until all requests are answered; prompts are the embedded
-held-out ones, answers have mixed lengths. One server process for each layout; they take turns on the same requests, the
-other one idle. Every greedy answer is compared, token by token, with what `generate` says offline. In float32 each that
-differs is a bug; with `--dtype bfloat16` it is judged as in `foresay check`, its prompt repeated in float32, alone: who
-shared its batches is not known. Then the faults, on the first layout: clients that vanish in mid-stream, and readers
-that hardly read.
+Each client asks, waits for the whole answer and asks again until all requests are answered; prompts are the base's
+embedded `test` ones, answers have mixed lengths. One server process for each layout; they take turns on the same
+requests, the other one idle. Every greedy answer is compared, token by token, with what `generate` says offline. In
+float32 each that differs is a bug; with `--dtype bfloat16` it is judged as in `foresay check`, its prompt repeated in
+float32, alone: who shared its batches is not known. Then the faults, on the first layout: clients that vanish in
+mid-stream, and readers that hardly read.
 
     python benchmarks/load.py --clients 1 4 16 64 --requests 200 --repeats 3 > benchmarks/results/serving/nano-load.json
 """
@@ -76,7 +76,7 @@ class Answered:
 
 def requests_of(model: MultiTokenModel, count: int, name: str) -> list[Asked]:
     """Prompts of all domains in turn, and the answers that they have offline; a server calls the model `name`."""
-    by_domain = embedded_prompts(model.require_tokenizer(), "all", 8)
+    by_domain = embedded_prompts(model.require_tokenizer(), "test", 8, model.base_name)
     prompts = sorted(by_domain, key=lambda prompt: [p for p in by_domain if p.domain == prompt.domain].index(prompt))
     asked, known = [], dict[tuple[tuple[int, ...], int], list[int]]()
     for place in range(count):

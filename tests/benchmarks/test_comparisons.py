@@ -102,6 +102,30 @@ def test_masks_weigh_as_much_as_heads(
     assert made == [(True, TrainConfig().anchors, n) for n in (10, 10, 30)] + [(False, 0, n) for n in (10, 10, 30)]
 
 
+def test_targets_of_lora_weigh_the_same(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, asked = script("lora_targets", monkeypatch), list[Recipe]()
+
+    def train(recipe: Recipe, watch: Any) -> Any:
+        asked.append(recipe)
+        MultiTokenModel.from_base(recipe.base, recipe.mtp, dtype="float32").save_pretrained(recipe.out)
+        return SimpleNamespace(loss=1.0)
+
+    monkeypatch.setattr(module, "train", train)
+    own = {"data": data, "rounds": 0, "steps": 20, "per_domain": 1, "max_new_tokens": 4, "targets": ("all", "mlp")}
+    for _ in range(2):
+        module.Comparison(out=tmp_path / "out", **own).run()
+        every, mlp = json.loads(capsys.readouterr().out)["rows"]
+        assert (every["rank"], every["targets"], mlp["targets"]) == (16, "all", "mlp")
+        assert mlp["rank"] > 16
+        assert mlp["weights"] == pytest.approx(every["weights"], rel=module.NEAR)
+        assert [found["entry"] for found in mlp["entries"]][:2] == ["linear 2", "linear 4"]
+        assert all(found["tokens_per_step"] >= 1 for found in mlp["entries"])
+    assert [one.train.steps for one in asked] == [20, 20]  # nothing is trained twice
+    assert {one.train.warmup_steps for one in asked} == {2}
+
+
 def test_heads_are_counted_as_ranks_are(monkeypatch: pytest.MonkeyPatch) -> None:
     module = script("heads_by_mask", monkeypatch)
     model = MultiTokenModel.from_pretrained("nano", dtype="float32")

@@ -6,6 +6,7 @@ import pytest
 
 from foresay.cli.commands.generate import AnswerStream
 from foresay.decoding.step_costs import Measurement
+from foresay.models.masks.model import MaskModel
 from tests.support.commands import LOADED, SHORT, At, Run, one_object, plain_base
 
 
@@ -91,3 +92,12 @@ def test_a_base_without_a_chat_template_goes_on_with_text(at: At, run: Run) -> N
     said = run("generate", at.out, "Once upon a time", *SHORT)
     assert said.status == 0
     assert said.err.startswith(f"base: {base} in float32 on cpu\n")
+
+
+def test_that_layers_are_compiled_is_said_before_it_takes_time(
+    at: At, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    monkeypatch.setattr(MaskModel, "compile_steps", lambda model, wanted: None)
+    short = ("generate", at.adapter, "2+2", "--max-new-tokens", "2", "--layout", "plain")
+    assert "compiling" not in run(*short).err
+    assert "compiling decoder layers: up to a minute the first time" in run(*short, "--compile").err

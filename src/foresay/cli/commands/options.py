@@ -13,7 +13,7 @@ from foresay.cli.given import Given
 from foresay.cli.terminal import ERR
 from foresay.data.benchmarks import benchmarks_of
 from foresay.data.prompts import Prompt, Split, embedded_prompts, file_prompts, first_of_each_domain, unread_of
-from foresay.decoding.config import PenaltyConfig, SampleConfig
+from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
 from foresay.evaluation.config import BenchConfig, CheckConfig
 from foresay.foundation.errors import require, require_at_least
 from foresay.model import MultiTokenModel
@@ -65,6 +65,13 @@ class Opening(Threaded):
             revision=self.revision or None,
         )
         tell_loaded(model)
+        return model
+
+    def open_to_decode(self, folder: str, decode: DecodeConfig) -> MultiTokenModel:
+        """As `open`; that layers will be compiled, before the first answer, is said on stderr too."""
+        model = self.open(folder)
+        if decode.compile:
+            ERR.print("compiling decoder layers: up to a minute the first time, some seconds after that", style="dim")
         return model
 
     def bare(self, folder: str) -> PreTrainedModel:
