@@ -11,7 +11,7 @@ import pytest
 from foresay.foundation.threads import in_thread
 
 COUNTS = """
-import os, torch
+import os, time, torch
 from foresay.foundation.threads import in_thread
 
 def count():
@@ -24,7 +24,12 @@ def work():
 
 torch.set_num_threads(4)
 before = count()
-print(before, in_thread(work), count())
+within = in_thread(work)
+for _ in range(100):  # they end soon after it
+    if count() == before:
+        break
+    time.sleep(0.1)
+print(before, within, count())
 """
 
 

@@ -26,6 +26,8 @@ def in_thread(task: Callable[[], Result]) -> Result:
         except BaseException as error:
             done.set_exception(error)
 
-    # Whoever is interrupted does not wait for it.
-    Thread(target=run, name="foresay task", daemon=True).start()
+    # A daemon: a process that is interrupted meanwhile does not wait for it.
+    thread = Thread(target=run, name="foresay task", daemon=True)
+    thread.start()
+    thread.join()
     return done.result()
