@@ -88,6 +88,20 @@ def test_no_color_leaves_no_bold_either(monkeypatch: pytest.MonkeyPatch) -> None
     assert "\x1b[1;31m" in styled.file.getvalue()
 
 
+@pytest.mark.parametrize("stderr", [True, False])
+def test_chatter_is_wrapped_between_words_in_a_terminal_alone(stderr: bool) -> None:
+    """An answer on stdout, and what is piped into a file, stay as they are."""
+    said = "a chattering sentence of eight words or so"
+    shown = {}
+    for terminal in (True, False):
+        console = Terminal(stderr=stderr, soft_wrap=True, width=20, force_terminal=terminal, color_system=None)
+        console.file = io.StringIO()
+        console.print(said)
+        shown[terminal] = console.file.getvalue().replace(" \n", "\n")
+    assert shown[False] == f"{said}\n"
+    assert shown[True] == ("a chattering\nsentence of eight\nwords or so\n" if stderr else f"{said}\n")
+
+
 def test_help_names_every_verb(run: Run) -> None:
     said = run("--help")
     assert said.status == 0

@@ -7,19 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
 from rich.table import Table
 
-from foresay.decoding.steps import Step
 from foresay.foundation import heartbeat
 from foresay.foundation.errors import ConfigError
 from foresay.foundation.files import write_json
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 PIPE_WIDTH, WIDEST = 160, 10_000
 """Columns of a table that goes into a pipe or a file, and more than any table needs."""
@@ -39,8 +35,10 @@ class Terminal(Console):
         """When something was printed last, in seconds of `monotonic`."""
 
     def print(self, *objects: Any, **settings: Any) -> None:
-        """As rich prints."""
+        """As rich prints; chatter is wrapped between words where it goes to a terminal, and left whole elsewhere."""
         self.last_said = monotonic()
+        if self.stderr and self.is_terminal:
+            settings = {"soft_wrap": False} | settings
         super().print(*objects, **settings)
 
     def on_broken_pipe(self) -> None:
@@ -62,19 +60,6 @@ def signs_of_life(verb: str) -> Iterator[None]:
 
     with nullcontext() if ERR.is_terminal else heartbeat.beating(beat):
         yield
-
-
-class AnswerStream:
-    """Writes an answer to stdout as it grows, whole characters at a time."""
-
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
-        from foresay.decoding.detokenizer import Detokenizer  # noqa: PLC0415 (transformers takes seconds)
-
-        self._detokenizer = Detokenizer(tokenizer)
-
-    def tell(self, index: int, step: Step) -> None:
-        """Write what a step added."""
-        print(self._detokenizer.add(step.tokens), end="", flush=True)
 
 
 def print_table(table: RenderableType) -> None:

@@ -1,11 +1,15 @@
 """`foresay generate` at the command line."""
 
+import io
 import re
 
 import pytest
 
-from foresay.cli.commands.generate import AnswerStream
+from foresay.cli.terminal import Terminal
+from foresay.cli.views.text import AnswerStream
 from foresay.decoding.step_costs import Measurement
+from foresay.decoding.steps import Step
+from foresay.models.base.load import load_tokenizer
 from foresay.models.masks.model import MaskModel
 from tests.support.commands import LOADED, SHORT, At, Run, one_object, plain_base
 
@@ -39,18 +43,30 @@ def test_generate_reads_standard_input(at: At, run: Run, monkeypatch: pytest.Mon
     assert run("generate", at.adapter, "-", *plain) == run("generate", at.adapter, "Say 3.", *plain)
 
 
+@pytest.mark.parametrize("colour", [(), ("--colour",)])
 def test_planned_waits_for_no_measurement_and_says_what_it_chose(
-    at: At, monkeypatch: pytest.MonkeyPatch, run: Run
+    at: At, monkeypatch: pytest.MonkeyPatch, run: Run, colour: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("FORESAY_CACHE", str(at.tmp / "cache"))
     steps: list[str] = []
     monkeypatch.setattr(Measurement, "turn", lambda self: steps.append("measured"))
     monkeypatch.setattr(AnswerStream, "tell", lambda self, index, step: steps.append("said"))
-    said = run("generate", at.adapter, "Hi", "--layout", "planned", "--stats", *SHORT)
+    said = run("generate", at.adapter, "Hi", "--layout", "planned", "--stats", *colour, *SHORT)
     assert said.status == 0
     assert steps[0] == "said", "the first token comes before anything is measured"
     assert "measured" in steps
     assert re.search(r"planned: \d+ plain steps; what other steps cost here is not known yet \(0% measured\)", said.err)
+
+
+def test_a_coloured_answer_is_written_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Terminal(soft_wrap=True, force_terminal=True, color_system="standard", file=io.StringIO())
+    monkeypatch.setattr("foresay.cli.views.text.OUT", console)
+    tokenizer = load_tokenizer("nano")
+    stream, written = AnswerStream(tokenizer, colour=True), []
+    for word in ("Say", " three"):
+        stream.tell(0, Step(tuple(tokenizer.encode(word, add_special_tokens=False)), drafted=0, accepted=0, depth=0))
+        written.append(console.file.getvalue())
+    assert written == ["\x1b[96mSay\x1b[0m", "\x1b[96mSay\x1b[0m\x1b[93m three\x1b[0m"]
 
 
 def test_planned_that_took_plain_steps_alone_says_why_unasked(

@@ -157,7 +157,7 @@ def test_verbs_take_the_file(
         assert main(arguments) == 0, arguments
     assert '"family": "llama"' in capsys.readouterr().out
     assert [record.getMessage() for record in caplog.records if "once" in record.getMessage()] == [
-        f"reading {file} into an ordinary checkpoint, once: this takes half a minute or more"
+        f"reading {file} into an ordinary checkpoint, once: half a minute or more"
     ]
 
 

@@ -47,6 +47,7 @@ class AdviseCommand(Threaded):
         model = MultiTokenModel.from_base(self.base, self.mtp, dtype=self.train.dtype, loading=self.loading)
         tell_loaded(model)
         with progress_bar(ERR) as bar:
+            bar.add_task("measuring steps of decoding, then of training", total=None)
             found = advise(model, self.advice, self.train, self.losses, calibration_watch(bar))
         if self.json:
             print_json(content_of(found))

@@ -24,7 +24,7 @@ class BenchCommand:
     Examples:
       foresay bench smollm2
       foresay bench smollm2 --layouts quadratic --masks 1 2 4 8 --dtype bfloat16
-      foresay bench smollm2 --batch-sizes 1 2 4 8 16 --prompt-tokens 0 512 --plot pictures
+      foresay bench smollm2 --batch-sizes 1 4 16 --prompt-tokens 0 512 --plot pictures
       foresay bench my-adapter --prompts prompts.jsonl --json > bench.json
     """
 

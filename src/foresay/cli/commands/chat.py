@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 
 from foresay.cli.commands.options import GenerationRules, Model, Opening, Options, rules_for
 from foresay.cli.given import Given
-from foresay.cli.terminal import ERR, OUT, read_line
-from foresay.cli.views.text import colour_of, only_plain, planned_line, tally_line
+from foresay.cli.terminal import ERR, read_line
+from foresay.cli.views.text import AnswerStream, only_plain, planned_line, tally_line
 from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
-from foresay.decoding.detokenizer import Detokenizer
 from foresay.decoding.metrics import tally
 from foresay.decoding.steps import Generation, Step
 from foresay.foundation.errors import DataError, PromptError
@@ -97,10 +96,10 @@ def _set_system(chat: Conversation, text: str) -> None:
 
 def _answer(chat: Conversation, text: str) -> None:
     """Show an answer as it grows, and what it took."""
-    detokenizer, steps = Detokenizer(chat.model.require_tokenizer()), list[Step]()
+    stream, steps = AnswerStream(chat.model.require_tokenizer(), colour=True), list[Step]()
 
     def show(step: Step) -> None:
-        OUT.print(detokenizer.add(step.tokens), style=colour_of(len(steps)), end="", highlight=False)
+        stream.tell(0, step)
         steps.append(step)
 
     device = chat.model.base.device
@@ -112,7 +111,7 @@ def _answer(chat: Conversation, text: str) -> None:
     except (PromptError, DataError) as error:
         ERR.print(f"{error}; or /reset", style="red", highlight=False)
         return
-    OUT.print(detokenizer.rest())
+    stream.end()
     tokens, seconds = sum(len(step.tokens) for step in steps), now(device) - began
     rate = tokens / max(len(steps), 1)
     ERR.print(

@@ -8,8 +8,8 @@ import tyro
 
 from foresay.cli.commands.options import GenerationRules, Model, Opening, Options, rules_for
 from foresay.cli.given import Given
-from foresay.cli.terminal import ERR, OUT, AnswerStream, print_json
-from foresay.cli.views.text import coloured, only_plain, planned_line, tally_line
+from foresay.cli.terminal import ERR, OUT, print_json
+from foresay.cli.views.text import AnswerStream, only_plain, planned_line, tally_line
 from foresay.data.chat import encode
 from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
 from foresay.decoding.metrics import tally
@@ -53,7 +53,7 @@ class GenerateCommand:
         tokenizer = model.require_tokenizer()
         text = _read_stdin() if self.prompt == "-" else self.prompt
         ids = encode(tokenizer, text, self.raw)
-        stream = None if self.json or self.colour else AnswerStream(tokenizer)
+        stream = None if self.json else AnswerStream(tokenizer, self.colour)
         rules = rules_for(model, self.generation_config, self.sample, self.penalties, self.given)
         model.check_prompts([ids], self.decode)
         planners = model.planners(self.decode.masks) if self.decode.layout == "planned" else None
@@ -72,13 +72,11 @@ class GenerateCommand:
                 "reason": None if planners is None else planners.reason(),
                 **model.described,
             })  # fmt: skip
-        elif self.colour:
-            OUT.print(coloured(tokenizer, said.steps))
-            if OUT.color_system is None:
-                why = "NO_COLOR is set" if OUT.is_terminal else "stdout is no terminal"
-                ERR.print(f"--colour shows no colours, for {why}", highlight=False)
-        else:
-            print()
+        elif stream is not None:
+            stream.end()
+        if self.colour and not self.json and OUT.color_system is None:
+            why = "NO_COLOR is set" if OUT.is_terminal else "stdout is no terminal"
+            ERR.print(f"--colour shows no colours, for {why}", highlight=False)
         if self.stats:
             ERR.print(f"{tally_line(counted)}; ended by {said.ended}", highlight=False)
         if planners is not None and (self.stats or (only_plain(counted) and not self.json)):

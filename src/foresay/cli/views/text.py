@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from foresay.cli.terminal import can_write
-from foresay.decoding.detokenizer import transcript
+from foresay.cli.terminal import OUT, can_write
+from foresay.decoding.detokenizer import Detokenizer, transcript
 from foresay.decoding.metrics import Tally
 from foresay.decoding.steps import Step
 from foresay.training.distillation.distill import Distilled
@@ -30,6 +30,30 @@ def coloured(tokenizer: PreTrainedTokenizerBase, steps: Sequence[Step]) -> Text:
 def colour_of(step: int) -> str:
     """The colour of step 0, 1, ..."""
     return COLOURS[step % len(COLOURS)]
+
+
+class AnswerStream:
+    """Writes an answer to stdout as it grows, whole characters at a time; in colour, each step in the next one."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, colour: bool = False) -> None:
+        self._detokenizer, self._colour = Detokenizer(tokenizer), colour
+        self.steps = 0
+
+    def tell(self, index: int, step: Step) -> None:
+        """Write what a step added."""
+        self._write(self._detokenizer.add(step.tokens))
+        self.steps += 1
+
+    def end(self) -> None:
+        """Write what is left, and end the line."""
+        self._write(self._detokenizer.rest())
+        print(flush=True)
+
+    def _write(self, text: str) -> None:
+        if self._colour:
+            OUT.print(text, style=colour_of(self.steps), end="", highlight=False)
+        else:
+            print(text, end="", flush=True)
 
 
 def tally_line(counted: Tally) -> str:

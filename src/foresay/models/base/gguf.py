@@ -64,7 +64,7 @@ def converted(file: Path, name: str) -> Path:
     folder = folder_of(content_hash(file))
     if folder.is_dir():
         return folder
-    log.warning("reading %s into an ordinary checkpoint, once: this takes half a minute or more", name)
+    log.warning("reading %s into an ordinary checkpoint, once: half a minute or more", name)
     failed = f"{folder}, the checkpoint made of {name}, could not be written"
     cure = "set FORESAY_CACHE to a folder that can, with some eight times the room of a 4-bit file"
     with in_words(ConfigError, failed, cure, SafetensorError):
