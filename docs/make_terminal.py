@@ -41,7 +41,8 @@ def typed(command: str, columns: int, asked: Sequence[str] = ()) -> str:
             break
         if left and re.search(rb"> (\x1b\[0m)?$", seen):
             os.write(screen, f"{left.pop(0)}\n".encode())
-    os.waitpid(child, 0)
+    if status := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        sys.exit(f"foresay {command} ended with {status}:\n{seen.decode()}")
     return seen.decode()
 
 
@@ -56,6 +57,7 @@ def drawn(command: str, said: str, columns: int) -> str:
             cuts = range(columns, len(line), columns)
             for piece in line.divide(cuts):
                 console.print(piece, no_wrap=True, overflow="ignore", crop=False)
+        console.print()  # the picture's edge would cut the last line's descenders
     svg = console.export_svg(title=f"foresay {command.split(maxsplit=1)[0]}")
     # The fonts would come from the network; a viewer's own will do.
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)

@@ -124,8 +124,19 @@ def words(svg: Path) -> list[str]:
 
 def test_figures_are_of_the_files_in_the_repository(tmp_path: Path) -> None:
     made = runpy.run_path(str(ROOT / "docs" / "make_figures.py"))
-    assert set(made["MAKERS"]) == set(made["SOURCES"]) == {file.stem for file in FIGURES.glob("*.svg")}
+    drawn = {file.stem for file in FIGURES.glob("*.svg") if not file.stem.startswith("terminal-")}
+    assert set(made["MAKERS"]) == set(made["SOURCES"]) == drawn
     made["main"](tmp_path)
-    for file in FIGURES.glob("*.svg"):
-        assert words(file) == words(tmp_path / file.name), "run `make docs`"
+    for name in drawn:
+        assert words(FIGURES / f"{name}.svg") == words(tmp_path / f"{name}.svg"), "run `make docs`"
+
+
+def test_pictures_of_the_terminal_are_shown_and_show_what_works() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_terminal.py"))
+    names = {f"terminal-{verb}-{columns}" for verb in made["VERBS"] for columns in made["WIDTHS"]}
+    assert names == {file.stem for file in FIGURES.glob("terminal-*.svg")}
+    guides = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "guides").glob("*.md"))
+    for name in names:
+        assert f"figures/{name}.svg" in guides
+        assert "Traceback" not in (FIGURES / f"{name}.svg").read_text(encoding="utf-8")
         assert len(words(file)) > 10

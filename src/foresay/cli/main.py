@@ -97,14 +97,19 @@ def _run(arguments: list[str]) -> int:
         return 0
     if _help(arguments):
         return 0
-    if arguments and arguments[0] in VERBS:
+    verb = arguments[0] if arguments else ""
+    with nullcontext() if verb in WAITING or verb not in VERBS else signs_of_life(verb):
+        return _carry_out(verb, arguments)
+
+
+def _carry_out(verb: str, arguments: list[str]) -> int:
+    """Read the arguments, which may import torch first, and do what they say."""
+    if verb in VERBS:
         _quiet()
-    kind = command_for(arguments[0] if arguments else "")
-    command = tyro.cli(kind, prog="foresay", args=with_config(arguments))
+    command = tyro.cli(command_for(verb), prog="foresay", args=with_config(arguments))
     if hasattr(command, "given"):
         command = replace(command, given=Given.on(arguments))
-    with nullcontext() if arguments[0] in WAITING else signs_of_life(arguments[0]):
-        return int(command.run())
+    return int(command.run())
 
 
 def entry() -> None:

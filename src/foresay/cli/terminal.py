@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -35,9 +35,9 @@ class Terminal(Console):
         """When something was printed last, in seconds of `monotonic`."""
 
     def print(self, *objects: Any, **settings: Any) -> None:
-        """As rich prints; chatter is wrapped between words where it goes to a terminal, and left whole elsewhere."""
+        """As rich prints; lines are wrapped between words where they go to a terminal, and left whole elsewhere."""
         self.last_said = monotonic()
-        if self.stderr and self.is_terminal:
+        if self.is_terminal:
             settings = {"soft_wrap": False} | settings
         super().print(*objects, **settings)
 
@@ -51,14 +51,21 @@ OUT, ERR = Terminal(soft_wrap=True), Terminal(stderr=True, soft_wrap=True)
 
 @contextmanager
 def signs_of_life(verb: str) -> Iterator[None]:
-    """Say on stderr that `verb` is at work whenever nothing was said there for a while, unless it is a terminal."""
-    began = monotonic()
+    """Say on stderr that `verb` is at work whenever nothing was said there for a while.
+
+    On a terminal that ends with the first thing that the verb itself says: from then on it draws bars.
+    """
+    began = beaten = monotonic()
 
     def beat() -> None:
+        nonlocal beaten
+        if ERR.is_terminal and max(ERR.last_said, OUT.last_said) > beaten:
+            return
         if monotonic() - ERR.last_said >= 2 * heartbeat.SECONDS:
             ERR.print(f"{verb}: at work for {heartbeat.span(monotonic() - began)}", highlight=False)
+            beaten = ERR.last_said
 
-    with nullcontext() if ERR.is_terminal else heartbeat.beating(beat):
+    with heartbeat.beating(beat):
         yield
 
 

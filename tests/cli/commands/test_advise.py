@@ -1,5 +1,9 @@
 """`foresay advise` at the command line."""
 
+import re
+
+import pytest
+
 from tests.support.commands import LOADED, At, Run, one_object
 
 
@@ -19,3 +23,15 @@ def test_advise_prints_one_object(at: At, run: Run) -> None:
     assert (said.status, said.err) == (0, LOADED)
     assert "expected tokens/s, batch 1, 128 tokens cached" in said.out
     assert "Training takes" in said.out
+
+
+def test_too_few_rounds_for_an_interval_are_said(at: At, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    more = ["--batch-sizes", "1", "--acceptance", "0.6", "--num-masks", "2", "--rank", "2", "--max-length", "32"]
+    more += ["--sequences", "2", "--anchors", "2", "--seconds", "0.001"]
+    few = run("advise", "nano", *more).out
+    monkeypatch.setattr("foresay.evaluation.speed.advise.median_interval", lambda values: (0.9, 1.1))
+    enough = run("advise", "nano", *more).out
+    assert re.search(r"^95 % +-\s*$", few, flags=re.M)
+    assert "- no interval, for there were too few rounds: give more --seconds." in few
+    assert "0.90-1.10" in enough
+    assert "no interval" not in enough

@@ -59,7 +59,8 @@ def test_planned_waits_for_no_measurement_and_says_what_it_chose(
 
 
 def test_a_coloured_answer_is_written_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    console = Terminal(soft_wrap=True, force_terminal=True, color_system="standard", file=io.StringIO())
+    """Pieces of one line: none is wrapped by itself, as narrow as the terminal may be."""
+    console = Terminal(soft_wrap=True, width=4, force_terminal=True, color_system="standard", file=io.StringIO())
     monkeypatch.setattr("foresay.cli.views.text.OUT", console)
     tokenizer = load_tokenizer("nano")
     stream, written = AnswerStream(tokenizer, colour=True), []

@@ -7,6 +7,7 @@ from threading import Event
 import pytest
 from rich.console import Console
 
+from foresay.cli.terminal import Terminal, signs_of_life
 from foresay.cli.views.bars import progress_bar, tell_task
 from foresay.cli.views.training import AdapterLines, TrainingView
 from foresay.foundation import heartbeat
@@ -127,3 +128,23 @@ def test_the_time_left_is_not_that_of_the_last_burst(heard: Heard, console: Cons
         left = next(one for one in bar.tasks if one.id == task).time_remaining
     assert left is not None
     assert 3 * 60 < left < 12 * 60, "six batches are left"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_is_told_of_work_until_the_verb_says_something(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bars are drawn from then on; before, imports alone may take longer than anybody waits without a sign."""
+    heard = Heard()
+    monkeypatch.setattr(heartbeat, "SECONDS", 0.05)
+    monkeypatch.setattr("foresay.cli.terminal.OUT", Terminal(file=io.StringIO()))
+    err = Terminal(file=heard, force_terminal=terminal, color_system=None)
+    monkeypatch.setattr("foresay.cli.terminal.ERR", err)
+    with signs_of_life("train"):
+        assert heard.something.wait(60)
+        err.print("base: nano")
+        heard.something.clear()
+        assert heard.something.wait(0.4 if terminal else 60) is not terminal
+    before, after = heard.getvalue().split("base: nano\n")
+    assert re.match(r"train: at work for \d+ s\n", before)
+    assert bool(after) is not terminal

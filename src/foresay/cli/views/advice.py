@@ -9,6 +9,9 @@ from rich.text import Text
 from foresay.cli.views.tables import plain_table
 from foresay.evaluation.speed.advise import Advice, Offer
 from foresay.evaluation.speed.bench import RATIO_RULE
+from foresay.foundation.heartbeat import span
+
+NO_INTERVAL = "-"
 
 
 def advice_view(advice: Advice) -> Group:
@@ -36,7 +39,7 @@ def _expected(advice: Advice, context: int, size: int) -> Table:
 
 
 def _interval(offer: Offer) -> str:
-    return "" if offer.interval is None else f"{offer.interval[0]:.2f}-{offer.interval[1]:.2f}  "
+    return f"{NO_INTERVAL}  " if offer.interval is None else f"{offer.interval[0]:.2f}-{offer.interval[1]:.2f}  "
 
 
 def _sizes(advice: Advice, domain: str, context: int) -> str:
@@ -58,9 +61,11 @@ def _notes(advice: Advice) -> Text:
     for context in dict.fromkeys(offer.context_tokens for offer in advice.offers):
         said = [f"{domain} {_sizes(advice, domain, context)}" for domain in advice.acceptance]
         lines.append(f"With {context} tokens cached, drafts are expected to pay: {'; '.join(said)}.")
+    if any(offer.interval is None for offer in advice.offers):
+        lines.append(f"{NO_INTERVAL} no interval, for there were too few rounds: give more --seconds.")
     training = advice.training
     lines.append(
         f"Training takes {training.seconds_per_step:.2f} s a step here: {training.steps} steps, "
-        f"{training.seconds / 60:.0f} minutes."
+        f"{span(training.seconds)}."
     )
     return Text("\n".join(lines), style="dim")

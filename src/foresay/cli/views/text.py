@@ -51,7 +51,8 @@ class AnswerStream:
 
     def _write(self, text: str) -> None:
         if self._colour:
-            OUT.print(text, style=colour_of(self.steps), end="", highlight=False)
+            # Pieces of one line: where each begins on the screen is the terminal's business, and so is where it breaks.
+            OUT.print(text, style=colour_of(self.steps), end="", highlight=False, soft_wrap=True)
         else:
             print(text, end="", flush=True)
 
