@@ -14,6 +14,7 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class Comparison:
             {
                 "targets": targets,
                 "rank": configs[targets].rank,
-                "weights": self.weights(configs[targets]),
+                "weights": weights(self.base, configs[targets]),
                 "entries": [self.entry(model, entry, costs.get(targets, ())) for entry in self.entries()],
             }
             for targets, model in models.items()
@@ -96,10 +97,10 @@ class Comparison:
 
     def config(self, targets: str) -> MTPConfig:
         """The adapter of this choice that has as many weights as one of all linears."""
-        wanted = self.weights(self.sized("all", self.rank))
-        least, step = (self.weights(self.sized(targets, rank)) for rank in (1, 2))
+        wanted = weights(self.base, self.sized("all", self.rank))
+        least, step = (weights(self.base, self.sized(targets, rank)) for rank in (1, 2))
         config = self.sized(targets, max(1, round(1 + (wanted - least) / (step - least))))
-        found = self.weights(config)
+        found = weights(self.base, config)
         if abs(found / wanted - 1) > NEAR:
             raise SystemExit(f"{targets} has {found:,} weights at rank {config.rank}, all linears {wanted:,}")
         return config
@@ -107,11 +108,6 @@ class Comparison:
     def sized(self, targets: str, rank: int) -> MTPConfig:
         """An adapter's settings; LoRA's scale does not depend on the rank."""
         return MTPConfig(num_masks=self.masks, rank=rank, lora_targets=tuple(targets.split("+")))
-
-    def weights(self, config: MTPConfig) -> int:
-        """Trained weights of LoRA."""
-        pairs = MultiTokenModel.from_base(self.base, config, dtype="float32").mask_model.adapter.pairs
-        return sum(weight.numel() for pair in pairs for weight in pair.parameters())
 
     def trained(self, targets: str, config: MTPConfig) -> MultiTokenModel:
         """The trained adapter, in float32."""
@@ -160,6 +156,13 @@ class Comparison:
             cost = statistics.median(ratios)
             said |= {"cost": {"median": cost, "least": min(ratios), "most": max(ratios)}, "pays": rate / cost}
         return said
+
+
+@cache
+def weights(base: str, config: MTPConfig) -> int:
+    """Trained weights of LoRA."""
+    pairs = MultiTokenModel.from_base(base, config, dtype="float32").mask_model.adapter.pairs
+    return sum(weight.numel() for pair in pairs for weight in pair.parameters())
 
 
 if __name__ == "__main__":
