@@ -66,7 +66,8 @@ def drawn(command: str, said: str, columns: int) -> str:
 def chat() -> None:
     """The conversation."""
     said = typed(CHAT, CHAT_COLUMNS, ASKED)
-    (DOCS / "chat.svg").write_text(drawn(CHAT, said[said.index("/system") :], CHAT_COLUMNS))
+    help_line = said.rindex("\n", 0, said.index("/system")) + 1
+    (DOCS / "chat.svg").write_text(drawn(CHAT, said[help_line:], CHAT_COLUMNS))
 
 
 def verb(name: str) -> None:
