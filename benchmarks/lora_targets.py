@@ -4,8 +4,9 @@
 
 Each choice of `lora_targets` gets the rank whose adapter is nearest in size to `--rank` on all linears, and the same
 data, rows, steps, rate and seed. Tokens per step are those of the dev prompts, mean of the domains, for a default may
-be chosen by them. What steps cost is measured on the trained adapters in turns, round after round (`--rounds 0`: not at
-all), with packed linears. An adapter that is there already is not trained again. Prints JSON.
+be chosen by them (`--per-domain 0`: nothing is decoded). What steps cost is measured on the trained adapters in turns,
+round after round (`--rounds 0`: not at all), with packed linears. An adapter that is there already is not
+trained again. Prints JSON.
 """
 
 import hashlib
@@ -66,7 +67,7 @@ class Comparison:
     dtype: LoadDType = TrainConfig().dtype
     """Dtype of the base while adapters are trained; they are measured in float32."""
     per_domain: int = 8
-    """Dev prompts of each domain; at most 40 for nano, 20 for other bases."""
+    """Dev prompts of each domain, at most 40 for nano, 20 for other bases; 0: none is decoded."""
     max_new_tokens: int = 64
     """Length of the answers."""
     rounds: int = 3
@@ -142,20 +143,24 @@ class Comparison:
         return [entry for entry in MENU if 0 < entry.masks <= self.masks]
 
     def entry(self, model: MultiTokenModel, entry: Entry, rounds: Sequence[Costs]) -> dict[str, Any]:
-        """Tokens per step of an entry, its cost in plain steps, and tokens per plain step's time."""
+        """Tokens per step of an entry, and its cost in plain steps."""
+        said: dict[str, Any] = {"entry": entry.label}
+        if self.per_domain:
+            domains = self.decoded(model, entry)
+            said |= {"tokens_per_step": statistics.mean(domains.values()), "domains": domains}
+        if rounds:
+            ratios = [costs[entry].drafted / costs[PLAIN].drafted for costs in rounds]
+            said |= {"cost": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}}
+        return said
+
+    def decoded(self, model: MultiTokenModel, entry: Entry) -> dict[str, float]:
+        """Tokens per step of an entry on the dev prompts, by domain."""
         prompts = embedded_prompts(model.require_tokenizer(), "dev", self.per_domain, self.base)
         config = DecodeConfig(layout=entry.layout, masks=entry.masks, max_new_tokens=self.max_new_tokens)
-        domains = {
+        return {
             domain: tally(model.decode([prompt.ids for prompt in some], config)).tokens_per_step
             for domain, some in by_domain(prompts).items()
         }
-        rate = statistics.mean(domains.values())
-        said: dict[str, Any] = {"entry": entry.label, "tokens_per_step": rate, "domains": domains}
-        if rounds:
-            ratios = [costs[entry].drafted / costs[PLAIN].drafted for costs in rounds]
-            cost = statistics.median(ratios)
-            said |= {"cost": {"median": cost, "least": min(ratios), "most": max(ratios)}, "pays": rate / cost}
-        return said
 
 
 @cache
