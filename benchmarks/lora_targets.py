@@ -5,8 +5,8 @@
 Each choice of `lora_targets` gets the rank whose adapter is nearest in size to `--rank` on all linears, and the same
 data, rows, steps, rate and seed. Tokens per step are those of the dev prompts, mean of the domains, for a default may
 be chosen by them (`--per-domain 0`: nothing is decoded). What steps cost is measured on the trained adapters in turns,
-round after round (`--rounds 0`: not at all), with packed linears. An adapter that is there already is not
-trained again. Prints JSON.
+round after round (`--rounds 0`: not at all), with packed linears. An adapter that is there already is not trained
+again. Prints JSON.
 """
 
 import hashlib
@@ -33,6 +33,9 @@ from foresay.models.config import LoadDType, MTPConfig
 from foresay.training.config import LossConfig, TrainConfig
 from foresay.training.recipe import Recipe
 from foresay.training.train import train
+
+sys.path.insert(0, str(Path(__file__).parent))
+from masks_against_heads import nearest_rank
 
 NEAR = 0.05
 """Largest difference in trained weights."""
@@ -99,8 +102,7 @@ class Comparison:
     def config(self, targets: str) -> MTPConfig:
         """The adapter of this choice that has as many weights as one of all linears."""
         wanted = weights(self.base, self.sized("all", self.rank))
-        least, step = (weights(self.base, self.sized(targets, rank)) for rank in (1, 2))
-        config = self.sized(targets, max(1, round(1 + (wanted - least) / (step - least))))
+        config = self.sized(targets, nearest_rank(lambda rank: weights(self.base, self.sized(targets, rank)), wanted))
         found = weights(self.base, config)
         if abs(found / wanted - 1) > NEAR:
             raise SystemExit(f"{targets} has {found:,} weights at rank {config.rank}, all linears {wanted:,}")

@@ -13,7 +13,7 @@ import hashlib
 import json
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ class Comparison:
         """`n` heads, and masks with as many drafts and nearly as many weights."""
         beside = HeadsConfig(heads=n)
         yield beside
-        yield MTPConfig(num_masks=n - 1, rank=nearest_rank(self.base, n - 1, weights(self.base, beside)))
+        yield MTPConfig(num_masks=n - 1, rank=rank_for(self.base, n - 1, weights(self.base, beside)))
 
     def row(self, config: Family) -> dict[str, Any]:
         """One family, trained at its better rate and decoded."""
@@ -167,14 +167,19 @@ def weights(base: str, config: Family) -> int:
     return sum(p.numel() for p in model.added.parameters() if p.requires_grad)
 
 
-def nearest_rank(base: str, masks: int, wanted: int) -> int:
+def rank_for(base: str, masks: int, wanted: int) -> int:
     """The rank whose adapter is nearest in size."""
-    least, step = (weights(base, MTPConfig(num_masks=masks, rank=rank)) for rank in (1, 2))
-    rank = max(1, round(1 + (wanted - least) / (step - least)))
+    rank = nearest_rank(lambda rank: weights(base, MTPConfig(num_masks=masks, rank=rank)), wanted)
     found = weights(base, MTPConfig(num_masks=masks, rank=rank))
     if abs(found / wanted - 1) > NEAR:
-        raise SystemExit(f"{masks} masks have at least {least:,} weights, the heads {wanted:,}: give more heads")
+        raise SystemExit(f"{masks} masks have at least {found:,} weights, the heads {wanted:,}: give more heads")
     return rank
+
+
+def nearest_rank(weights_at: Callable[[int], int], wanted: int) -> int:
+    """The rank with nearly so many weights, of which each more has equally many."""
+    least, step = map(weights_at, (1, 2))
+    return max(1, round(1 + (wanted - least) / (step - least)))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ def in_thread(task: Callable[[], Result]) -> Result:
 
     Every thread that calls torch on a CPU gets OpenMP threads of its own, which stay as long as it does. Where all of
     them are more than the processor's cores, GNU's OpenMP lets them sleep between two parallel loops instead of wait,
-    and a step of a small model takes 1.4 times as long (docs/experiments/serving.md). So a server, whose steps run in a
-    thread, opens its model in one that ends.
+    and a step of a small model takes up to twice as long (docs/experiments/serving.md). So a server, whose steps run
+    in a thread, opens its model in one that ends.
 
         model = in_thread(lambda: MultiTokenModel.from_pretrained("smollm2"))
     """
