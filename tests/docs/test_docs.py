@@ -89,6 +89,20 @@ def test_a_command_that_is_none_is_not_understood() -> None:
         tyro.cli(cli.command_for("train"), args=cli.with_config(["train", "base", "--no-such-option"]))
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "experiments").glob("*.md")), ids=lambda page: page.name)
+def test_equal_answers_are_counted_without_the_baselines_own(page: Path) -> None:
+    """What "N of N answers equal transformers'" counts is what foresay said, in the bench file named last."""
+    benches = {path.name: path for path in RESULTS.glob("*/*.json") if '"decoder"' in path.read_text()}
+    named = ""
+    for found in re.finditer(r"`([\w.-]+\.json)`|([\d,]+) of [\d,]+ (?:answers|outputs)[^.]* equal", page.read_text()):
+        if found[1]:
+            named = found[1] if found[1] in benches else named
+        elif named:
+            results = json.loads(benches[named].read_text())["results"]
+            ours = [result["identical"] for result in results if "transformers" not in result["decoder"]]
+            assert sum(ours) == int(found[2].replace(",", "")), (found[0], named)
+
+
 def test_result_files_of_any_age_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     table = runpy.run_path(str(ROOT / "benchmarks" / "table.py"))["main"]
     kept = {file: file.read_text() for file in RESULTS.rglob("*.json")}

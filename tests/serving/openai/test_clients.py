@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Iterator
+from copy import copy, deepcopy
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ pytest.importorskip("openai")
 from foresay.model import MultiTokenModel
 from foresay.serving.config import ServeConfig
 from foresay.serving.openai.schema import NEUTRAL
-from tests.support.served import Served, served
+from tests.support.served import Served, refused, served
 
 ORIGIN = "http://localhost:3000"
 CHAT = {"model": "nano", "messages": [{"role": "user", "content": "How many?"}], "temperature": 0, "max_tokens": 2}
@@ -45,7 +46,7 @@ def test_browser_on_an_allowed_origin(http: httpx.Client) -> None:
     assert said.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
-@pytest.mark.parametrize("path", ["/health", "/", "/metrics", "/v1/models"])
+@pytest.mark.parametrize("path", ["/health", "/", "/docs", "/metrics", "/v1/models"])
 def test_load_balancers_ask_with_head(http: httpx.Client, path: str) -> None:
     reply = http.head(path)
     assert (reply.status_code, reply.content) == (200, b"")
@@ -113,3 +114,38 @@ def test_thoughts_and_calls_that_the_template_does_not_render_are_refused(http: 
     reply = http.post("/v1/chat/completions", json=CHAT | {"messages": [*CHAT["messages"], said, *CHAT["messages"]]})
     assert reply.status_code == 400
     assert "does not render reasoning_content; leave it out" in reply.json()["error"]["message"]
+
+
+def test_what_a_tokenizer_puts_in_front_can_be_left_out(server: Served) -> None:
+    """In silence it was dropped, or refused where it asked for what is done anyway."""
+    from tokenizers.processors import TemplateProcessing  # noqa: PLC0415
+
+    from foresay.serving.openai.schema import ChatRequest, CompletionRequest  # noqa: PLC0415
+
+    service = copy(server.service)
+    service.tokenizer = deepcopy(service.tokenizer)
+    stop = service.tokenizer.eos_token
+    marked = TemplateProcessing(single=f"{stop} $A", special_tokens=[(stop, service.tokenizer.eos_token_id)])
+    service.tokenizer.backend_tokenizer.post_processor = marked
+
+    def ids(**more: Any) -> list[int]:
+        asked = CompletionRequest.model_validate({"model": "nano", "prompt": "Once upon"} | more)
+        return service.prompts(asked)[0]
+
+    assert ids() == ids(add_special_tokens=True) == [service.tokenizer.eos_token_id, *ids(add_special_tokens=False)]
+    with pytest.raises(ValueError, match="add_special_tokens"):
+        ChatRequest.model_validate(CHAT | {"add_special_tokens": True})
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ([], "prompt: List should have at least 1 item"),
+        ([-1], "prompt.0: Input should be greater than or equal to 0"),
+        ([1.5], "prompt.0: Input should be a valid string or a valid integer or a valid list"),
+        (5, "prompt: Input should be a valid string or a valid list"),
+        ("", "prompt 1 has no tokens"),
+    ],
+)
+def test_a_prompt_that_is_none_is_told_what_it_came_nearest(server: Served, prompt: object, words: str) -> None:
+    assert words in refused(server, 400, {"model": "nano", "prompt": prompt}, "/v1/completions")["message"]

@@ -118,6 +118,24 @@ def test_calls_are_taken_out_of_a_text_in_pieces(name: str, pieces: int, tokeniz
     assert not reader.cut
 
 
+@pytest.mark.parametrize(
+    "written",
+    ['{"n": 0.10000000000000000555, "m": 1e999}', r'{"city": "\ud83d"}', '{"a": 1, "a": [2, {"b": "}"}]}', "{}", "3"],
+)
+def test_arguments_stay_as_they_are_written(written: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Read and written again, a number loses digits, and half a character could not be sent at all."""
+    for call in (f'{{"name": "news", "arguments": {written}}}', f'{{ "arguments" :{written} ,"name":"news" }}'):
+        [made] = ToolReader(form(tokenizer, MARKED)).read(f"<tool_call>{call}</tool_call>", "stop")[1]
+        assert (made.name, made.arguments) == ("news", written)
+    bare = '<tool_call>{"name": "news"}</tool_call>'
+    assert ToolReader(form(tokenizer, MARKED)).read(bare, "stop")[1][0].arguments == "{}"
+
+
+def test_a_name_that_cannot_be_sent_is_no_call(tokenizer: PreTrainedTokenizerBase) -> None:
+    text = r'<tool_call>{"name": "\ud83d", "arguments": {}}</tool_call>'
+    assert ToolReader(form(tokenizer, MARKED)).read(text, "stop") == (text, [])
+
+
 def test_a_call_that_ends_too_soon_is_known(tokenizer: PreTrainedTokenizerBase) -> None:
     for text, cut in (('<tool_call>\n{"name": "wea', True), ("Well", False), ('<tool_call>{"name": "a"}', False)):
         reader = ToolReader(form(tokenizer, MARKED))

@@ -74,18 +74,38 @@ def http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     message = f"{request.url.path}: {error.detail}"
     if error.status_code == 400:
-        packed = request.headers.get("content-encoding", "")
-        cure = f"unpack it (it came as {packed})" if packed else "send it as UTF-8"
-        message = f"the body cannot be read as JSON; {cure}"
+        message = f"the body cannot be read as JSON; {_cure(request, error.__cause__)}"
     response = ApiError(error.status_code, message).response()
     response.headers.update(error.headers or {})
     return response
 
 
-def _nearest(errors: Sequence[Any]) -> Any:
-    """The deepest error of the first parameter that is wrong."""
+def _cure(request: Request, cause: BaseException | None) -> str:
+    """What to do with a body at which JSON's reader failed with `cause`."""
+    packed = request.headers.get("content-encoding", "")
+    if packed:
+        return f"unpack it (it came as {packed})"
+    if isinstance(cause, RecursionError):
+        return "it is nested too deep, so send less of that"
+    if isinstance(cause, ValueError) and not isinstance(cause, UnicodeError):
+        return "a number in it has too many digits, so send a shorter one"
+    return "send it as UTF-8"
+
+
+def _nearest(errors: Sequence[Any]) -> list[Any]:
+    """The deepest errors of the first parameter that is wrong; one alone where a value was at least of its kind."""
     own = [error for error in errors if error["loc"][:2] == errors[0]["loc"][:2]]
-    return max(own, key=lambda error: len(error["loc"]))
+    depth = max(len(error["loc"]) for error in own)
+    deepest = [error for error in own if len(error["loc"]) == depth]
+    return [error for error in deepest if not error["type"].endswith("_type")][:1] or deepest
+
+
+def _said(errors: Sequence[Any]) -> str:
+    """What a value should have been, in the words of JSON."""
+    said = [error["msg"].removeprefix("Value error, ").removesuffix(" to extract fields from") for error in errors]
+    wanted = list(dict.fromkeys(some.removeprefix("Input should be ") for some in said))
+    joined = said[0] if len(wanted) == 1 else f"Input should be {' or '.join(wanted)}"
+    return joined.replace("a valid dictionary or object", "an object").replace("a valid dictionary", "an object")
 
 
 def _no_object(request: Request, empty: bool) -> ApiError:
@@ -102,7 +122,8 @@ def _no_object(request: Request, empty: bool) -> ApiError:
 def validation_error(request: Request, error: Exception) -> JSONResponse:
     """What is wrong, by its name: of the kinds that a value could have been, that of which it came nearest."""
     assert isinstance(error, RequestValidationError)
-    first = _nearest(error.errors())
+    nearest = _nearest(error.errors())
+    first = nearest[0]
     if first["loc"] == ("body",) and first["type"] in ("missing", "model_attributes_type"):
         return _no_object(request, first["type"] == "missing").response()
     # Between the names stand the kinds that were tried (`constrained-str`, `list[...]`), which no client knows.
@@ -113,6 +134,5 @@ def validation_error(request: Request, error: Exception) -> JSONResponse:
     if first["type"] == "extra_forbidden":
         message = f"{place} is not supported here; leave it out"
     else:
-        message = first["msg"].removeprefix("Value error, ")
-        message = f"{place}: {message}" if place else message
+        message = f"{place}: {_said(nearest)}" if place else _said(nearest)
     return ApiError(400, message, names[0] if names else None).response()

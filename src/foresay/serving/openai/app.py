@@ -163,7 +163,7 @@ def build(service: Service, config: ServeConfig, tell: Callable[[str], None] | N
     app.get("/metrics", include_in_schema=False)(api.metrics)
     app.get("/", include_in_schema=False)(api.page)
     app.get("/docs", include_in_schema=False)(api.docs)
-    for path, shown in (("/health", api.health), ("/metrics", api.metrics), ("/", api.page)):
+    for path, shown in (("/health", api.health), ("/metrics", api.metrics), ("/", api.page), ("/docs", api.docs)):
         app.head(path, include_in_schema=False)(shown)  # what load balancers ask
     app.head("/v1/models", dependencies=guarded["dependencies"], include_in_schema=False)(api.models)
     app.exception_handler(ApiError)(lambda _, error: error.response())

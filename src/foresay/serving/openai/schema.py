@@ -110,7 +110,12 @@ class GenerationRequest(Strict):
             json.dumps(body, ensure_ascii=False).encode()
         except (UnicodeEncodeError, RecursionError):
             raise ValueError("the body holds half a character, or is nested too deep; mend it") from None
-        return {name: value for name, value in body.items() if value is not None and not _asks_nothing(name, value)}
+        own = cls.model_fields
+        return {
+            name: value
+            for name, value in body.items()
+            if value is not None and (name in own or not _asks_nothing(name, value))
+        }
 
     @model_validator(mode="after")
     def _consistent(self) -> "GenerationRequest":
@@ -250,6 +255,8 @@ class CompletionRequest(GenerationRequest):
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: bool = False
     """The prompt stands before each answer, with log probabilities of its tokens where those were asked for."""
+    add_special_tokens: bool = True
+    """Put in front of a text what the tokenizer puts there (vLLM's extension)."""
 
     @property
     def top(self) -> int | None:

@@ -87,7 +87,8 @@ class Service:
         """Token ids of what is asked. Raises PromptError."""
         if isinstance(asked, ChatRequest):
             return [_chat_ids(self.tokenizer, asked)]
-        return [text_ids(self.tokenizer, text) if isinstance(text, str) else text for text in asked.prompts]
+        opens = asked.add_special_tokens
+        return [text_ids(self.tokenizer, text, opens) if isinstance(text, str) else text for text in asked.prompts]
 
     def read(self, asked: ChatRequest | CompletionRequest) -> "Reading":
         """What takes a while: the prompts, the tools and the grammar of a request. Raises PromptError."""
@@ -121,10 +122,16 @@ class Service:
         for prompt in prompts:
             engine.check_length(len(prompt), asked.limit or 1)
         check_prompts(engine.model, prompts, engine.config)
-        wanted = [prompt for prompt in map(tuple, prompts) for _ in range(asked.n)]
+        rooms = [asked.limit or self._room(engine, prompt) for prompt in prompts]
+        if asked.min_tokens > min(rooms):
+            raise PromptError(
+                f"min_tokens is {asked.min_tokens} and without max_tokens an answer has at most {min(rooms)}; give a "
+                "smaller one, or max_tokens"
+            )
+        wanted = [(tuple(prompt), room) for prompt, room in zip(prompts, rooms) for _ in range(asked.n)]
         requests = [
-            Request(prompt, asked.limit or self._room(engine, prompt), sample, asked.penalties, reading.limits)
-            for prompt, sample in zip(wanted, asked.samples(len(wanted)))
+            Request(prompt, room, sample, asked.penalties, reading.limits)
+            for (prompt, room), sample in zip(wanted, asked.samples(len(wanted)))
         ]
         listener = self.worker.ask(engine, requests, _wanted(asked, reading.tools))
         self.metrics.repeated(asked.n)

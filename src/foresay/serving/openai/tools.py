@@ -49,12 +49,14 @@ class ToolFormat:
         """Of this tokenizer's template. Raises PromptError for one that writes no JSON object for a call."""
         return _format(tokenizer, str(tokenizer.chat_template), json.dumps(tools))
 
-    def call(self, found: dict[str, Any]) -> ToolCall | None:
-        """The call that an object is; None: it is none."""
-        name, arguments = found.get(self.name_key), found.get(self.arguments_key, {})
-        if not isinstance(name, str):
-            return None
-        return ToolCall(name, arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False))
+    def call(self, text: str) -> ToolCall | None:
+        """The call that a JSON object is, its arguments as they are written; None: it is none."""
+        members = _members(text)
+        name = json.loads(members.get(self.name_key, "null"))
+        written = members.get(self.arguments_key, "{}")
+        arguments = json.loads(written) if written.startswith('"') else written
+        # Half a character, which JSON can escape, could not be sent as a name.
+        return ToolCall(name, arguments) if isinstance(name, str) and _is_whole(name + arguments) else None
 
     def grammar(self, tools: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, many: bool) -> str:
         """A Lark grammar of an answer that calls one of `tools`, or several where there may be many."""
@@ -158,7 +160,7 @@ class ToolReader:
             if started.startswith("{"):
                 return "", None  # not whole yet, or never
             return self._as_text(), None
-        call = self._form.call(found) if isinstance(found, dict) else None
+        call = self._form.call(started[:end]) if isinstance(found, dict) else None
         if call is None:
             return self._as_text(), None
         self._held, self._state = started[end:], "after"
@@ -217,6 +219,31 @@ def _between(tokenizer: PreTrainedTokenizerBase, tools: list[Any], begin: str, e
     # Two calls may differ in their id: the second one ends where the text does.
     starts = (place for place in range(first, len(inner)) if inner[place] == "{")
     return next((inner[first:place] for place in starts if _is_json(inner[place:])), None)
+
+
+def _members(text: str) -> dict[str, str]:
+    """The values of a JSON object by their keys, each as it is written: to read a number may lose digits of it."""
+    decoder, members, place = json.JSONDecoder(), dict[str, str](), 1
+    while text[begin := _past_marks(text, place)] != "}":
+        key, place = decoder.raw_decode(text, begin)
+        begin = _past_marks(text, place)
+        _, place = decoder.raw_decode(text, begin)
+        members[key] = text[begin:place]
+    return members
+
+
+def _past_marks(text: str, place: int) -> int:
+    """The first place from `place` on that is neither white space nor a mark between two parts of an object."""
+    return next(at for at in range(place, len(text)) if text[at] not in " \t\n\r,:")
+
+
+def _is_whole(text: str) -> bool:
+    """There is no half of a character in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_json(text: str) -> bool:
