@@ -67,6 +67,8 @@ class Comparison:
     """Anchors in a sequence."""
     learning_rate: float = 2e-3
     """Peak learning rate, of all alike."""
+    seed: int = TrainConfig().seed
+    """Seed of the weights at the start and of the training."""
     dtype: LoadDType = TrainConfig().dtype
     """Dtype of the base while adapters are trained; they are measured in float32."""
     per_domain: int = 8
@@ -120,6 +122,7 @@ class Comparison:
             sequences=self.sequences,
             anchors=self.anchors,
             learning_rate=self.learning_rate,
+            seed=self.seed,
             dtype=self.dtype,
             save_every=0,
             tracker="none",
