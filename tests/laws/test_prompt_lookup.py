@@ -16,7 +16,7 @@ from foresay.decoding.generate import generate
 from foresay.decoding.live import GenerationHooks
 from foresay.decoding.planners import Planners
 from foresay.decoding.planning.acceptance import AcceptanceEstimate
-from foresay.decoding.planning.planner import LOOKUP, PLAIN, Cost, Entry, Planner
+from foresay.decoding.planning.planner import LOOKUP, MENU, PLAIN, Cost, Entry, Planner
 from foresay.decoding.requests import Request
 from foresay.decoding.sampling import chooser as choose_module
 from foresay.decoding.sampling.chooser import Sampled, chooser_of
@@ -207,6 +207,32 @@ def test_served_answers_are_what_they_are_alone(toy: Toy, layout: Entry) -> None
             kept |= {told.step.accepted} if told.step.looked_up else set()
     assert [answers[ticket] for ticket in sorted(answers)] == expected
     assert max(kept) > 1
+
+
+class Drifting:
+    """As on a server whose batch grows and shrinks: each step has a planner of its own, and each knows another menu."""
+
+    def __init__(self) -> None:
+        self.rng, self.menus = random.Random(5), set[frozenset[Entry]]()
+
+    def at(self, sequences: int, length: int) -> Planner:
+        """All have `plain`; of the rest some, at any cost."""
+        menu = {PLAIN, *(entry for entry in MENU if entry.masks <= 3 and self.rng.random() < 0.5)}
+        self.menus.add(frozenset(menu))
+        costs = {entry: Cost(self.rng.uniform(0.2, 2), self.rng.uniform(0.2, 2)) for entry in MENU if entry in menu}
+        return Planner(costs, AcceptanceEstimate((0.3, 0.1, 0.03)))
+
+
+@pytest.mark.parametrize("toy", [LLAMA, GEMMA2], ids=lambda toy: toy.name)
+def test_whatever_part_of_the_menu_is_known_from_step_to_step(toy: Toy) -> None:
+    planners, prompts = Drifting(), prompts_of([5, 1, 17, 9, 2, 30], 3)
+    config = DecodeConfig(layout="planned", max_new_tokens=NEW)
+    generations = generate(repeating_model(toy), prompts, config, GenerationHooks(planner=planners))
+    for prompt, said in zip(prompts, generations):
+        assert_says(said, own_output(repeating(toy), prompt, len(prompt) + NEW), toy.name)
+    assert max(kept_lookups(generations)) > 1
+    assert len(planners.menus) > 10, "the same menu over and over tests little"
+    assert len({LOOKUP in menu for menu in planners.menus}) == 2
 
 
 def test_inside_transformers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,10 +118,16 @@ def test_rows_for_one_text_of_many_do_not_pay() -> None:
     assert planner.choose([loop, others[0]]) == LOOKUP
 
 
-def test_switched_off_or_never_measured_nothing_is_looked_up() -> None:
+def test_switched_off_nothing_is_looked_up() -> None:
     assert hopeless().outlook(LOOP, lookup=False).index is None
-    without = {entry: cost for entry, cost in COSTS.items() if entry != LOOKUP}
-    assert Planner(without, AcceptanceEstimate((0.5,))).outlook(LOOP, lookup=True).index is None
+
+
+def test_a_text_may_come_to_a_batch_for_which_rows_for_matches_were_not_measured() -> None:
+    large = Planner({entry: cost for entry, cost in COSTS.items() if entry != LOOKUP}, AcceptanceEstimate((0.0,)))
+    small = hopeless()
+    text = trusted(small, LOOP)
+    assert [planner.choose([text]) for planner in (small, large, small)] == [LOOKUP, PLAIN, LOOKUP]
+    assert trusted(large, LOOP).match is not None, "one that begins in the large batch is looked up later"
 
 
 def test_a_prompt_is_read_without_drafts() -> None:

@@ -171,8 +171,11 @@ class Planner:
         return self
 
     def outlook(self, ids: Sequence[int], lookup: bool) -> Outlook:
-        """For a new text, `ids` up to now and as they grow; `lookup`: with prompt lookup, where its cost is known."""
-        index = NgramIndex(ids) if lookup and LOOKUP in self.costs else None
+        """For a new text, `ids` up to now and as they grow; `lookup`: with prompt lookup.
+
+        Other planners may choose its later steps, as the batch grows or shrinks: it holds nothing of these costs.
+        """
+        index = NgramIndex(ids) if lookup else None
         return Outlook(self.acceptance.of_sequence(), self.lookup.of_sequence(), index)
 
     def best(self, hopeful: bool = False, outlooks: Sequence[Outlook] = ()) -> Entry:
@@ -253,6 +256,8 @@ class Planner:
             return
         if best.masks:
             yield self._variant(best, best.masks, outlooks, rate)
+        if LOOKUP not in self.costs:  # the measurement ended before its turn
+            return
         after = self._variant(LOOKUP, LOOKUP.lookup, outlooks, rate)
         owed = max(self.costs[best].undrafted - 1 / rate, 0.0) if best.masks else 0.0
         yield replace(after, gain=after.gain - owed)
