@@ -25,6 +25,7 @@ __all__ = ["deprecations", "hub"]
 torch.set_num_threads(1)
 heartbeat.SECONDS = 3600.0  # lines that say that a command is at work are asked for by their own tests alone
 calibrate.ROUNDS = 1  # what steps cost is no concern of tests
+calibrate.waited = packing_pays.waited = lambda: 0.0  # nor what other programs do
 torch.cpu.get_capabilities = dict  # no bfloat16 products: `auto` is float32 on any processor, for tests compare bits
 packing_pays.ROUNDS = 1
 settings.register_profile("laws", deadline=None, database=None, derandomize=True, max_examples=60)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from foresay.decoding import step_costs as calibrate
+from foresay.decoding.cost_files import Measured
 from foresay.decoding.planning.planner import MENU, PLAIN, Cost, Costs, Entry, expected_rate
 from foresay.decoding.session import Session
 from foresay.decoding.step_costs import (
@@ -42,7 +43,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
     def made(model: Any, batch_size: int, context: int, *more: Any) -> Any:
         calls.append((batch_size, context))
-        return SimpleNamespace(costs=lambda: COSTS, rounds=lambda: (COSTS,))
+        return SimpleNamespace(found=lambda: Measured(COSTS), rounds=lambda: (COSTS,))
 
     monkeypatch.setattr(calibrate, "measured", made)
     return calls
@@ -81,22 +82,28 @@ def test_batch_and_context_are_rounded_up_within_the_base() -> None:
     assert CONTEXTS[0] < contexts[2] < model.base.context
 
 
+def _file(rows: list[dict[str, Any]]) -> bytes:
+    return json.dumps({"calm": True, "rows": rows}).encode()
+
+
 TORN = {
     "empty": b"",
-    "half": b'[{"entry": {"layout": "pl',
+    "half": b'{"calm": true, "rows": [{"entry": {"layout": "pl',
     "not text": b"\xff\xfe\x00",
     "null": b"null",
     "other": b'{"plain": 1}',
     "numbers": b"[1, 2]",
-    "no cost": b'[{"entry": {"layout": "plain", "masks": 0}}]',
-    "no plain": json.dumps([{"entry": asdict(MENU[1]), "cost": asdict(Cost(1, 1))}]).encode(),
-    "unknown layout": json.dumps(
+    "of another method": json.dumps([{"entry": asdict(PLAIN), "cost": asdict(Cost(1, 1))}]).encode(),
+    "no word on other programs": b'{"rows": [{"entry": {"layout": "plain"}, "cost": {"drafted": 1, "undrafted": 1}}]}',
+    "no cost": b'{"calm": true, "rows": [{"entry": {"layout": "plain", "masks": 0}}]}',
+    "no plain": _file([{"entry": asdict(MENU[1]), "cost": asdict(Cost(1, 1))}]),
+    "unknown layout": _file(
         [{"entry": asdict(e), "cost": asdict(Cost(1, 1))} for e in (PLAIN, Entry("zigzag", 1))]  # type: ignore[arg-type]
-    ).encode(),
+    ),
     **{
-        f"{name} {value}": json.dumps(
+        f"{name} {value}": _file(
             [{"entry": asdict(PLAIN), "cost": {"drafted": 1, "undrafted": 1, "rows": 1} | {name: value}}]
-        ).encode()
+        )
         for name, value in [("drafted", 0), ("drafted", -1), ("undrafted", float("nan")), ("drafted", "1"), ("rows", 0)]
     },
 }

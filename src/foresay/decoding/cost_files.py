@@ -4,7 +4,7 @@ import json
 import math
 import platform
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -18,10 +18,39 @@ from foresay.foundation.machine import machine
 from foresay.models.config import HeadsConfig
 from foresay.models.drafting import DraftingModel
 
-METHOD = 3
+METHOD = 4
 """Counts the ways in which steps have been measured: files made in another way are not read."""
 
-UNKEPT: dict[Path, Costs] = {}
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Costs, and whether they can be relied on."""
+
+    costs: Costs
+    calm: bool = True
+    """No other program took the processor meanwhile; else they are measured again at the next opportunity."""
+
+    def beside(self, former: "Measured | None") -> "Measured":
+        """What to plan by, where `former` was measured before.
+
+        Calm figures. Of two disturbed measurements the lower ones: other programs only ever add to them.
+        """
+        if former is None or self.calm:
+            return self
+        if former.calm:
+            return former
+        costs = {**former.costs, **self.costs}
+        both = former.costs.keys() & self.costs.keys()
+        lower = {entry: _lower(former.costs[entry], self.costs[entry]) for entry in both}
+        return Measured({**costs, **lower}, calm=False)
+
+
+def _lower(one: Cost, other: Cost) -> Cost:
+    drafted, undrafted = min(one.drafted, other.drafted), min(one.undrafted, other.undrafted)
+    return Cost(drafted, undrafted, one.rows)
+
+
+UNKEPT: dict[Path, Measured] = {}
 """What could not be written, for as long as the process lives."""
 
 
@@ -53,14 +82,14 @@ def place_of(model: DraftingModel, batch_size: int, context: int) -> Path:
     return cache_folder() / f"costs-{short_hash(repr(facts))}-{batch_size}-{context}.json"
 
 
-def keep(path: Path, costs: Costs) -> None:
+def keep(path: Path, found: Measured) -> None:
     """Write the file, whole or not at all; where nothing can be written, warn and remember it in this process."""
-    rows = [{"entry": asdict(entry), "cost": asdict(cost)} for entry, cost in costs.items()]
+    rows = [{"entry": asdict(entry), "cost": asdict(cost)} for entry, cost in found.costs.items()]
     try:
-        put(path, json.dumps(rows))
+        put(path, json.dumps({"calm": found.calm, "rows": rows}))
         UNKEPT.pop(path, None)
     except OSError as error:
-        UNKEPT[path] = costs
+        UNKEPT[path] = found
         warnings.warn(
             f"what steps cost was measured and cannot be kept ({error}), so the next process will measure it again; "
             "point FORESAY_CACHE to a folder that can be written",
@@ -68,18 +97,18 @@ def keep(path: Path, costs: Costs) -> None:
         )
 
 
-def read(path: Path) -> Costs | None:
-    """The costs in the file; None where there is none, or one that nobody can plan with."""
+def read(path: Path) -> Measured | None:
+    """What is in the file; None where there is none, or one that nobody can plan with."""
     if path in UNKEPT:
         return UNKEPT[path]
     try:
-        rows = json.loads(path.read_text())
-        costs = {Entry(**row["entry"]): Cost(**row["cost"]) for row in rows}
+        content = json.loads(path.read_text())
+        found = Measured({Entry(**row["entry"]): Cost(**row["cost"]) for row in content["rows"]}, content["calm"])
         sound = all(
             cost.rows >= 1 and 0 < seconds < math.inf
-            for cost in costs.values()
+            for cost in found.costs.values()
             for seconds in (cost.drafted, cost.undrafted)
         )
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return costs if sound and PLAIN in costs and costs.keys() <= {*MENU, *HEADS_MENU} else None
+    return found if sound and PLAIN in found.costs and found.costs.keys() <= {*MENU, *HEADS_MENU} else None

@@ -1,7 +1,8 @@
 """Planners for steps of any batch size and context length, as soon as what these cost is known.
 
 Nothing waits for a measurement. Costs come from files; where there are none they are measured turn by turn, while
-nobody asks for anything or between steps, and until then steps are plain ones.
+nobody asks for anything or between steps, and until then steps are plain ones. Costs that were measured while other
+programs took the processor are used, and measured again.
 """
 
 import warnings
@@ -10,16 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
-from foresay.decoding.cost_files import keep, place_of, read
+from foresay.decoding.cost_files import Measured, keep, place_of, read
 from foresay.decoding.planning.acceptance import AcceptanceEstimate, LookupEstimate
-from foresay.decoding.planning.planner import Costs, Exploration, Planner
+from foresay.decoding.planning.planner import Exploration, Planner
 from foresay.decoding.step_costs import TYPICAL, Measurement, rounded
 from foresay.models.drafting import DraftingModel
 
 MOST_SLOTS = 2**14
 """Cached tokens of all sequences together that steps are measured after: a measurement has a cache of its own."""
 HALF, TENTH = 1.0, 0.1
-"""Seconds of measuring for each second of steps: for one text that is waited for, and on a server."""
+"""Seconds of measuring for each second of steps: for one text that is waited for, and on a server; what is known
+already and measured again takes no more than the latter."""
+TRIES = 3
+"""Times that one process measures what other programs disturb."""
 
 Cell = tuple[int, int]
 """Batch size and context length that are measured, see `rounded`."""
@@ -29,10 +33,14 @@ Cell = tuple[int, int]
 class CostBook:
     """What is known of one model's steps, and what is still to be measured; kept by the model."""
 
-    known: dict[Path, Costs] = field(default_factory=dict)
+    known: dict[Path, Measured] = field(default_factory=dict)
     wanted: dict[Path, Cell] = field(default_factory=dict)
     """The first one is at work."""
     measurement: Measurement | None = None
+    former: Measured | None = None
+    """What is measured again at work."""
+    tries: dict[Path, int] = field(default_factory=dict)
+    """Measurements that were made in this process."""
 
     @classmethod
     def of(cls, model: DraftingModel) -> "CostBook":
@@ -48,13 +56,13 @@ class CostBook:
         return 0.0 if self.measurement is None else self.measurement.share
 
     def look(self, path: Path, cell: Cell) -> None:
-        """Read the costs in a file, or want them measured."""
+        """Read the costs in a file, and want those measured that are not there or were disturbed."""
         if path in self.known:
             return
-        costs = read(path)
-        if costs is not None:
-            self.known[path] = costs
-        elif cell[0] * cell[1] <= MOST_SLOTS:
+        found = read(path)
+        if found is not None:
+            self.known[path] = found
+        if (found is None or not found.calm) and cell[0] * cell[1] <= MOST_SLOTS:
             self.wanted.setdefault(path, cell)
 
     def turn(self, model: DraftingModel) -> bool:
@@ -76,27 +84,30 @@ class CostBook:
 
     def _turn(self, model: DraftingModel, path: Path, cell: Cell) -> None:
         if self.measurement is None:
-            self.measurement = Measurement(model, *cell)
+            self.measurement, self.former = Measurement(model, *cell), self.known.get(path)
         self.measurement.turn()
         done = self.measurement.share == 1.0
         if self.measurement.usable:
             news = path not in self.known
-            self.known[path] = self.measurement.costs()
+            self.known[path] = self.measurement.found().beside(self.former)
             if news or done:
                 keep(path, self.known[path])
         if done:
             self._end(path)
+            self.tries[path] = self.tries.get(path, 0) + 1
+            if not self.known[path].calm and self.tries[path] < TRIES:
+                self.wanted[path] = cell
 
     def _end(self, path: Path) -> None:
-        """Nothing more of this."""
-        self.measurement = None
+        """Nothing more of this, for now."""
+        self.measurement = self.former = None
         del self.wanted[path]
 
     def _forget_others(self, model: DraftingModel) -> None:
         """Steps that are no longer made as they were when they were wanted: compiled, recorded, packed or not."""
         stale = [path for path, cell in self.wanted.items() if place_of(model, *cell) != path]
         if stale and stale[0] == next(iter(self.wanted)):
-            self.measurement = None
+            self.measurement = self.former = None
         for path in stale:
             del self.wanted[path]
 
@@ -134,7 +145,8 @@ class Planners:
         """What is chosen now, and why, in words."""
         if self.last is None:
             return f"what other steps cost here is not known yet ({self.book.share:.0%} measured)"
-        return self.last.reason()
+        disturbed = any(found.costs is self.last.source and not found.calm for found in self.book.known.values())
+        return self.last.reason() + (" (by costs that were measured while other programs ran)" if disturbed else "")
 
     def expected_acceptance(self, place: int) -> float:
         """a_j of all texts so far, j counted from 0."""
@@ -152,7 +164,8 @@ class Planners:
     def between_steps(self, hold: Callable[[], None] = lambda: None) -> None:
         """Measure for the share of the time since the last call, should anything be wanted; `hold` is called before."""
         passed = self.clock() - self._since
-        self._credit = self._credit + self.share * passed if self.book.wanted else 0.0
+        share = self.share if self.book.former is None else min(self.share, TENTH)
+        self._credit = self._credit + share * passed if self.book.wanted else 0.0
         if self._credit > 0:
             begun = self.clock()
             hold()
@@ -167,7 +180,7 @@ class Planners:
 
     def _planner(self, cell: Cell) -> Planner:
         """With the costs as they are known now."""
-        costs = self.book.known[self._places[cell]]
+        costs = self.book.known[self._places[cell]].costs
         kept = self._planners.get(cell)
         if kept is None or kept.source is not costs:
             usable = {entry: cost for entry, cost in costs.items() if entry.masks <= self.masks}

@@ -1,10 +1,11 @@
 """What a step costs on this machine: whole steps of every entry of the menu, measured once and remembered."""
 
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from foresay.decoding.config import DecodeConfig
-from foresay.decoding.cost_files import keep, menu_of, place_of, read
+from foresay.decoding.cost_files import Measured, keep, menu_of, place_of, read
 from foresay.decoding.live import LiveSequence
 from foresay.decoding.planning.acceptance import AcceptanceEstimate, prior
 from foresay.decoding.planning.plan import PendingRows
@@ -12,7 +13,7 @@ from foresay.decoding.planning.planner import PLAIN, Cost, Costs, Entry, Planner
 from foresay.decoding.planning.prompt_lookup import TOKENS
 from foresay.decoding.sampling.chooser import Drafts
 from foresay.decoding.session import Session
-from foresay.foundation.machine import now
+from foresay.foundation.machine import now, waited
 from foresay.models.drafting import DraftingModel
 
 SECONDS = 10.0
@@ -21,6 +22,8 @@ ROUNDS = 24
 """Times that every entry is measured, where there is time."""
 USABLE = 3
 """Times that every entry is measured before anybody plans by the figures."""
+DISTURBED = 0.05
+"""Share of a lap's time for which its threads may wait for the processor: more says that other programs ran."""
 CONTEXTS = (128, 512, 2048, 8192)
 """Context lengths that are measured; a request takes the next larger one."""
 TYPICAL = 512
@@ -46,6 +49,8 @@ class Curve:
     """Those: `planned` never takes them here until they are measured."""
     rounds: tuple[Costs, ...] = field(default=(), compare=False)
     """The costs of each round of the measurement, in which every entry had its turn; empty where they were read."""
+    calm: bool = field(default=True, compare=False)
+    """No other program took the processor while they were measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,23 +111,39 @@ def curve_for(model: DraftingModel, batch_size: int, length: int, watch: Watch =
     """Seconds of a step for each entry, at this batch size and about this context length.
 
     Read from the cache folder (`FORESAY_CACHE`, else `~/.cache/foresay`) when measured before on this machine with the
-    same model, dtype and number of threads; else, or when the file is torn, measured and kept there.
+    same model, dtype and number of threads; else, or when the file is torn or other programs ran then, measured and
+    kept there.
     """
     batch, context = rounded(model, batch_size, length)
-    kept = read(place_of(model, batch, context))
-    return calibrate(model, batch_size, length, watch=watch) if kept is None else Curve(batch, context, kept)
+    path = place_of(model, batch, context)
+    kept = read(path)
+    if kept is not None and kept.calm:
+        return Curve(batch, context, kept.costs)
+    curve = calibrate(model, batch_size, length, watch=watch)
+    better = read(path)
+    return curve if better is None else replace(curve, costs=better.costs)
 
 
 def calibrate(
     model: DraftingModel, batch_size: int, length: int, seconds: float = SECONDS, watch: Watch = unwatched
 ) -> Curve:
-    """Measure anew and keep it; batch size and length are rounded up to what is measured. See `curve_for`."""
+    """Measure anew and keep it; batch size and length are rounded up to what is measured. See `curve_for`.
+
+    Where other programs took the processor, it warns, and a calm measurement from before stays in its file.
+    """
     batch, context = rounded(model, batch_size, length)
+    path = place_of(model, batch, context)
     measurement = measured(model, batch, context, seconds, watch)
-    costs = measurement.costs()
-    keep(place_of(model, batch, context), costs)
-    missing = tuple(entry for entry in menu_of(model) if entry not in costs)
-    return Curve(batch, context, costs, missing, measurement.rounds())
+    found = measurement.found()
+    keep(path, found.beside(read(path)))
+    if not found.calm:
+        warnings.warn(
+            f"other programs took the processor while steps of {batch} sequences after {context} tokens were measured, "
+            "so planned may choose by wrong costs; stop them and run foresay calibrate",
+            stacklevel=2,
+        )
+    missing = tuple(entry for entry in menu_of(model) if entry not in found.costs)
+    return Curve(batch, context, found.costs, missing, measurement.rounds(), found.calm)
 
 
 def rounded(model: DraftingModel, batch_size: int, length: int) -> tuple[int, int]:
@@ -148,6 +169,7 @@ class Measurement:
         self._session = Session(model, [[0] * context] * batch_size, config)
         self._entries = menu_of(model)
         self._laps: dict[Entry, list[Cost]] = {}
+        self._alone: dict[Entry, list[Cost]] = {}
         self._turns, self._spent = 0, 0.0
 
     @property
@@ -165,14 +187,20 @@ class Measurement:
         entry = self._session.fixed = self._entries[self._turns % len(self._entries)]
         # Another entry went before: hooks and caches are its own, and what is compiled is compiled at the first call.
         lap(self._session, self.batch_size, self.context)
+        before = waited()
         cost = lap(self._session, self.batch_size, self.context)
         self._laps.setdefault(entry, []).append(cost)
+        if waited() - before <= DISTURBED * (cost.drafted + cost.undrafted):
+            self._alone.setdefault(entry, []).append(cost)
         self._turns += 1
         self._spent += 2 * (cost.drafted + cost.undrafted)
 
-    def costs(self) -> Costs:
-        """What is known so far."""
-        return {entry: _undisturbed(some) for entry, some in self._laps.items()}
+    def found(self) -> Measured:
+        """What is known so far: by laps that had the processor for themselves, where there are a few."""
+        alone = {entry: self._alone.get(entry, []) for entry in self._laps}
+        calm = {entry: len(some) >= min(USABLE, len(self._laps[entry])) for entry, some in alone.items()}
+        chosen = {entry: alone[entry] if calm[entry] else some for entry, some in self._laps.items()}
+        return Measured({entry: _undisturbed(some) for entry, some in chosen.items()}, all(calm.values()))
 
     def rounds(self) -> tuple[Costs, ...]:
         """The same round by round, of those in which every entry had its turn."""
@@ -184,7 +212,7 @@ def measure(
     model: DraftingModel, batch_size: int, context: int, seconds: float = SECONDS, watch: Watch = unwatched
 ) -> Costs:
     """What steps cost, at once."""
-    return measured(model, batch_size, context, seconds, watch).costs()
+    return dict(measured(model, batch_size, context, seconds, watch).found().costs)
 
 
 def measured(

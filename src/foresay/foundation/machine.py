@@ -1,6 +1,7 @@
 """The machine: its clock, peak memory, bfloat16 products and processor.
 
-The clock is read after the device has done what it was given.
+The clock is read after the device has done what it was given. What threads waited for the processor is read beside it:
+of a time that other programs shared nothing can be learnt.
 Peak memory, on CUDA: bytes of tensors on the device, the weights among them. On a CPU under Linux: the resident set of
 the whole process, whose mark the kernel sets back when asked; Python, torch and what the allocator did not give back
 are in it, so it says what a machine must have rather than what one decoder needs. Elsewhere it is not measured.
@@ -9,6 +10,7 @@ are in it, so it says what a machine must have rather than what one decoder need
 import os
 import platform
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import torch
 
 STATUS, MARKS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+THREADS = Path("/proc/self/task")
 SET_BACK = "5"
 """Written to `MARKS`, it makes the peak of the resident set the present one."""
 BFLOAT16_PRODUCTS = ("avx512_bf16", "amx_bf16", "bf16")
@@ -27,6 +30,18 @@ def now(device: torch.device) -> float:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
     return time.perf_counter()
+
+
+def waited() -> float:
+    """Seconds that this process's threads were ready to run while others ran, all together; 0 where nobody counts them.
+
+    Linux does (`schedstat`). Two reads tell of the time between them, as long as no thread ended.
+    """
+    delays = 0
+    for thread in THREADS.glob("*/schedstat"):
+        with suppress(OSError):  # it ended
+            delays += int(thread.read_text().split()[1])
+    return delays / 1e9
 
 
 def restart_peak(device: torch.device) -> bool:

@@ -1,5 +1,6 @@
 """Whether packed linears pay: the decision, what is kept of the measurement, and what is measured."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,23 @@ def test_what_was_measured_is_kept_and_a_torn_file_measured_anew(
     [path] = tmp_path.glob("packing-*.json")
     path.write_text('{"plain": [1')
     assert not measured(2, 1)
+
+
+def test_a_disturbed_measurement_is_made_again_by_three_processes_and_the_least_of_them_decides(
+    measured: Callable[[float, float], bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 1000, 100))
+    monkeypatch.setattr(packing_pays, "waited", lambda: float(next(clock)))
+    assert [measured(2, 1), measured(3, 1), measured(0.5, 1), measured(4, 4)] == [False, False, True, True]
+    [path] = tmp_path.glob("packing-*.json")
+    assert json.loads(path.read_text())["tries"] == 3
+
+
+def test_a_calm_measurement_takes_the_place_of_a_disturbed_one(
+    measured: Callable[[float, float], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing_pays, "waited", iter([0.0, 9.0, 9.0, 9.0]).__next__)
+    assert [measured(0.5, 1), measured(2, 1), measured(0.5, 1)] == [True, False, False]
 
 
 def test_the_measurement_counts_all_linears_of_a_shape() -> None:

@@ -4,6 +4,7 @@ import json
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import geometric_mean
 from time import perf_counter
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from foresay.foundation.files import cache_folder, put
 from foresay.foundation.hashes import short_hash
-from foresay.foundation.machine import machine
+from foresay.foundation.machine import machine, waited
 from foresay.models.base.packed_linears import PackedGroup, plain_weight
 from foresay.models.base.shared_inputs import Group
 
@@ -28,8 +29,36 @@ ENOUGH_BYTES = 64 * 2**20
 """Weights of one shape that are multiplied in turn, so that none waits in the processor's cache; a step reads all."""
 TOLERANCE = 1.05
 """Prefill may measure this much slower: noise."""
-METHOD = 2
+DISTURBED = 0.05
+"""Share of its time for which the measurement's threads may wait for the processor: more says that others ran."""
+TRIES = 3
+"""Processes that measure until one is not disturbed; after that the least of all decides."""
+METHOD = 3
 """Counts the ways of measuring: files made in another way are not read."""
+Seconds = dict[str, list[float]]
+"""Of `plain` and `packed` linears, at every number of rows, the prompt's last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is kept."""
+
+    seconds: Seconds
+    calm: bool
+    """No other program took the processor meanwhile."""
+    tries: int = 1
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is measured again."""
+        return self.calm or self.tries >= TRIES
+
+    def beside(self, former: "Measured | None") -> "Measured":
+        """The calm one, or the lower figures of both: other programs only ever add."""
+        if former is None or self.calm:
+            return self
+        both = {name: [min(pair) for pair in zip(self.seconds[name], former.seconds[name])] for name in self.seconds}
+        return Measured(both, False, former.tries + 1)
 
 
 DECIDED: dict[Path, bool] = {}
@@ -40,23 +69,28 @@ def packing_pays(groups: Sequence[Group], unembedding: nn.Module) -> bool:
     """Whether a step of the packable linears in `groups`, some at least, is faster packed, and prefill not slower.
 
     `unembedding` is the linear that a prompt needs for one row alone. Read from the cache folder (`FORESAY_CACHE`, else
-    `~/.cache/foresay`) when measured before on this machine with linears of these shapes; else measured, which takes a
-    second or two, and kept there.
+    `~/.cache/foresay`) when measured before on this machine with linears of these shapes, undisturbed; else measured,
+    which takes a second or two, and kept there.
     """
     path = _file(groups)
     if path not in DECIDED:
-        DECIDED[path] = pays(_read(path) or _measure_and_keep(path, groups, unembedding))
+        kept = _read(path)
+        found = kept if kept is not None and kept.settled else _measured(groups, unembedding).beside(kept)
+        if found is not kept:
+            with suppress(OSError):  # `DECIDED` remembers it; step costs, which are kept in the same folder, warn
+                put(path, json.dumps(asdict(found)))
+        DECIDED[path] = pays(found.seconds)
     return DECIDED[path]
 
 
-def pays(seconds: dict[str, list[float]]) -> bool:
-    """The decision by measured `seconds` (`plain` and `packed`, at every number of rows, the prompt's last)."""
+def pays(seconds: Seconds) -> bool:
+    """The decision by what was measured."""
     *steps, prefill = (packed / plain for plain, packed in zip(seconds["plain"], seconds["packed"]))
     return geometric_mean(steps) < 1 and prefill <= TOLERANCE
 
 
 @torch.no_grad()
-def measure(groups: Sequence[Group], unembedding: nn.Module) -> dict[str, list[float]]:
+def measure(groups: Sequence[Group], unembedding: nn.Module) -> Seconds:
     """Seconds of all products of a call at each of `STEP_ROWS` and `PREFILL_ROWS` rows, plain and packed.
 
     Of linears of one shape and dtype a few are measured and stand for all.
@@ -100,11 +134,10 @@ def _packed(group: Group) -> Callable[[Tensor], Any]:
     return lambda states: [packed.output(index, states) for index in range(len(group))]
 
 
-def _measure_and_keep(path: Path, groups: Sequence[Group], unembedding: nn.Module) -> dict[str, list[float]]:
+def _measured(groups: Sequence[Group], unembedding: nn.Module) -> Measured:
+    before, began = waited(), perf_counter()
     seconds = measure(groups, unembedding)
-    with suppress(OSError):  # `DECIDED` remembers it; step costs, which are kept in the same folder, warn
-        put(path, json.dumps(seconds))
-    return seconds
+    return Measured(seconds, waited() - before <= DISTURBED * (perf_counter() - began))
 
 
 def _shape(group: Group) -> tuple[Any, ...]:
@@ -118,11 +151,14 @@ def _file(groups: Sequence[Group]) -> Path:
     return cache_folder() / f"packing-{short_hash(repr(facts))}.json"
 
 
-def _read(path: Path) -> dict[str, list[float]] | None:
+def _read(path: Path) -> Measured | None:
     """The measurement in the file; None where there is none that can be decided by."""
     try:
-        seconds: dict[str, list[float]] = json.loads(path.read_text())
-        sound = all(len(seconds[name]) == len(STEP_ROWS) + 1 and min(seconds[name]) > 0 for name in ("plain", "packed"))
+        found = Measured(**json.loads(path.read_text()))
+        sound = all(
+            len(found.seconds[name]) == len(STEP_ROWS) + 1 and min(found.seconds[name]) > 0
+            for name in ("plain", "packed")
+        )
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return seconds if sound else None
+    return found if sound and found.tries >= 1 else None
