@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from foresay.decoding.config import DecodeConfig
+from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
 from foresay.foundation.errors import ConfigError
 from foresay.models.config import MTPConfig
 from foresay.training.config import LossConfig, TrainConfig, warm_up_notes
@@ -24,7 +24,10 @@ IMPOSSIBLE: list[tuple[type, dict[str, Any], str]] = [
     (TrainConfig, {"save_every": -1}, "save_every is -1; give 0 or more"),
     (TrainConfig, {"heldout": -1}, "heldout is -1; give 0 or more"),
     (TrainConfig, {"learning_rate": 0.0}, "learning_rate is 0.0; give a positive one"),
-    (TrainConfig, {"learning_rate": float("nan")}, "learning_rate is nan; give a positive one"),
+    (TrainConfig, {"learning_rate": float("nan")}, "learning_rate is nan; give a number"),
+    (TrainConfig, {"steps": 2.5}, "steps is 2.5; give a whole number"),
+    (MTPConfig, {"rank": "8"}, "rank is '8'; give a whole number"),
+    (MTPConfig, {"train_masks": 0}, "train_masks is 0; give True or False"),
     (TrainConfig, {"clip": 0.0}, "clip is 0.0; give a positive gradient norm"),
     (DecodeConfig, {"masks": -1}, "masks is -1; give 1 or more, or 0 for the trained number"),
     (DecodeConfig, {"branches": 0}, "branches is 0; give 1 or more"),
@@ -32,7 +35,16 @@ IMPOSSIBLE: list[tuple[type, dict[str, Any], str]] = [
     (DecodeConfig, {"shortlist": -1}, "shortlist is -1; give a number of tokens, 0 for all, or 'auto'"),
     (DecodeConfig, {"shortlist": "many"}, "shortlist is 'many'; give a number of tokens, 0 for all, or 'auto'"),
     (DecodeConfig, {"shortlist": 2}, "shortlist is 2 for 3 branches; give as many or more, or 0"),
+    (DecodeConfig, {"nodes": 1025}, "nodes is 1025; give at most 1024"),
     (DecodeConfig, {"max_new_tokens": 0}, "max_new_tokens is 0; give at least 1"),
+    (DecodeConfig, {"max_new_tokens": "5"}, "max_new_tokens is '5'; give a whole number"),
+    (DecodeConfig, {"max_new_tokens": None}, "max_new_tokens is None; give a whole number"),
+    (DecodeConfig, {"max_new_tokens": True}, "max_new_tokens is True; give a whole number"),
+    (SampleConfig, {"temperature": "0.8"}, "temperature is '0.8'; give a number"),
+    (SampleConfig, {"temperature": float("nan")}, "temperature is nan; give a number"),
+    (SampleConfig, {"seed": 2**63}, f"seed is {2**63}; give a number from 0 to 2**63 - 1"),
+    (PenaltyConfig, {"presence_penalty": float("nan")}, "presence_penalty is nan; give a number"),
+    (PenaltyConfig, {"frequency_penalty": float("inf")}, "frequency_penalty is inf; give a finite number"),
 ]
 # A misspelt choice must not pass as the other one; Python and foresay.json have no command line to check it.
 MISSPELT: list[tuple[type, dict[str, Any], str]] = [

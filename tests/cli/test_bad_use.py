@@ -71,6 +71,29 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
         lambda at: ["info", at.tmp / "deep" / "down"],
         r"no base '.*deep/down' was found: no such folder, and no hub id \(OWNER/NAME\); give a local folder",
     ),
+    "generate: an address in place of a hub id": (
+        lambda at: ["generate", "https://huggingface.co/nobody/nothing", "Hi"],
+        "is an address; give the hub id in it, nobody/nothing",
+    ),
+    "data preview: a base that is not there": (
+        lambda at: ["data", "preview", "missing", "--data", at.data],
+        r"no base 'missing' was found: no such folder, and the hub is switched off",
+    ),
+    "data preview: a base without a name": (
+        lambda at: ["data", "preview", "", "--data", at.data],
+        "the base has no name; give a folder, a GGUF file, a hub id, smollm2 or nano",
+    ),
+    **{
+        f"data {verb}: no data": (
+            lambda at, verb=verb, more=more: ["data", verb, "nano", *more, "--data"],
+            "data names nothing; give files, folders or hub ids",
+        )
+        for verb, more in (("preview", []), ("generate", ["--out", "here"]))
+    },
+    "generate: more threads than can be started": (
+        lambda at: ["generate", at.adapter, "Hi", "--threads", "100000"],
+        r"threads is 100000; give 1 or more \(this machine has \d+ cores\), at most 1024, or 0",
+    ),
     "train: an address in place of a hub id": (
         lambda at: at.train(base="https://huggingface.co/Qwen/Qwen3-0.6B"),
         r"no base 'https://.*' was found: no such folder, and no hub id \(OWNER/NAME\); give Qwen/Qwen3-0\.6B$",

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 
 import foresay
 from foresay.cli.commands import VERBS
@@ -176,3 +177,57 @@ def test_a_reader_that_goes_away_is_no_failed_check(at: At) -> None:
     (at.tmp / "out").open().close()
     process.join()
     assert process.exitcode == 0
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_streams_do_no_harm(closed: str) -> None:
+    code = "from foresay.cli.main import entry; entry()"
+    ended = subprocess.run(
+        ["sh", "-c", f'exec "$0" -c "$1" --version {closed}', sys.executable, code], capture_output=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_a_full_disk_under_stdout_is_one_sentence() -> None:
+    code = "from foresay.cli.main import entry; entry()"
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([sys.executable, "-c", code, "--help"], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert ended.returncode == 2
+    assert re.fullmatch(rb"foresay: \[Errno 28\] No space left on device; give paths .*\n", ended.stderr)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            PermissionError(13, "Permission denied", "/a/b"),
+            r"\[Errno 13\] Permission denied: '/a/b'; give paths that can",
+        ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory."),
+            r"memory is full \(CUDA out of memory\.\); give smaller batches",
+        ),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "memory is full .*; give smaller batches"),
+        (MemoryError(), r"memory is full \(MemoryError\); give smaller batches"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_sentence(
+    error: Exception, said: str, at: At, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("foresay.cli.commands.info.describe_base", refuse)
+    ended = run("info", at.bases / "other")
+    assert (ended.status, ended.out) == (2, "")
+    assert re.fullmatch(f"foresay: {said}.*\n", ended.err)
+
+
+def test_our_own_faults_are_shown_whole(at: At, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr("foresay.cli.commands.info.describe_base", fail)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run("info", at.bases / "other")

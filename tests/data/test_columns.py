@@ -156,6 +156,11 @@ def test_what_a_template_does_not_render_is_counted_by_name(tmp_path: Path, nano
     assert "not used: id (1 rows), reasoning_content (1 rows), tools (1 rows)" in report.sentence
 
 
+def test_empty_fields_are_not_missed(tmp_path: Path, nano: PreTrainedTokenizerBase) -> None:
+    said = {"role": "assistant", "content": "Hello my dear friend.", "tool_calls": [], "annotations": [], "audio": {}}
+    assert counted(written(tmp_path, {"messages": [HI, said]}), nano).unread == {}
+
+
 def test_answer_of_nothing_but_unrendered_fields_is_refused(nano: PreTrainedTokenizerBase) -> None:
     with pytest.raises(DataError, match=r"here:1: message 2 says nothing but tool_calls, which the chat template does"):
         examples(nano, {"messages": CALLS})
@@ -223,8 +228,11 @@ def test_system_column_of_sharegpt(nano: PreTrainedTokenizerBase) -> None:
         ({"ids": [1, 2, 3], "prompt_tokens": -2}, "ids or prompt_tokens that are no ids"),
         ({"ids": [1, 2, 3], "prompt_tokens": 99}, "ids or prompt_tokens that are no ids"),
         ({"ids": [True, False, 1, 2]}, "ids or prompt_tokens that are no ids"),
-        ({"text": ["a", "b"]}, "needed are messages"),
-        ({"prompt": 5, "response": 6}, "needed are messages"),
+        ({"text": ["a", "b"]}, r"it has columns text \(list\); needed are messages"),
+        ({"prompt": 5, "response": None}, r"it has columns prompt \(number\), response \(null\); needed are messages"),
+        ({" text": "a b"}, "it has columns ' text'; needed are messages"),
+        ({"messages": [HI, {"role": "Bot", "content": "x y"}]}, r"there is no assistant message \(roles: user, Bot\)"),
+        ({"messages": [HI], "ids": ["a"]}, "or remove the column ids, and the text is read"),
     ],
 )
 def test_columns_of_another_kind_are_bad_rows(nano: PreTrainedTokenizerBase, row: dict[str, Any], message: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from foresay.data.compressed import COMPRESSED
 from foresay.data.records import Record, read_records
 from foresay.data.source import Source
 from foresay.foundation.errors import DataError
@@ -82,6 +83,84 @@ def test_what_cannot_be_parsed_is_refused(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(DataError, match=r"a\.json(:1)? is (not JSON|nested too deeply)"):
         rows(path)
+
+
+@pytest.mark.parametrize("content", ["".join(map(json.dumps, ROWS)), LINES.replace("\n", "\r")], ids=["none", "CR"])
+def test_rows_with_no_newline_between_them(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(content, newline="")
+    assert rows(path) == ROWS
+
+
+@pytest.mark.parametrize("name", ["A.JSONL", "a.ndjson", "a.JsonLines", "A.CSV", "A.CSV.GZ"])
+def test_endings_in_any_letters_are_read_in_a_folder_too(tmp_path: Path, name: str) -> None:
+    text = "prompt,response\n" + "".join(",".join(row.values()) + "\n" for row in ROWS) if "CSV" in name else LINES
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith("GZ") else text.encode())
+    assert rows(tmp_path / name) == [record.row for record in Source(str(tmp_path)).records()]
+    assert len(rows(tmp_path / name)) == 3
+
+
+def test_a_folder_named_as_a_file_is_a_folder(tmp_path: Path) -> None:
+    part = tmp_path / "out.jsonl" / "part-0.jsonl"  # as Spark writes
+    part.parent.mkdir()
+    part.write_text(LINES)
+    assert [record.row for record in Source(str(tmp_path)).records()] == ROWS
+
+
+TWICE_NAMED = '{"prompt": "a", "prompt": "b", "response": "c"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", f"{TWICE_NAMED}\n{LINES}", r"a\.jsonl:1 is not JSON \('prompt' is named twice\)"),
+        ("a.json", f"[{TWICE_NAMED}]", r"a\.json is not JSON \('prompt' is named twice\)"),
+        (
+            "a.csv",
+            "prompt,response,response\nx,y,z\n",
+            r"a\.csv has two columns named 'response'; rename or remove one",
+        ),
+        ("a.jsonl", f'{{"id": {"1" * 5000}}}\n{LINES}', r"a\.jsonl:1 is not JSON \(Exceeds the limit"),
+        ("a.json", f'[{{"id": {"1" * 5000}}}]', r"a\.json is not JSON \(Exceeds the limit"),
+        ("a.csv", 'prompt,response\nx,"y\nz,w\n', r"a\.csv:2 is no row \(unexpected end of data\); double the quotes"),
+        ("a.csv", 'prompt,response\n"a "b" c",y\n', r"a\.csv:2 is no row \(.* expected after .*\); double the quotes"),
+    ],
+)
+def test_what_a_reader_would_drop_in_silence_is_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        rows(path)
+
+
+def test_a_bad_quote_is_a_bad_row_and_the_others_are_read(tmp_path: Path) -> None:
+    path, told = tmp_path / "a.csv", list[str]()
+    path.write_text('\nprompt,response\n"a "b" c",y\n\nx,z\n')
+    assert [record.row for record in read_records(path, lambda error: told.append(str(error)))] == [
+        {"prompt": "x", "response": "z"}
+    ]
+    assert len(told) == 1
+
+
+def test_parquet_with_a_name_twice_is_refused(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow", reason="Parquet needs the extra `data`")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    column = arrow.array(["x"])
+    parquet.write_table(arrow.table([column] * 3, names=["prompt", "response", "response"]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet has two columns named 'response'"):
+        rows(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt", "a.json.gz"])
+def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / name).write_text("x")
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setitem(COMPRESSED, ".gz", refuse)
+    with pytest.raises(DataError, match=rf"{name} cannot be read \(.*Permission denied.*\); give one that can be"):
+        rows(tmp_path / name)
 
 
 def test_folder_of_save_to_disk(tmp_path: Path) -> None:

@@ -71,6 +71,42 @@ def test_csv_row_with_other_cells_than_its_header_is_bad(tmp_path: Path, line: s
         list(read_records(path))
 
 
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            ",split=test",
+            r"split test of .*a\.jsonl was asked for, and a local file has no splits; leave split=test out",
+        ),
+        (
+            ",subset=main",
+            r"subset main of .*a\.jsonl was asked for, and a local file has no subsets; leave subset=main",
+        ),
+        (",rows=5,rows=3", "data setting rows was given twice in"),
+    ],
+)
+def test_settings_that_nothing_heeds_are_refused(tmp_path: Path, source: str, message: str) -> None:
+    path = write(tmp_path, "a.jsonl", ROWS)
+    with pytest.raises(ConfigError, match=message):
+        Source.parse(f"{path}{source}").files()
+    with pytest.raises(ConfigError, match="a local folder has no subsets"):
+        Source(str(tmp_path), subset="main").files()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "names nothing; give a file, a folder or a hub id"),
+        ("https://huggingface.co/datasets/openai/gsm8k", "is an address; give the hub id in it, openai/gsm8k"),
+        ("hf://datasets/openai/gsm8k/main/a.parquet", "is an address; give the hub id in it, openai/gsm8k"),
+        ("s3://bucket/a.jsonl", r"is an address; give a file, a folder or a hub id \(owner/name\)"),
+    ],
+)
+def test_names_of_nothing_and_addresses_are_refused(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Source.parse(name).files()
+
+
 def test_a_folder_gives_its_training_split(tmp_path: Path) -> None:
     write(tmp_path, "data/train-00001-of-00002.jsonl", ROWS[2:4])
     write(tmp_path, "data/train-00000-of-00002.csv", ROWS[:2])
@@ -131,8 +167,22 @@ def test_columns_are_found_under_other_names(tmp_path: Path, tokenizer: PreTrain
     source = Source(str(odd), columns=(("prompt", "Q"), ("response", "A")))
     usual = read(Source(str(write(tmp_path, "usual.jsonl", ROWS))), encoder(tokenizer))
     assert list(read(source, encoder(tokenizer)).examples) == list(usual.examples)
-    with pytest.raises(DataError, match=r"odd\.csv:2 has columns Q, A, prompt, and not B as was asked"):
+    with pytest.raises(DataError, match=r"odd\.csv:2 has columns A, Q, prompt, and not B as was asked"):
         list(Source(str(odd), columns=(("response", "B"),)).records(fatal))
+
+
+def test_a_column_under_its_other_name_is_used_and_others_are_not(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    rows = [{"": str(place), "Q": row["prompt"], "A": row["response"], " b ": "x"} for place, row in enumerate(ROWS)]
+    source = Source(str(write(tmp_path, "odd.jsonl", rows)), columns=(("prompt", "Q"), ("response", "A")))
+    assert read(source, encoder(tokenizer)).report.unread == {"' b '": 5, "''": 5}
+
+
+def test_rows_that_are_bad_or_too_short_are_told_apart(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = [{"prompt": "Say 1.", "response": ""}, {"prompt": "Say 2."}]
+    with pytest.raises(DataError, match=r"none of the 2 rows .*; 1 are bad, the others too short; the first: .*:2: it"):
+        read(Source(str(write(tmp_path, "a.jsonl", rows))), encoder(tokenizer))
 
 
 def test_rows_stop_early(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import make_dataclass, replace
 from typing import Annotated, Any, Union
 
@@ -16,7 +16,7 @@ from foresay.cli.config_file import with_config
 from foresay.cli.given import Given
 from foresay.cli.terminal import ERR, OUT, signs_of_life
 from foresay.cli.views.help import help_of, overview, verbs_help
-from foresay.foundation.errors import ForesayError
+from foresay.foundation.errors import ForesayError, first_line
 
 WAITING = ("serve", "chat")
 """Verbs that have nothing to do most of the time."""
@@ -54,7 +54,13 @@ def _help_text(verb: str, below: str, everything: bool) -> Text:
 
 
 def _plain_streams() -> None:
-    """Where stdout or stderr is not UTF-8, write ? for what it cannot hold, and do not break off."""
+    """Where stdout or stderr is not UTF-8, write ? for what it cannot hold, and do not break off.
+
+    A stream that whoever started us has closed, which Python has none for, is empty or takes all.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (as long as the process)
     for stream in (sys.stdout, sys.stderr):
         encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
         if encoding != "utf8" and hasattr(stream, "reconfigure"):
@@ -85,9 +91,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ERR.print("foresay: interrupted; nothing half written was left behind")
         return 130
     except BrokenPipeError:
-        # Not our failure, but Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout()
         return 0
+    except OSError as error:
+        with suppress(OSError):
+            ERR.print(f"foresay: {error}; give paths that can be read and written, on a disk with room", style="red")
+        _leave_stdout()
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _is_full(error):
+            raise
+        cure = "give smaller batches, shorter texts, a smaller base, or --quantize"
+        ERR.print(f"foresay: memory is full ({first_line(error)}); {cure}", style="red", highlight=False)
+        return 2
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether memory is: torch says so in an error of its own on a device, and in words on a CPU."""
+    words = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or words
+
+
+def _leave_stdout() -> None:
+    """Write what is left; where that cannot be, drop it, or Python would complain again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str]) -> int:

@@ -17,6 +17,11 @@ REFUSALS = (TemplateError, ValueError, TypeError, KeyError, IndexError, Attribut
 USUAL = ("user", "assistant")
 
 
+def says(value: Any) -> bool:
+    """Whether a value of a row or message holds anything."""
+    return value is not None and value not in ("", [], {})
+
+
 @dataclass(frozen=True, slots=True)
 class Chat:
     """A conversation, and the tools that it may call."""
@@ -44,7 +49,8 @@ class Chat:
 
         Raises DataError for a message that says nothing but that.
         """
-        fields = {name for message in self.messages for name in message} - {"role", "content"}
+        named = (name for message in self.messages for name, value in message.items() if says(value))
+        fields = {*named} - {"role", "content"}
         unread = {name for name in fields if not self._renders(tokenizer, name)}
         for turn, message in enumerate(self.messages, 1):
             lost = sorted(unread & message.keys())

@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from foresay.data.chat import Chat, Message
+from foresay.data.chat import Chat, Message, says
 from foresay.data.records import Record
 from foresay.foundation.errors import DataError
 
@@ -32,6 +32,9 @@ SPEAKERS = {
 }
 """Roles of `conversations` columns, in the words of `messages`."""
 
+KINDS = {type(None): "null", bool: "true or false", int: "number", float: "number", list: "list", dict: "object"}
+"""What a value is called where a text was looked for."""
+
 
 def conversation(record: Record, answers: bool = True) -> Chat | None:
     """The row as a chat, None when it is none; without `answers` a question is enough, and its answer is not read.
@@ -44,7 +47,7 @@ def conversation(record: Record, answers: bool = True) -> Chat | None:
     if not columns:
         return None
     messages = [_message(turn, number) for number, turn in enumerate(turns, 1)]
-    if _says(row.get("system")):
+    if says(row.get("system")):
         messages = [_system(row["system"], messages), *messages]
     untaught = frozenset(turn for turn, message in enumerate(messages) if _weight(message, turn) == 0)
     return Chat(messages, _tools(row), untaught, frozenset({*columns, "system", "tools"}))
@@ -53,7 +56,22 @@ def conversation(record: Record, answers: bool = True) -> Chat | None:
 def unread_columns(row: dict[str, Any], read: Collection[str], answers: bool = True) -> list[str]:
     """Columns with something in them that are not `read`; without `answers`, those that hold answers do not count."""
     known = {*read, *LABELS, *(() if answers else (*RESPONSE_COLUMNS, *GIVEN_COLUMNS))}
-    return sorted(name for name, value in row.items() if name not in known and _says(value))
+    return sorted(plain_name(name) for name, value in row.items() if name not in known and says(value))
+
+
+def columns_of(row: dict[str, Any]) -> str:
+    """The columns of a row by name, and what those hold that are no text, for a message."""
+    kinds = {name: "" if isinstance(row[name], str) else f" ({_kind(row[name])})" for name in sorted(row)}
+    return ", ".join(f"{plain_name(name)}{kind}" for name, kind in kinds.items()) or "none"
+
+
+def plain_name(name: str) -> str:
+    """A name as it is, in quotes where it is empty or has spaces around it that nobody would see."""
+    return name if name and name == name.strip() else repr(name)
+
+
+def _kind(value: Any) -> str:
+    return next((words for kind, words in KINDS.items() if isinstance(value, kind)), type(value).__name__)
 
 
 def _asked(row: dict[str, Any], answers: bool) -> tuple[list[Any], set[str]]:
@@ -89,10 +107,6 @@ def _listed(value: Any) -> list[Any] | None:
     return value if isinstance(value, list) else None
 
 
-def _says(value: Any) -> bool:
-    return value is not None and value not in ("", [], {})
-
-
 def _as_turns(said: Any, role: str, more: Any = None) -> list[Any]:
     if not isinstance(said, str):
         return list(said)
@@ -118,7 +132,7 @@ def _system(said: Any, messages: list[Message]) -> Message:
 def _tools(row: dict[str, Any]) -> list[Any] | None:
     value = row.get("tools")
     tools = _listed(value)
-    if tools is None and _says(value):
+    if tools is None and says(value):
         raise DataError("tools is no list of tools, nor JSON of one; mend or remove it")
     return tools or None
 
@@ -134,7 +148,7 @@ def _message(said: Any, number: int) -> Message:
     if "tool_calls" in message:
         message["tool_calls"] = _calls(message["tool_calls"], number)
     content = _content(message.get("content"), number)
-    others = any(_says(value) for name, value in message.items() if name not in ("role", "content", "weight"))
+    others = any(says(value) for name, value in message.items() if name not in ("role", "content", "weight"))
     content = "" if content is None and others else content
     if not isinstance(message.get("role"), str) or content is None:
         raise DataError(f"message {number} needs a role and a content, both text; mend or remove it")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from foresay.foundation.errors import DataError
+from foresay.foundation.errors import DataError, first_line
 
 
 def _zstandard(path: Path) -> io.BufferedReader:
@@ -26,23 +26,29 @@ COMPRESSED: dict[str, Callable[[Path], Any]] = {
 }  # fmt: skip
 """What opens a file with this ending, to be read as bytes."""
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
+UNPACKING = ("unpacked", "pack it again, or give it unpacked")
+
+
+def packing_of(path: Path) -> str:
+    """The ending of a compression, in small letters; empty: it is not compressed."""
+    suffix = path.suffix.lower()
+    return suffix if suffix in COMPRESSED else ""
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, as they are or unpacked. Raises DataError for one that cannot be unpacked."""
-    if path.suffix not in COMPRESSED:
-        with path.open("rb") as file:
-            yield file
-        return
+    """The bytes of a file, as they are or unpacked. Raises DataError for one that cannot be read or unpacked."""
+    packing = packing_of(path)
     try:
-        with COMPRESSED[path.suffix](path) as file:
+        with COMPRESSED[packing](path) if packing else path.open("rb") as file:
             yield file
     except DAMAGED as error:
-        raise DataError(f"{path} cannot be unpacked ({error}); pack it again, or give it unpacked") from error
+        unread = isinstance(error, PermissionError) or not packing
+        failed, cure = ("read", "give one that can be") if unread else UNPACKING
+        raise DataError(f"{path} cannot be {failed} ({first_line(error)}); {cure}") from error
 
 
 def content_of(path: Path) -> bytes:
-    """All bytes of a file. Raises DataError for one that cannot be unpacked."""
+    """All bytes of a file. Raises DataError for one that cannot be read or unpacked."""
     with opened(path) as file:
         return file.read()

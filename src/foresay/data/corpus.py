@@ -54,8 +54,10 @@ class Report:
         """Raise DataError when not one example came out."""
         if not self.rows:
             raise DataError(f"{self.name} is empty; give a file with chat, prompt/response or text rows")
-        if self.bad == self.rows:
-            raise DataError(f"none of the {self.rows} rows of {self.name} can be used; the first: {self.complaints[0]}")
+        if self.bad and not self.examples:
+            bad = "" if self.bad == self.rows else f"{self.bad} are bad, the others too short; "
+            first = f"{bad}the first: {self.complaints[0]}"
+            raise DataError(f"none of the {self.rows} rows of {self.name} can be used; {first}")
         if not self.examples:
             cure = (
                 "raise --max-length (up to the base's context) or shorten the prompts"

@@ -13,6 +13,7 @@ from foresay.data.columns import (
     GIVEN_COLUMNS,
     PROMPT_COLUMNS,
     RESPONSE_COLUMNS,
+    columns_of,
     conversation,
     unread_columns,
 )
@@ -88,9 +89,7 @@ class Encoder:
             elif isinstance(row.get("text"), str):
                 schema, pieces, unread = "text", self._windows(row["text"]), unread_columns(row, ("text",))
             else:
-                raise DataError(
-                    f"it has columns {', '.join(sorted(row)) or 'none'}; {NEEDED}; name others with --columns"
-                )
+                raise DataError(f"it has columns {columns_of(row)}; {NEEDED}; name others with --columns")
             for piece in pieces:
                 check_known(piece.ids, self.vocabulary)
         examples = tuple(self._examples(pieces, str(row.get("domain") or ""), record.place))
@@ -110,7 +109,10 @@ class Encoder:
     def _chat(self, chat: Chat) -> list[Tokens]:
         """A conversation, with loss on the assistant's turns up to their stop tokens."""
         if not any(message["role"] == "assistant" for message in chat.messages):
-            raise DataError("there is no assistant message, so nothing to learn; mend or remove the row")
+            roles = ", ".join(dict.fromkeys(message["role"] for message in chat.messages)) or "no message"
+            raise DataError(
+                f"there is no assistant message (roles: {roles}), so nothing to learn; mend or remove the row"
+            )
         if not any(self._taught(chat, turn) for turn in range(len(chat.messages))):
             raise DataError("no answer of it is taught: each has weight 0, or no message before it; mend or remove it")
         if self.tokenizer.chat_template is None:
@@ -249,7 +251,7 @@ def _given(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Tokens:
     if not known or type(prompt) is not int or not 0 <= prompt <= len(ids):
         raise DataError(
             f"it has ids or prompt_tokens that are no ids below {vocabulary} and no number up to {len(ids)}; give "
-            "text, or ids of the base's own tokenizer"
+            "ids of the base's own tokenizer, or remove the column ids, and the text is read"
         )
     if isinstance(response := row.get("response"), str):
         said: str = tokenizer.decode(ids[prompt:], skip_special_tokens=True)

@@ -9,7 +9,7 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from foresay.data.chat import at, encode, text_ids
-from foresay.data.columns import PROMPT_COLUMNS, conversation, unread_columns
+from foresay.data.columns import PROMPT_COLUMNS, columns_of, conversation, unread_columns
 from foresay.data.records import Record, read_records
 from foresay.foundation.errors import DataError
 from foresay.foundation.names import NANO
@@ -138,8 +138,7 @@ def prompt_of(record: Record, tokenizer: PreTrainedTokenizerBase, domain: str) -
         text = row.get("text")
         if not isinstance(text, str):
             raise DataError(
-                f"it has columns {', '.join(sorted(row)) or 'none'}; needed are messages, text, or one of "
-                f"{', '.join(PROMPT_COLUMNS)}"
+                f"it has columns {columns_of(row)}; needed are messages, text, or one of {', '.join(PROMPT_COLUMNS)}"
             )
         unread = unread_columns(row, ("text",), answers=False)
         return Prompt(tuple(encode(tokenizer, text, raw=True)), domain, text, from_text=True, unread=tuple(unread))

@@ -8,20 +8,20 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foresay.data.compressed import COMPRESSED, content_of, opened
-from foresay.foundation.errors import DataError
+from foresay.data.compressed import content_of, opened, packing_of
+from foresay.foundation.errors import DataError, first_line
 
 Complain = Callable[[DataError], None]
 """Told of every bad row; raises where one bad row is one too many."""
 CSV_SUFFIXES = {".csv": ",", ".tsv": "\t"}
 TEXT_SUFFIXES = {".txt", ".md"}
 TABLES = {".parquet", ".arrow"}
-PLAIN_SUFFIXES = {".json", ".jsonl", *CSV_SUFFIXES, *TEXT_SUFFIXES}
+PLAIN_SUFFIXES = {".json", ".jsonl", ".ndjson", ".jsonlines", *CSV_SUFFIXES, *TEXT_SUFFIXES}
 SUFFIXES = {*PLAIN_SUFFIXES, *TABLES}
 LONGEST_CELL = 2**31 - 1
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -44,10 +44,10 @@ def fatal(error: DataError) -> None:
 
 
 def suffix_of(path: Path) -> str:
-    """The ending that says the format, under that of a compression; empty: none that is known."""
-    suffix = Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix
-    known = PLAIN_SUFFIXES if path.suffix in COMPRESSED else SUFFIXES
-    return suffix if suffix in known else ""
+    """The ending that says the format, in small letters, under that of a compression; empty: none that is known."""
+    packed = packing_of(path)
+    suffix = Path(path.stem if packed else path).suffix.lower()
+    return suffix if suffix in (PLAIN_SUFFIXES if packed else SUFFIXES) else ""
 
 
 def read_records(path: Path, complain: Complain = fatal) -> Iterator[Record]:
@@ -56,9 +56,10 @@ def read_records(path: Path, complain: Complain = fatal) -> Iterator[Record]:
     Raises DataError for a file that cannot be read at all; rows that are none go to `complain`.
     """
     if not path.is_file():
+        found = "is no file" if path.exists() else "does not exist"
         raise DataError(
-            f"data file {path} does not exist; give a local JSON, JSONL or text file, CSV, Parquet or Arrow, a folder "
-            "of them, or a hub id like owner/name"
+            f"data file {path} {found}; give a local JSON, JSONL or text file, CSV, Parquet or Arrow, a folder of "
+            "them, or a hub id like owner/name"
         )
     suffix = suffix_of(path)
     if suffix in TEXT_SUFFIXES:
@@ -89,7 +90,7 @@ def _json(path: Path, complain: Complain) -> Iterator[Record]:
         wrapped = _wrapped(rows[0]) if len(rows) == 1 else None
         if wrapped is not None:
             yield from _rows(wrapped, path, complain)
-        elif rows and len(lines) > 1:
+        elif max(len(rows), len(lines)) > 1 and rows:
             yield from _rows(rows, path, complain)
         else:
             yield from _json_lines(path, complain)
@@ -105,26 +106,44 @@ def _is_json(text: bytes) -> bool:
     return True
 
 
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; raises ValueError where it names something twice, of which JSON would keep the last alone."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in found if names.count(name) > 1)!r} is named twice")
+    return found
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_distinct)
+
+
 def _document(path: Path) -> Any:
     try:
-        return json.loads(_decoded(content_of(path), str(path)))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno} is not JSON ({error.msg}); mend or remove the line") from error
-    except RecursionError as error:
-        raise DataError(f"{path} is nested too deeply to be read as JSON; write one object a row") from error
+        return DECODER.decode(_decoded(content_of(path), str(path)))
+    except (ValueError, RecursionError) as error:
+        place = f"{path}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else path
+        raise DataError(f"{place} is not JSON ({_why(error)}); mend it, or write one object a line") from error
+
+
+def _why(error: Exception) -> str:
+    """Why a text cannot be read as JSON."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return error.msg if isinstance(error, json.JSONDecodeError) else first_line(error)
 
 
 def _values(path: Path) -> list[Any]:
     """The JSON values of a file, each over as many lines as it likes; none where the file is no such thing."""
-    found, decoder = list[Any](), json.JSONDecoder()
+    found = list[Any]()
     try:
         text = _decoded(content_of(path), str(path)).strip()
         place = 0
         while place < len(text):
-            value, end = decoder.raw_decode(text, place)
+            value, end = DECODER.raw_decode(text, place)
             found.append(value)
             place = end + len(SPACE.match(text, end)[0])  # type: ignore[index]
-    except (DataError, json.JSONDecodeError, RecursionError):
+    except (DataError, ValueError, RecursionError):
         return []
     return found
 
@@ -154,12 +173,11 @@ def _json_lines(path: Path, complain: Complain) -> Iterator[Record]:
                 continue
             place = f"{path}:{number}"
             try:
-                row = json.loads(_decoded(line, place))
+                row = DECODER.decode(_decoded(line, place))
             except DataError as error:
                 complain(error)
-            except (json.JSONDecodeError, RecursionError) as error:
-                why = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-                complain(DataError(f"{place} is not JSON ({why}); mend or remove the line"))
+            except (ValueError, RecursionError) as error:
+                complain(DataError(f"{place} is not JSON ({_why(error)}); mend or remove the line"))
             else:
                 yield from _object(row, place, complain, checked=SURROGATE.search(line) is None)
 
@@ -186,19 +204,38 @@ def _csv(path: Path, delimiter: str, complain: Complain) -> Iterator[Record]:
     csv.field_size_limit(LONGEST_CELL)
     try:
         with opened(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, delimiter=delimiter)
-            columns, line = len(rows.fieldnames or ()), rows.line_num
-            for row in rows:
-                # A quoted cell may hold newlines: a row stands at its first line.
-                place, line = f"{path}:{line + 1}", rows.line_num
-                cells = sum(value is not None for value in row.values())
-                if None in row or cells < columns:
-                    found = columns + len(row[None]) if None in row else cells
-                    complain(DataError(f"{place} has {found} cells and the header {columns}; quote or mend the row"))
-                else:
-                    yield Record(place, row)
+            # Strict: else a quote that nobody closes makes one cell of all that follows it.
+            rows = csv.reader(file, delimiter=delimiter, strict=True)
+            header = next(filter(None, rows), [])
+            _check_header(header, path)
+            for place, cells in _cells(rows, path, complain):
+                if len(cells) == len(header):
+                    yield Record(place, dict(zip(header, cells)))
+                elif cells:
+                    said = f"{place} has {len(cells)} cells and the header {len(header)}; quote or mend the row"
+                    complain(DataError(said))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as CSV ({error}); save it as UTF-8 with a header row") from error
+
+
+def _cells(rows: Any, path: Path, complain: Complain) -> Iterator[tuple[str, list[str]]]:
+    """The cells of each row, and where it stands: at its first line, for a quoted cell may hold newlines."""
+    while True:
+        place = f"{path}:{rows.line_num + 1}"
+        try:
+            cells = next(rows, None)
+        except csv.Error as error:
+            complain(DataError(f"{place} is no row ({error}); double the quotes inside a cell, and close it"))
+            continue
+        if cells is None:
+            return
+        yield place, cells
+
+
+def _check_header(names: list[str], path: Path) -> None:
+    """Raise DataError where two columns bear one name: a row would keep the last alone."""
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise DataError(f"{path} has two columns named {twice[0]!r}; rename or remove one")
 
 
 def _table(path: Path, suffix: str) -> Iterator[Record]:
@@ -210,12 +247,17 @@ def _table(path: Path, suffix: str) -> Iterator[Record]:
         raise DataError(f"{path} needs pyarrow to be read; run pip install 'foresay[data]'") from error
     try:
         batches = ParquetFile(path).iter_batches(batch_size=1000) if suffix == ".parquet" else _arrow(path, ipc)
-        rows = (row for batch in batches for row in batch.to_pylist())
-        for number, row in enumerate(rows, 1):
+        for number, row in enumerate(_rows_of(batches, path), 1):
             yield Record(f"{path}, row {number}", row)
     except (ArrowException, OSError) as error:
         kind = "Parquet" if suffix == ".parquet" else "Arrow"
         raise DataError(f"{path} cannot be read as {kind} ({error}); write it again") from error
+
+
+def _rows_of(batches: Iterable[Any], path: Path) -> Iterator[dict[str, Any]]:
+    for batch in batches:
+        _check_header(batch.schema.names, path)
+        yield from batch.to_pylist()
 
 
 def _arrow(path: Path, ipc: Any) -> Iterator[Any]:

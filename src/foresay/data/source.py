@@ -1,14 +1,16 @@
 """Where training data come from: a file, a folder or a hub id, with its columns, its split and its weight."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from foresay.data.columns import columns_of
 from foresay.data.records import SUFFIXES, Complain, Record, fatal, read_records, suffix_of
-from foresay.foundation.errors import ConfigError, DataError
+from foresay.foundation.errors import ConfigError, DataError, require
 from foresay.foundation.hashes import SHORT, file_hash
 
 COLUMNS = ("messages", "prompt", "response", "text", "domain", "system", "tools", "history", "input")
@@ -17,6 +19,8 @@ SPLITS = {"train", "test", "validation", "valid", "val", "dev", "eval"}
 SETTINGS = ("weight", "rows", "subset", "split")
 NO_DATA = re.compile(r"(readme|license|dataset_infos?|dataset_dict|state)\.|cache-", re.IGNORECASE)
 """Cards, and what `datasets.save_to_disk` writes beside its Arrow files."""
+ADDRESS = re.compile(r"/datasets/(\w[\w.-]*/\w[\w.-]*)")
+"""The hub id in the address of a data set, or of a file of it."""
 LARGE_BYTES = 2**30
 """Hub datasets from here on are streamed, not downloaded."""
 
@@ -47,6 +51,9 @@ class Source:
         Raises ConfigError for an unknown setting.
         """
         name, *settings = _parts(text)
+        require(bool(name), f"data {text!r} names nothing; give a file, a folder or a hub id")
+        twice = [key for key, count in Counter(part.split("=")[0] for part in settings).items() if count > 1]
+        require(not twice, f"data setting {', '.join(twice)} was given twice in {text!r}; give it once")
         said = dict(_setting(setting, (*SETTINGS, *COLUMNS)) for setting in settings)
         named = dict(_setting(column, COLUMNS) for column in columns)
         named |= {key: value for key, value in said.items() if key in COLUMNS}
@@ -56,13 +63,13 @@ class Source:
     def records(self, complain: Complain = fatal) -> Iterator[Record]:
         """The rows, with their columns under our names. Raises DataError; bad rows go to `complain`."""
         for record in islice(self._records(complain), self.rows or None):
-            row = dict(record.row)
-            missing = sorted(theirs for _, theirs in self.columns if theirs not in row)
-            if missing:
-                complain(DataError(f"{record.place} has columns {', '.join(row)}, and not {missing[0]} as was asked"))
+            taken = {theirs for _, theirs in self.columns}
+            if missing := sorted(taken - record.row.keys()):
+                found = columns_of(record.row)
+                complain(DataError(f"{record.place} has columns {found}, and not {missing[0]} as was asked"))
                 continue
-            row |= {ours: record.row[theirs] for ours, theirs in self.columns}
-            yield Record(record.place, row)
+            others = {name: value for name, value in record.row.items() if name not in taken}
+            yield Record(record.place, others | {ours: record.row[theirs] for ours, theirs in self.columns})
 
     def describe(self) -> dict[str, Any]:
         """Name, settings, and what its content is known by: hashes of files, or the hub's revision."""
@@ -81,9 +88,11 @@ class Source:
     def files(self) -> list[Path]:
         """The local files, a folder's in order of name. Raises DataError for a folder without any for the split."""
         folder = Path(self.name)
+        self._check_local(folder.is_dir())
         if not folder.is_dir():
             return [folder]
-        found = [path for path in sorted(folder.rglob("*")) if _is_data(path.relative_to(folder))]
+        paths = (path for path in sorted(folder.rglob("*")) if not path.is_dir())
+        found = [path for path in paths if _is_data(path.relative_to(folder))]
         words = {path: set(re.split(r"[^a-z]+", str(path.relative_to(folder)).lower())) for path in found}
         named = [path for path in found if self.split in words[path]]
         files = named or [path for path in found if not words[path] & SPLITS]
@@ -94,6 +103,19 @@ class Source:
                 f"{', '.join(sorted(SUFFIXES))} files, or another split as {folder},split=NAME"
             )
         return files
+
+    def _check_local(self, folder: bool) -> None:
+        """Raise ConfigError for an address, and for settings that a local file, or folder, has no use for."""
+        if "://" in self.name:
+            found = ADDRESS.search(self.name)
+            cure = f"the hub id in it, {found[1]}" if found else "a file, a folder or a hub id (owner/name)"
+            raise ConfigError(f"data {self.name} is an address; give {cure}")
+        for name, wanted in (("subset", self.subset), ("split", "" if folder or self.split == "train" else self.split)):
+            require(
+                not wanted,
+                f"{name} {wanted} of {self.name} was asked for, and a local {'folder' if folder else 'file'} has no "
+                f"{name}s; leave {name}={wanted} out",
+            )
 
     def _records(self, complain: Complain) -> Iterator[Record]:
         if self.on_hub:

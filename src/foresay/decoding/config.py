@@ -1,9 +1,10 @@
 """Settings of decoding: layouts, sampling, penalties, and the queue of requests."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from foresay.foundation.errors import require, require_at_least, require_choices
+from foresay.foundation.errors import require, require_at_least, require_kinds
 from foresay.foundation.names import OWN_LAYOUTS
 
 
@@ -24,6 +25,7 @@ class QueueConfig:
     chat's earlier turns), which then read only what is new; 0 keeps none."""
 
     def __post_init__(self) -> None:
+        require_kinds(self)
         require_at_least(self, 1, "sequences", "prefill_tokens")
         require_at_least(self, 0, "waiting", "max_length", "prefix_cache")
 
@@ -31,6 +33,9 @@ class QueueConfig:
 SHORTLIST, LARGE_VOCABULARY = 64, 16_384
 """Tokens that drafts are taken from by default, in vocabularies of so many or more. 64 of 4,096 lost at most 2 % of the
 tokens per step (docs/experiments/former.md)."""
+
+MOST_NODES = 1024
+"""Of a tree: a step of so many drafts has rows by the thousand, and those of ten times as many fill any memory."""
 
 FixedLayout = Literal["plain", "linear", "quadratic", "tree"]
 LayoutName = Literal[FixedLayout, "planned"]
@@ -67,9 +72,10 @@ class DecodeConfig:
     """Generate past the stop token (benchmarks of fixed length)."""
 
     def __post_init__(self) -> None:
-        require_choices(self, layout=OWN_LAYOUTS)
+        require_kinds(self, layout=OWN_LAYOUTS)
         require(self.masks >= 0, f"masks is {self.masks}; give 1 or more, or 0 for the trained number")
         require_at_least(self, 1, "branches", "nodes")
+        require(self.nodes <= MOST_NODES, f"nodes is {self.nodes}; give at most {MOST_NODES}")
         self._check_shortlist()
         require(self.max_new_tokens >= 1, f"max_new_tokens is {self.max_new_tokens}; give at least 1")
 
@@ -108,9 +114,11 @@ class SampleConfig:
     """Seed of the draws."""
 
     def __post_init__(self) -> None:
+        require_kinds(self)
         require_at_least(self, 0, "temperature", "top_k", "min_p", "seed")
         require(0 < self.top_p <= 1, f"top_p is {self.top_p}; give a share above 0, at most 1")
         require(self.min_p <= 1, f"min_p is {self.min_p}; give a share of at most 1")
+        require(self.seed < 2**63, f"seed is {self.seed}; give a number from 0 to 2**63 - 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +133,10 @@ class PenaltyConfig:
     """Divides positive logits of tokens in the prompt or the answer, and multiplies negative ones."""
 
     def __post_init__(self) -> None:
+        require_kinds(self)
+        for name in ("presence_penalty", "frequency_penalty", "repetition_penalty"):
+            value = getattr(self, name)
+            require(math.isfinite(value), f"{name} is {value}; give a finite number")
         require(self.repetition_penalty > 0, f"repetition_penalty is {self.repetition_penalty}; give a positive one")
 
 

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from foresay.decoding.config import LayoutName
 from foresay.decoding.step_costs import SECONDS
-from foresay.foundation.errors import require, require_at_least, require_choices
+from foresay.foundation.errors import require, require_at_least, require_kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class EvalConfig:
     """Answers of each benchmark that are kept as text, with every step."""
 
     def __post_init__(self) -> None:
-        require_choices(self)
+        require_kinds(self)
         require_at_least(self, 1, "batch_size", "paper_steps", "max_new_tokens")
         require_at_least(self, 0, "samples")
         require(min(self.masks, default=1) >= 1, f"masks is {self.masks}; give numbers from 1 up")
@@ -157,7 +157,7 @@ class CodeConfig:
     """Memory that a program may take, in MiB."""
 
     def __post_init__(self) -> None:
-        require_choices(self)
+        require_kinds(self)
         require_at_least(self, 0, "code_limit", "code_seed")
         require_at_least(self, 1, "code_answers", "code_batch_size", "code_tokens", "code_seconds")
         require_at_least(self, 64, "code_memory_mib")

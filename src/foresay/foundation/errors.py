@@ -3,8 +3,10 @@
 Each message says what was asked, what was found and what to do; none needs a traceback.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from numbers import Integral, Real
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
@@ -55,10 +57,15 @@ class BusyError(ForesayError):
     """A request that comes when the queue is full: try again later."""
 
 
+LONGEST_SAID = 400
+"""Characters of what a library said that a message quotes."""
+
+
 def first_line(said: object) -> str:
     """The first line of what a library said, with the next where it ends in a colon, or its kind if it said nothing."""
     lines = [line.strip() for line in str(said).strip().splitlines()]
-    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]) or type(said).__name__
+    line = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]) or type(said).__name__
+    return line if len(line) <= LONGEST_SAID else f"{line[:LONGEST_SAID]} ..."
 
 
 @contextmanager
@@ -82,12 +89,26 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def require_choices(settings: Any, **more: Iterable[str]) -> None:
-    """Raise `ConfigError` unless every field of a `Literal` type holds one of its values, or of `more` by its name."""
+KINDS: dict[Any, tuple[type, str]] = {
+    int: (Integral, "a whole number"), float: (Real, "a number"), bool: (bool, "True or False")
+}  # fmt: skip
+"""What a field of such a type may hold, and its name in words."""
+
+
+def require_kinds(settings: Any, **more: Iterable[str]) -> None:
+    """Raise `ConfigError` unless every field that is a number, a switch or a choice holds one.
+
+    A field of a `Literal` type may hold one of its values, or of `more` by its name.
+    """
     for name, kind in get_type_hints(type(settings)).items():
         value, choices = getattr(settings, name), (*get_args(kind), *more.get(name, ()))
         if get_origin(kind) is Literal:
             require(value in choices, f"{name} is {value!r}; give one of {', '.join(choices)}")
+        elif kind in KINDS:
+            fitting, words = KINDS[kind]
+            # True is a number to Python, and so is what is none (NaN).
+            fits = isinstance(value, fitting) and isinstance(value, bool) == (kind is bool)
+            require(fits and not math.isnan(value), f"{name} is {value!r}; give {words}")
 
 
 def require_at_least(settings: Any, least: float, *names: str) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from foresay.foundation.errors import require, require_at_least, require_choices
+from foresay.foundation.errors import require, require_at_least, require_kinds
 
 DType = Literal["float32", "bfloat16", "float16"]
 LoadDType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -34,7 +34,7 @@ class LoadConfig:
     this machine, finds it faster. The plain weights come back when anything but decoding needs them."""
 
     def __post_init__(self) -> None:
-        require_choices(self)
+        require_kinds(self)
         require(
             not self.gguf_file or self.gguf_file.endswith(".gguf"),
             f"gguf_file is {self.gguf_file!r}; give the name of a file that ends in .gguf",
@@ -61,7 +61,7 @@ class MTPConfig:
     """Train the mask embeddings; false keeps them at their random start (the paper's literal reading)."""
 
     def __post_init__(self) -> None:
-        require_choices(self)
+        require_kinds(self)
         targets = self.lora_targets  # JSON and YAML have lists, and a single one may come as itself
         object.__setattr__(self, "lora_targets", (targets,) if isinstance(targets, str) else tuple(targets))
         require(bool(self.lora_targets), "lora_targets is empty; give all, attention, mlp, output or names of linears")
@@ -98,7 +98,7 @@ class HeadsConfig:
     """Give every head but the first an unembedding of its own (the paper's byte-level models)."""
 
     def __post_init__(self) -> None:
-        require_choices(self)
+        require_kinds(self)
         require_at_least(self, 1, "heads")
 
     @property

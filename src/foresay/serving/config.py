@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
-from foresay.foundation.errors import require, require_at_least, require_choices
+from foresay.foundation.errors import require, require_at_least, require_kinds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class PluginConfig:
     """Draft nothing while more requests than this run together; 0: always draft."""
 
     def __post_init__(self) -> None:
-        require_choices(self)
+        require_kinds(self)
         require_at_least(self, 0, "masks", "busy_requests")
 
 

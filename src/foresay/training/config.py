@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from foresay.foundation.errors import require, require_at_least, require_choices
+from foresay.foundation.errors import require, require_at_least, require_kinds
 from foresay.models.config import DTYPE, DType, LoadDType
 
 
@@ -15,6 +15,7 @@ class DistilConfig:
     """Rows of the data in one file of answers: what a kill can lose at most."""
 
     def __post_init__(self) -> None:
+        require_kinds(self)
         require_at_least(self, 1, "shard_rows")
 
 
@@ -30,7 +31,7 @@ class EngineConfig:
     """Workers (`ray`), each with a base of its own; 0: one for each GPU of the cluster, or one where there is none."""
 
     def __post_init__(self) -> None:
-        require_choices(self)
+        require_kinds(self)
         require_at_least(self, 1, "batch_size")
         require_at_least(self, 0, "workers")
 
@@ -72,7 +73,7 @@ class LossConfig:
     """Average both cross-entropies over real rows too, as paper A writes; they never draft."""
 
     def __post_init__(self) -> None:
-        require_choices(self)
+        require_kinds(self)
         require_at_least(self, 0, "base_weight", "sampler_weight", "consistency_weight")
         require_at_least(self, 0, "hard_weight", "kl_weight", "variation_weight")
         require(self.teacher_temperature > 0, f"teacher_temperature is {self.teacher_temperature}; give a positive one")
@@ -127,7 +128,7 @@ class LoopConfig:
     """Dtype of what is saved."""
 
     def __post_init__(self) -> None:
-        require_choices(self)
+        require_kinds(self)
         require_at_least(self, 1, "steps", "keep_checkpoints")
         require_at_least(self, 0, "warmup_steps", "eval_every", "save_every", "weight_decay", "final_rate", "heldout")
         require(0 <= self.seed < 2**63, f"seed is {self.seed}; give a number from 0 to 2**63 - 1")

@@ -15,7 +15,7 @@ from foresay.data.config import DataConfig
 from foresay.data.encoder import Encoder
 from foresay.data.source import Source
 from foresay.decoding.config import DecodeConfig, SampleConfig
-from foresay.foundation.errors import require_at_least
+from foresay.foundation.errors import require, require_at_least
 from foresay.models.base.load import BaseName, load_stop_tokens, load_tokenizer, load_vocabulary
 from foresay.models.config import DTYPE, LoadConfig, LoadDType
 from foresay.training.config import DistilConfig, EngineConfig, TrainConfig
@@ -65,6 +65,7 @@ class DataPreviewCommand:
     reading: DataConfig = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:
+        require(bool(self.data), "data names nothing; give files, folders or hub ids")
         require_at_least(self, 0, "examples", "rows", "anchors")
         require_at_least(self, 1, "max_length")
 
@@ -127,6 +128,7 @@ class DataGenerateCommand(Threaded):
 
     def run(self) -> int:
         """Answer what is not yet answered."""
+        require(bool(self.data), "data names nothing; give files, folders or hub ids with prompts")
         self.use_threads()
         sources = tuple(Source.parse(text, self.reading.columns) for text in self.data)
         engine = self._open()

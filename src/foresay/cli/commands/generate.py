@@ -29,7 +29,7 @@ class GenerateCommand:
 
     model: Model
     """Folder of a foresay model, smollm2 or nano."""
-    prompt: tyro.conf.Positional[str]
+    prompt: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
     """The prompt; - reads standard input."""
     raw: bool = False
     """Go on with the prompt as plain text, without the chat template."""

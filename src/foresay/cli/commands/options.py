@@ -1,5 +1,6 @@
 """Options that several verbs share: which model is opened, and which prompts are decoded."""
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -22,6 +23,8 @@ from foresay.models.base.load import adapter_folder, open_base
 from foresay.models.config import DTYPE, DType, LoadConfig, LoadDType
 from foresay.serving.rules import Rules, own_rules
 
+MOST_THREADS = 1024
+"""OpenMP ends the process where it cannot start so many as it was told."""
 C = TypeVar("C", BenchConfig, CheckConfig)
 Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 Options = Annotated[Given, tyro.conf.Suppress]
@@ -37,7 +40,11 @@ class Threaded:
 
     def use_threads(self) -> None:
         """From now on, in this process. Raises ConfigError."""
-        require(self.threads >= 0, f"threads is {self.threads}; give 1 or more, or 0 to leave it to torch")
+        require(
+            0 <= self.threads <= MOST_THREADS,
+            f"threads is {self.threads}; give 1 or more (this machine has {os.cpu_count()} cores), at most "
+            f"{MOST_THREADS}, or 0 to leave it to torch",
+        )
         if self.threads:
             torch.set_num_threads(self.threads)
 

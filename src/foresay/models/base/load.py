@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.utils import ADAPTER_CONFIG_NAME, find_adapter_config_file, logging
 
-from foresay.foundation.errors import ArtefactError, BaseNotFound, ConfigError, UnsupportedBase, first_line, in_words
+from foresay.foundation.errors import ArtefactError, BaseNotFound, ConfigError, UnsupportedBase, first_line
 from foresay.foundation.names import NAMED, NANO, SMOLLM2
 from foresay.models.base.device import WEIGHT_BYTES, check_fits, device_for, dtype_for, weight_bytes
 from foresay.models.base.gguf import checkpoint_of, is_gguf
@@ -51,6 +51,8 @@ class BaseName:
         `gguf_file` is the one that is meant of a repository's, or of a folder's. Raises ConfigError when both are
         LoRAs, BaseNotFound for a foresay model or a LoRA that names no base, and what `base_folder` raises.
         """
+        if not name:
+            raise BaseNotFound(f"the base has no name; give a folder, a GGUF file, a hub id, {NAMES}")
         name = f"{name}/{gguf_file}" if gguf_file else name
         # A model with heads is an ordinary checkpoint as well.
         if (Path(name) / ARTEFACT).is_file() and not (Path(name) / "config.json").is_file():
@@ -86,6 +88,8 @@ def adapter_folder(name: str, revision: str | None = None) -> Path:
     Raises ArtefactError.
     """
     place = _adapter_place(name)
+    if found := id_in_address(name):
+        raise ArtefactError(f"{name} is an address; give the hub id in it, {found}")
     if is_hub_id(name):
         return fetched(name, ARTEFACT, revision)
     if revision:
@@ -211,9 +215,13 @@ def load_tokenizer(name: str, adapter: str = "") -> PreTrainedTokenizerBase:
     else:
         folder = base_folder(name)
         _check_exists(name, folder, "tokenizer_config.json", "config.json")
-    failed = f"{name} has no tokenizer that transformers can read"
-    with in_words(BaseNotFound, failed, "give a folder or a hub id that has one", ValueError):
+    try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        failed = f"{name} has no tokenizer that transformers can read ({first_line(error)})"
+        cure = "give a folder or a hub id that has one"
+        there = Path(folder).exists()
+        raise BaseNotFound(f"{failed}; {cure}" if there else _not_found(name, folder, error)) from error
     return tokenizer
 
 
