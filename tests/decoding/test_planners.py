@@ -14,7 +14,8 @@ from foresay.decoding.generate import generate
 from foresay.decoding.live import GenerationHooks
 from foresay.decoding.metrics import tally
 from foresay.decoding.planners import CostBook, Planners
-from foresay.decoding.planning.planner import MENU, PLAIN, Cost, Entry
+from foresay.decoding.planning.acceptance import AcceptanceEstimate
+from foresay.decoding.planning.planner import MENU, PLAIN, Cost, Entry, Planner
 from foresay.decoding.requests import Request
 from foresay.decoding.session import Session
 from foresay.decoding.step_costs import curve_for
@@ -216,3 +217,31 @@ def test_the_label_of_a_step_is_its_layouts(model: MaskModel) -> None:
     [prompt] = random_prompts((7,))
     [said] = generate(model, [prompt], DecodeConfig(layout="quadratic", masks=2, max_new_tokens=9))
     assert [step.layout for step in said.steps[:2]] == ["", Entry("quadratic", 2).label]
+
+
+class BySize:
+    """Drafts pay for a text alone."""
+
+    def at(self, sequences: int, length: int) -> Planner:
+        """Costs of a batch of so many."""
+        quadratic = Entry("quadratic", 2)
+        seconds = {PLAIN: Cost(1.0, 1.0), quadratic: Cost(1.0, 1.0) if sequences == 1 else Cost(9.0, 9.0)}
+        return Planner(seconds, AcceptanceEstimate((0.9, 0.8)))
+
+
+def test_a_newcomer_drafts_only_what_pays_in_the_batch_that_it_joins(model: MaskModel) -> None:
+    """Drafts of one text widen the step of all."""
+    engine = Engine(model, DecodeConfig(), QueueConfig(sequences=4), BySize())
+    prompts = random_prompts((7, 9))
+    first, said = engine.submit([Request(prompts[0], 12)])[0], dict[int, list[Step]]()
+    for turn in range(40):
+        if turn == 3:
+            engine.submit([Request(prompts[1], 12)])
+        for told in engine.step():
+            said.setdefault(told.ticket, []).append(told.step)
+    second = max(said)
+    assert [[token for step in said[ticket] for token in step.tokens] for ticket in (first, second)] == [
+        own_output(LLAMA, prompt, len(prompt) + 12) for prompt in prompts
+    ]
+    assert said[first][1].drafted > 0, "alone it drafts"
+    assert said[second][1].drafted == 0

@@ -253,6 +253,7 @@ class Engine:
         prompts = [request.prompt for request in requests]
         config = replace(self.config, max_new_tokens=1, graphs=False)
         session = Session(self.model, prompts, config, chooser, self._how(), tickets)
+        session.joins = self.session.live
         prefixes = list(map(self._prefix_of, requests))
         if any(prefix.blocks for prefix in prefixes):
             session.go_on_from(prefixes)

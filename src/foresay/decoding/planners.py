@@ -19,9 +19,9 @@ from foresay.models.drafting import DraftingModel
 
 MOST_SLOTS = 2**14
 """Cached tokens of all sequences together that steps are measured after: a measurement has a cache of its own."""
-HALF, TENTH = 1.0, 0.1
-"""Seconds of measuring for each second of steps: for one text that is waited for, and on a server; what is known
-already and measured again takes no more than the latter."""
+HALF, TENTH, AGAIN = 1.0, 0.1, 0.02
+"""Seconds of measuring for each second of steps: for one text that is waited for, on a server, and at most for what is
+known already, if not well."""
 TRIES = 3
 """Times that one process measures what other programs disturb."""
 
@@ -164,7 +164,7 @@ class Planners:
     def between_steps(self, hold: Callable[[], None] = lambda: None) -> None:
         """Measure for the share of the time since the last call, should anything be wanted; `hold` is called before."""
         passed = self.clock() - self._since
-        share = self.share if self.book.former is None else min(self.share, TENTH)
+        share = self.share if self.book.former is None else min(self.share, AGAIN)
         self._credit = self._credit + share * passed if self.book.wanted else 0.0
         if self._credit > 0:
             begun = self.clock()

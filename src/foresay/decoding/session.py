@@ -40,6 +40,7 @@ class Session:
         self.model, self.config, self.chooser, self.stop = model, config, chooser or Greedy(), how.stop
         self.planners, self.leaves, self.reads = how.planner, how.leaves, how.reads
         self.planner: Planner | None = None
+        self.joins: Sequence[LiveSequence] = ()
         self.entry = PLAIN
         own = frozenset() if config.ignore_stop else frozenset(model.base.stop_tokens)
         self.stops = own if how.stop_tokens is None else how.stop_tokens
@@ -173,7 +174,9 @@ class Session:
         if self.fixed is not None:
             return self.fixed
         assert self.planners is not None, "planned decoding needs a planner"
-        self.planner = self.planners.at(len(self.live), max(live.row.past for live in self.live))
+        # Drafts are verified in the batch to come, and a few texts' alone would widen its step for all.
+        batch = [*self.live, *self.joins]
+        self.planner = self.planners.at(len(batch), max(live.row.past for live in batch))
         if self.planner is None:
             return PLAIN
         entry = self.planner.choose([live.look(self.planner, self.config.prompt_lookup) for live in self.live])

@@ -41,6 +41,8 @@ class AcceptanceEstimate:
     """Steps that the prior counts for."""
     reached: list[float] = field(init=False)
     kept: list[float] = field(init=False)
+    _estimates: dict[bool, list[float]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """By `hopeful`, until more is observed: a planner asks every text in every step."""
 
     def __post_init__(self) -> None:
         self.reached = [self.weight] * len(self.prior)
@@ -57,6 +59,8 @@ class AcceptanceEstimate:
 
     def observe(self, drafted: int, accepted: int) -> None:
         """Learn from one step of one sequence."""
+        if drafted:
+            self._estimates.clear()
         for place in range(min(drafted, accepted + 1, len(self.kept))):
             self.reached[place] = self.reached[place] * MEMORY + 1
             self.kept[place] = self.kept[place] * MEMORY + (place < accepted)
@@ -67,6 +71,11 @@ class AcceptanceEstimate:
         `hopeful`: each conditional chance a standard error higher, but for the error that full memory leaves. What is
         little known is then tried sooner (Auer et al. 2002, upper confidence bounds), and what is well known is not.
         """
+        if hopeful not in self._estimates:
+            self._estimates[hopeful] = self._estimate(hopeful)
+        return self._estimates[hopeful]
+
+    def _estimate(self, hopeful: bool) -> list[float]:
         chances, product, least = [], 1.0, (1 - MEMORY) ** 0.5
         for kept, reached in zip(self.kept, self.reached):
             chance = kept / reached

@@ -119,7 +119,8 @@ class Outlook:
 
     def promise(self, drafts: int, rows: int) -> tuple[float, int]:
         """Of a step that verifies at most `drafts` of the model's, or `rows` of the match: what stays, and the rows."""
-        own = sum(self.acceptance.estimate()[: min(self.drafted, drafts)])
+        verified = min(self.drafted, drafts)
+        own = sum(self.acceptance.estimate()[:verified]) if verified else 0.0
         found = self.lookup.expected(self.match, rows)
         return (found, rows) if found > own else (own, 0)
 
