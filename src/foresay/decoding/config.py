@@ -166,8 +166,10 @@ class StructuredOutputs:
     def __post_init__(self) -> None:
         given = self._given
         require(len(given) == 1, f"{len(given)} of {', '.join(FORMS)} were given; give one")
-        empty = self.choice is not None and not (self.choice and all(self.choice))
-        require(not empty, "choice holds no text, or an empty one; give one or more texts")
+        value, (kinds, cure) = getattr(self, given[0]), KINDS.get(given[0], (str, "a text"))
+        require(isinstance(value, kinds), f"{given[0]} is {value!r}; give {cure}")
+        texts = self.choice is None or (self.choice and all(isinstance(text, str) and text for text in self.choice))
+        require(bool(texts), "choice holds no text, or something that is none; give one or more texts")
 
     @property
     def kind(self) -> str:
@@ -187,3 +189,9 @@ FORMS = {
     "grammar": "grammar",
 }
 """The forms of `StructuredOutputs`, in words."""
+KINDS = {
+    "json": (dict | str, "a dict, or its text"),
+    "json_object": (bool, "True"),
+    "choice": (tuple | list, "a tuple"),
+}
+"""What some of them are given as; the others are texts."""

@@ -55,6 +55,27 @@ def test_inside_transformers_it_is_the_same(model: MultiTokenModel) -> None:
     assert plain.tolist() == both.tolist()
 
 
+def test_an_answer_that_other_rules_keep_from_its_form_is_refused(model: MultiTokenModel) -> None:
+    """The best token of none that is left is any token, which transformers' own greedy decoding takes."""
+    tokenizer, stop = model.require_tokenizer(), model.base.stop_tokens[0]
+    letters = [token for token in range(len(tokenizer)) if {*tokenizer.decode([token]).strip()} & {*"ab"}]
+    form = StructuredOutputs(regex="(ab){8}")
+    settings = {"structured": form, "max_new_tokens": 30, "do_sample": False}
+    for rule in (
+        {"suppress_tokens": letters},
+        {"no_repeat_ngram_size": 2},
+        {"bad_words_ids": [[one] for one in letters]},
+    ):
+        for layout in ("plain", "quadratic"):
+            with pytest.raises(PromptError, match="the grammar allows none that the other settings leave; loosen"):
+                model.generate("Tom has", **settings, **rule, layout=layout)
+    for rule in ({"repetition_penalty": 5.0}, {"stop_strings": ["aba"]}, {"max_new_tokens": 4}, {"min_new_tokens": 2}):
+        said = model.generate("Tom has", **{**settings, **rule})[0].tolist()
+        text = tokenizer.decode(said, skip_special_tokens=True).removeprefix("Tom has")
+        assert ("ab" * 8).startswith(text)
+        assert (text == "ab" * 8) == (said[-1] == stop)
+
+
 def test_what_is_no_form_is_refused(model: MultiTokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PromptError, match="structured is a list; give a JSON schema"):
         model.answer("Hi", structured=[1])
@@ -67,8 +88,13 @@ def test_what_is_no_form_is_refused(model: MultiTokenModel, monkeypatch: pytest.
     for wrong in ({}, {"regex": "a", "json_object": True}):
         with pytest.raises(ConfigError, match="were given; give one"):
             StructuredOutputs(**wrong)
-    with pytest.raises(ConfigError, match="choice holds no text"):
-        StructuredOutputs(choice=("a", ""))
+    for empty in (("a", ""), (), ("a", 1)):
+        with pytest.raises(ConfigError, match="choice holds no text"):
+            StructuredOutputs(choice=empty)
+    # A text is a sequence too: of its letters.
+    for form, value in {"choice": "yes", "regex": 5, "grammar": ["a"], "json": [1], "json_object": "yes"}.items():
+        with pytest.raises(ConfigError, match=f"{form} is .*; give "):
+            StructuredOutputs(**{form: value})
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(MissingPackage, match=r"structured output needs llguidance.*foresay\[structured\]"):
         model.answer("Hi", structured=Person)

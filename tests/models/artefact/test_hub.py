@@ -115,7 +115,7 @@ def test_a_folder_from_before_goes_there_in_todays_layout() -> None:
     assert not {"adapter_config.json", "adapter_model.safetensors"} & names
 
 
-@pytest.mark.parametrize("repo", ["adapter", "some body/adapter", "a/b/c", ""])
+@pytest.mark.parametrize("repo", ["adapter", "some body/adapter", "a/b/c", "", "../adapter", "me/a--b", "me/a.git"])
 def test_a_name_that_is_none_is_refused(folder: Path, repo: str) -> None:
     with pytest.raises(ArtefactError, match=r"is no name of a repository; give USER/NAME"):
         publication(folder, repo)

@@ -168,6 +168,19 @@ def test_a_required_call_is_made(marked: Served) -> None:
     assert plain.choices[0].message.tool_calls[0].function == call.function
 
 
+def test_schemas_of_arguments_refer_to_their_own_parts(marked: Served) -> None:
+    """As pydantic writes them, with definitions beside the properties; a schema without a type is of an object."""
+    day = {"$defs": {"day": {"enum": ["mon", "tüe"]}}, "properties": {"day": {"$ref": "#/$defs/day"}}}
+    twice = {"properties": {"from": {"enum": ["mon", "tue"]}, "to": {"$ref": "#/properties/from"}}}
+    for parameters, keys in ((day, ["day"]), (twice, ["from", "to"])):
+        whole = {**parameters, "required": keys, "additionalProperties": False}
+        tool = {"type": "function", "function": {"name": "plän", "parameters": whole}}
+        asked: dict[str, Any] = {**ASKED, "tools": [tool], "tool_choice": "required", "parallel_tool_calls": False}
+        [call] = marked.client.chat.completions.create(**asked, max_tokens=80, seed=1).choices[0].message.tool_calls
+        assert call.function.name == "plän"
+        assert list(json.loads(call.function.arguments)) == keys
+
+
 def test_a_named_call_is_made_and_is_sent_back(marked: Served) -> None:
     named = {"type": "function", "function": {"name": "news"}}
     asked: dict[str, Any] = {**ASKED, "tools": TOOLS, "max_tokens": 80}

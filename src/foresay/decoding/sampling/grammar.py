@@ -100,21 +100,25 @@ class Constraint(LogitsProcessor):  # type: ignore[misc]
         return tuple(self.matcher.compute_ff_tokens()[:most])
 
     def failure(self, answer: Sequence[int]) -> str:
-        """Why the grammar left no token somewhere in `answer`; empty: it did not."""
+        """Why the grammar could not be kept to in `answer`; empty: it was, as far as the answer goes."""
         whole = tuple(answer)
         found = [
             (text, why) for text, why in self._dead.items() if whole[: len(text)] == text and len(text) < len(whole)
         ]
-        if not found:
+        if found:
+            text, why = min(found, key=lambda pair: len(pair[0]))
+            return f"after {len(text)} tokens the grammar allows none that this model has ({why[:LONGEST_LEFT]})"
+        said = list(takewhile(lambda token: token not in self.grammar.stops, answer))
+        if self._go_to(said) and (len(said) == len(answer) or self.matcher.is_accepting()):
             return ""
-        text, why = min(found, key=lambda pair: len(pair[0]))
-        return f"after {len(text)} tokens the grammar allows none that this model has ({why[:LONGEST_LEFT]})"
+        # Other rules can leave nothing of what the grammar allows; the best of nothing is then any token.
+        return f"after {len(self._read)} tokens the grammar allows none that the other settings leave"
 
     def check(self, answer: Sequence[int]) -> None:
-        """Raise PromptError for an answer that the grammar broke off."""
+        """Raise PromptError for an answer that did not keep to the grammar."""
         failure = self.failure(answer)
         if failure:
-            raise PromptError(f"{failure}; loosen the grammar")
+            raise PromptError(f"{failure}; loosen the grammar, or what else rules tokens out")
 
     def _go_to(self, answer: Sequence[int]) -> bool:
         """Bring the matcher to `answer`; false: the grammar ended before its end."""

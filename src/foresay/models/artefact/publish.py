@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, constants
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from foresay.foundation.errors import ArtefactError, first_line
 from foresay.foundation.names import NAMED
@@ -74,8 +76,11 @@ def publication(folder: Path, repo: str, base: str = "", licence: str = "") -> P
 
 def _check(folder: Path, repo: str, base: str, base_adapter: str) -> None:
     """Raise ArtefactError for a repository's bad name, and for a base or a user's LoRA that nobody else can load."""
-    if not HUB_ID.fullmatch(repo):
-        raise ArtefactError(f"{repo!r} is no name of a repository; give USER/NAME, of letters, digits, ., _ and -")
+    if not (HUB_ID.fullmatch(repo) and _takes(repo)):
+        raise ArtefactError(
+            f"{repo!r} is no name of a repository; give USER/NAME, of letters, digits, ., _ and -, at most 96, "
+            "without -- or .., and with a letter or a digit at both ends"
+        )
     if not (hub_base(base) or base in (HERE, *NAMED)):
         raise ArtefactError(
             f"the model in {folder} belongs to {base}, which nobody else can load; give the hub id of the same base "
@@ -86,6 +91,15 @@ def _check(folder: Path, repo: str, base: str, base_adapter: str) -> None:
             f"the model in {folder} belongs to a base with the LoRA {base_adapter}, which nobody else can load; put "
             "the LoRA on the hub, and train with its id"
         )
+
+
+def _takes(repo: str) -> bool:
+    """The hub takes such a name."""
+    try:
+        validate_repo_id(repo)
+    except HFValidationError:
+        return False
+    return True
 
 
 def publish(made: Publication, private: bool = False, token: str | None = None) -> str:

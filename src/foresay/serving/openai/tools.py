@@ -15,6 +15,8 @@ from foresay.foundation.errors import PromptError
 
 NAME, KEY, VALUE, SAID = "a_tool_of_that_name", "one_argument", "its_value", "something_that_is_said"
 CALL = {"name": NAME, "arguments": {KEY: VALUE}}
+SPACING = {"whitespace_flexible": False, "key_separator": ": ", "item_separator": ", "}
+"""Of the JSON of arguments that must come, as templates write it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +66,20 @@ class ToolFormat:
             raise PromptError(
                 "this model's template writes arguments as text, which no schema can hold; leave tool_choice at auto"
             )
-        objects = [f"call_{place}: %json {json.dumps(self._schema(tool))}" for place, tool in enumerate(tools)]
+        rules = [self._rule(place, tool["function"]) for place, tool in enumerate(tools)]
         begin, end = (_literal(tokenizer, text) for text in (self.begin, self.end))
         between = "" if self.between is None or not many else f" ({_literal(tokenizer, self.between)} call)*"
         call = " | ".join(f"call_{place}" for place in range(len(tools)))
-        return "\n".join([f"start: {begin} call{between} {end}", f"call: {call}", *objects])
+        return "\n".join([f"start: {begin} call{between} {end}", f"call: {call}", *rules])
 
-    def _schema(self, tool: dict[str, Any]) -> dict[str, Any]:
-        function = tool["function"]
-        arguments = function.get("parameters") or {"type": "object"}
-        return {
-            "x-guidance": {"whitespace_flexible": False, "key_separator": ": ", "item_separator": ", "},
-            "type": "object",
-            "properties": {self.name_key: {"const": function["name"]}, self.arguments_key: arguments},
-            "required": [self.name_key, self.arguments_key],
-            "additionalProperties": False,
-        }
+    def _rule(self, place: int, function: dict[str, Any]) -> str:
+        """A call of a function. Its arguments are a schema of their own, for references in it begin at its root."""
+        name_key, name, key = (
+            json.dumps(text, ensure_ascii=False) for text in (self.name_key, function["name"], self.arguments_key)
+        )
+        opening = json.dumps(f"{{{name_key}: {name}, {key}: ")
+        schema = {"type": "object", **(function.get("parameters") or {}), "x-guidance": SPACING}
+        return f'call_{place}: {opening} arguments_{place} "}}"\narguments_{place}: %json {json.dumps(schema)}'
 
 
 class ToolReader:
