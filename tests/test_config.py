@@ -25,6 +25,12 @@ IMPOSSIBLE: list[tuple[type, dict[str, Any], str]] = [
     (TrainConfig, {"heldout": -1}, "heldout is -1; give 0 or more"),
     (TrainConfig, {"learning_rate": 0.0}, "learning_rate is 0.0; give a positive one"),
     (TrainConfig, {"learning_rate": float("nan")}, "learning_rate is nan; give a number"),
+    (TrainConfig, {"learning_rate": float("inf")}, "learning_rate is inf; give a positive one"),
+    (
+        LossConfig,
+        {"position_weights": (1.0, float("nan"))},
+        "position_weights are (1.0, nan); give weights of 0 or more, not all of them 0",
+    ),
     (TrainConfig, {"steps": 2.5}, "steps is 2.5; give a whole number"),
     (MTPConfig, {"rank": "8"}, "rank is '8'; give a whole number"),
     (MTPConfig, {"train_masks": 0}, "train_masks is 0; give True or False"),

@@ -27,6 +27,12 @@ def moved(at: At) -> Path:
     return folder
 
 
+def data_folder(at: At) -> Path:
+    (at.tmp / "data").mkdir()
+    at.file("", "data/a.jsonl")
+    return at.tmp / "data"
+
+
 REFUSED: dict[str, tuple[Arguments, str]] = {
     **{
         f"{verb}: folder without a model": (
@@ -71,6 +77,24 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
         lambda at: ["info", at.tmp / "deep" / "down"],
         r"no base '.*deep/down' was found: no such folder, and no hub id \(OWNER/NAME\); give a local folder",
     ),
+    **{
+        f"{verb}: the folder lies in its data": (
+            lambda at, words=words: [*words, "--data", data_folder(at), "--out", at.tmp / "data" / "x"],
+            r"data/x is to be written and lies in .*data, which is read as data; give a folder outside of it",
+        )
+        for verb, words in {"train": ["train", "nano"], "data generate": ["data", "generate", "nano"]}.items()
+    },
+    **{
+        f"generate: {name} without a temperature": (
+            lambda at, name=name, value=value: ["generate", at.adapter, "Hi", f"--{name}", value],
+            f"{name.replace('-', '_')} was given and temperature is 0, which takes the best token, always; give a temp",
+        )
+        for name, value in (("top-k", "5"), ("top-p", "0.9"), ("min-p", "0.1"))
+    },
+    "bench: a folder of prompts": (
+        lambda at: ["bench", at.adapter, "--prompts", at.tmp],
+        r"is a folder; give one file with a prompt a row",
+    ),
     "generate: an address in place of a hub id": (
         lambda at: ["generate", "https://huggingface.co/nobody/nothing", "Hi"],
         "is an address; give the hub id in it, nobody/nothing",
@@ -81,7 +105,7 @@ REFUSED: dict[str, tuple[Arguments, str]] = {
     ),
     "data preview: a base without a name": (
         lambda at: ["data", "preview", "", "--data", at.data],
-        "the base has no name; give a folder, a GGUF file, a hub id, smollm2 or nano",
+        r"no base '' was found: no such folder, and no hub id \(OWNER/NAME\); give a local folder, a hub id",
     ),
     **{
         f"data {verb}: no data": (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from foresay.foundation.errors import ArtefactError, DataError, in_words
-from foresay.foundation.files import beside, install, made_once, remove_folder, replacing
+from foresay.foundation.files import beside, check_output, check_outside, install, made_once, remove_folder, replacing
 
 
 class KilledError(Exception):
@@ -38,6 +38,39 @@ def test_a_folder_is_replaced_whole(before: dict[str, str], tmp_path: Path) -> N
         (fresh / "deep" / "a").write_text("3")
     assert content(tmp_path) == {"out/deep/a": "3"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_in_one_that_may_not_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    with pytest.raises(ArtefactError, match=r"deep/out cannot be made, because .* may not be written; give another"):
+        check_output(tmp_path / "deep" / "out", overwrite=False)
+
+
+@pytest.mark.parametrize("below", ["", "deep/down"])
+@pytest.mark.parametrize(("variable", "whose"), [("PWD", "the folder that you are in"), ("HOME", "your home folder")])
+def test_the_folder_one_is_in_is_never_replaced(
+    variable: str, whose: str, below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "out" / below
+    place.mkdir(parents=True)
+    if variable == "HOME":
+        monkeypatch.setenv("HOME", str(place))
+    else:
+        monkeypatch.chdir(place)
+    with pytest.raises(
+        ArtefactError, match=rf"out would be replaced whole and is or holds {whose}; give a folder of its"
+    ):
+        check_output(tmp_path / "out", overwrite=True)
+    check_output(tmp_path / "other", overwrite=True)
+
+
+def test_a_folder_among_what_is_read_as_data_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to("data")
+    for folder in ("data/out", "link/deep/out", "data"):
+        with pytest.raises(ArtefactError, match=r"lies in .*data, which is read as data; give a folder outside of it"):
+            check_outside(tmp_path / folder, [tmp_path / "data", "owner/name"])
+    check_outside(tmp_path / "out", [tmp_path / "data", "owner/name"])
 
 
 def test_a_folder_that_cannot_take_the_name_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

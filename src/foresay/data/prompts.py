@@ -61,6 +61,8 @@ def file_prompts(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]
 
     Raises DataError, with file and line.
     """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; give one file with a prompt a row")
     prompts = []
     for record in read_records(path):
         prompts.append(_of_benchmark(record, tokenizer, str(record.row.get("domain", path.stem))))

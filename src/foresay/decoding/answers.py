@@ -1,6 +1,6 @@
 """Answers as a person wants them, and how their tokens are chosen."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from foresay.decoding.sampling.chooser import Chooser, chooser_of
 from foresay.decoding.sampling.per_request import NO_LIMITS, Limits, Mixed, Rule
 from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.decoding.steps import Generation
-from foresay.foundation.errors import PromptError
+from foresay.foundation.errors import PromptError, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +90,28 @@ def with_changes(config: DecodeConfig | None, changes: dict[str, Any]) -> Decode
 def settings_of(
     config: DecodeConfig | None, changes: dict[str, Any]
 ) -> tuple[DecodeConfig, SampleConfig, PenaltyConfig]:
-    """`config` with some fields changed, and those of sampling and penalties apart; an unknown one is a PromptError."""
+    """`config` with some fields changed, and those of sampling and penalties apart.
+
+    Raises PromptError for an unknown one, ConfigError for one that cannot be, or means nothing without another.
+    """
     _check_known(changes, DecodeConfig, SampleConfig, PenaltyConfig)
     decode, sample, penalties = (
         {name: value for name, value in changes.items() if name in kind.__dataclass_fields__}
         for kind in (DecodeConfig, SampleConfig, PenaltyConfig)
     )
-    return replace(config or DecodeConfig(), **decode), SampleConfig(**sample), PenaltyConfig(**penalties)
+    rules = SampleConfig(**sample)
+    check_drawn(rules, changes)
+    return replace(config or DecodeConfig(), **decode), rules, PenaltyConfig(**penalties)
+
+
+def check_drawn(sample: SampleConfig, given: Container[str]) -> None:
+    """Raise ConfigError where settings of draws are `given` by name and, for want of a temperature, none is made."""
+    idle = [name for name in ("top_k", "top_p", "min_p") if name in given]
+    drawn = sample.temperature > 0 or "temperature" in given
+    require(
+        drawn or not idle,
+        f"{', '.join(idle)} was given and temperature is 0, which takes the best token, always; give a temperature too",
+    )
 
 
 def _check_known(changes: dict[str, Any], *kinds: type[DecodeConfig | SampleConfig | PenaltyConfig]) -> None:

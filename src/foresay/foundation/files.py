@@ -48,7 +48,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def check_writable(folder: Path, overwrite: bool) -> None:
-    """Raise ArtefactError when `folder` is or lies below a file, or holds something that may not be overwritten."""
+    """Raise ArtefactError when `folder` cannot be made, or holds something that may not be overwritten."""
     ground = next(parent for parent in folder.absolute().parents if parent.exists())
     if not ground.is_dir():
         raise ArtefactError(f"{folder} cannot be a folder because {ground} is a file; give another folder")
@@ -56,6 +56,14 @@ def check_writable(folder: Path, overwrite: bool) -> None:
         raise ArtefactError(f"{folder} is a file; give a folder for the artefact")
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise ArtefactError(f"{folder} exists and is not empty; give another folder or --overwrite")
+    if not os.access(ground, os.W_OK | os.X_OK):
+        raise ArtefactError(f"{folder} cannot be made, because {ground} may not be written; give another folder")
+    for place, whose in (
+        (Path.cwd(), "the folder that you are in"),
+        (Path(os.path.expanduser("~")), "your home folder"),
+    ):
+        if place.resolve().is_relative_to(folder.resolve()):
+            raise ArtefactError(f"{folder} would be replaced whole and is or holds {whose}; give a folder of its own")
 
 
 def check_output(folder: Path, overwrite: bool, read: Iterable[str | Path] = ()) -> None:
@@ -73,6 +81,15 @@ def check_apart(folder: Path, read: Iterable[str | Path]) -> None:
         if path.exists() and path.resolve().is_relative_to(folder.resolve()):
             raise ArtefactError(
                 f"{folder} is to be written, and {path}, which is read, lies there; give another folder"
+            )
+
+
+def check_outside(folder: Path, data: Iterable[str | Path]) -> None:
+    """Raise ArtefactError where `folder` lies in a folder of data, which would hold it when it is read again."""
+    for path in map(Path, data):
+        if path.is_dir() and folder.resolve().is_relative_to(path.resolve()):
+            raise ArtefactError(
+                f"{folder} is to be written and lies in {path}, which is read as data; give a folder outside of it"
             )
 
 

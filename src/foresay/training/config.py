@@ -1,5 +1,6 @@
 """Settings of training: the loop, losses, pretraining, and answers made by the base."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,7 +80,7 @@ class LossConfig:
         require(self.teacher_temperature > 0, f"teacher_temperature is {self.teacher_temperature}; give a positive one")
         weights = self.position_weights
         require(
-            min(weights, default=1) >= 0 and max(weights, default=1) > 0,
+            all(0 <= weight < math.inf for weight in weights) and max(weights, default=1) > 0,
             f"position_weights are {weights}; give weights of 0 or more, not all of them 0",
         )
 
@@ -132,7 +133,8 @@ class LoopConfig:
         require_at_least(self, 1, "steps", "keep_checkpoints")
         require_at_least(self, 0, "warmup_steps", "eval_every", "save_every", "weight_decay", "final_rate", "heldout")
         require(0 <= self.seed < 2**63, f"seed is {self.seed}; give a number from 0 to 2**63 - 1")
-        require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; give a positive one")
+        rate = self.learning_rate
+        require(0 < rate < math.inf, f"learning_rate is {rate}; give a positive one")
         require(self.clip > 0, f"clip is {self.clip}; give a positive gradient norm")
 
 

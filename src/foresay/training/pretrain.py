@@ -10,7 +10,6 @@ from transformers import PreTrainedTokenizerBase
 from foresay.data.encoder import Encoder
 from foresay.data.mixture import split
 from foresay.foundation.errors import BaseNotFound, ConfigError, require
-from foresay.foundation.files import check_output
 from foresay.foundation.hashes import short_hash
 from foresay.foundation.machine import in_software
 from foresay.models.artefact.fingerprint import fingerprint, weights_hash
@@ -24,7 +23,7 @@ from foresay.training.loop.fsdp import shard
 from foresay.training.loop.progress import Progress
 from foresay.training.objectives.heads import HeadsObjective
 from foresay.training.objectives.token_rows import token_rows
-from foresay.training.recipe import PretrainRecipe, may_replace, read_sources, sources_of
+from foresay.training.recipe import PretrainRecipe, check_place, may_replace, read_sources
 from foresay.training.runs.pretrain_run import PretrainHooks, PretrainResult, PretrainUpdate
 from foresay.training.runs.run import Callbacks, Run
 from foresay.training.runs.trackers import check_tracker
@@ -57,8 +56,7 @@ def _pretrain(recipe: PretrainRecipe, callbacks: Callbacks[PretrainUpdate], rank
     recipe, replaces = settled(recipe), may_replace(recipe)
     config = recipe.train
     _check_shares(config, ranks)
-    read = (recipe.config, recipe.tokenizer or recipe.config, *(source.name for source in sources_of(recipe)))
-    check_output(recipe.out, replaces, read)
+    check_place(recipe, replaces, recipe.config, recipe.tokenizer or recipe.config)
     tokenizer = _tokenizer(recipe)
     model = _blank(recipe, tokenizer)
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -7,6 +7,7 @@ from foresay.data.config import DataConfig
 from foresay.data.corpus import Part, read
 from foresay.data.encoder import Encoder
 from foresay.data.source import Source
+from foresay.foundation.files import check_output, check_outside
 from foresay.models.config import Family, HeadsConfig, LoadConfig, MTPConfig
 from foresay.training.config import LossConfig, PretrainConfig, TrainConfig
 from foresay.training.loop.checkpoint import run_folder
@@ -57,6 +58,15 @@ def sources_of(recipe: Recipe | PretrainRecipe) -> list[Source]:
 def read_sources(recipe: Recipe | PretrainRecipe, encoder: Encoder) -> list[Part]:
     """Every source of a recipe's data, its rows made tokens by `encoder`. Raises DataError, ConfigError."""
     return [read(source, encoder, recipe.reading.strict) for source in sources_of(recipe)]
+
+
+def check_place(recipe: Recipe | PretrainRecipe, replaces: bool, *read: str) -> None:
+    """Raise ArtefactError, before any work is done, where `out` may not be written, or lies in the recipe's data, or
+    holds them or what else is `read`.
+    """
+    data = [source.name for source in sources_of(recipe)]
+    check_output(recipe.out, replaces, (*read, *data))
+    check_outside(recipe.out, data)
 
 
 def may_replace(recipe: Recipe | PretrainRecipe) -> bool:

@@ -11,7 +11,6 @@ from foresay.data.example import Example
 from foresay.data.mixture import split
 from foresay.data.prompts import Prompt
 from foresay.foundation.errors import ConfigError, require
-from foresay.foundation.files import check_output
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.fingerprint import Fingerprints
 from foresay.models.base.device import device_for
@@ -29,7 +28,7 @@ from foresay.training.objectives.batches import Batch
 from foresay.training.objectives.heads_on_frozen_base import RetrofitObjective
 from foresay.training.objectives.losses import own_loss
 from foresay.training.objectives.masks import MaskObjective
-from foresay.training.recipe import Recipe, may_replace, read_sources, sources_of
+from foresay.training.recipe import Recipe, check_place, may_replace, read_sources
 from foresay.training.runs.adapter_run import AdapterHooks, TrainUpdate
 from foresay.training.runs.run import Callbacks, Run
 from foresay.training.runs.trackers import check_tracker
@@ -92,8 +91,7 @@ def train(
 
 def _train(recipe: Recipe, prompts: Sequence[Prompt], callbacks: Callbacks[TrainUpdate], ranks: Ranks) -> TrainResult:
     replaces = may_replace(recipe)
-    read = (recipe.base, recipe.loading.base_adapter or recipe.base, *(source.name for source in sources_of(recipe)))
-    check_output(recipe.out, replaces, read)
+    check_place(recipe, replaces, recipe.base, recipe.loading.base_adapter or recipe.base)
     if recipe.losses.own_loss:
         own_loss(recipe.losses.own_loss)  # a name that leads nowhere is known before the base is loaded
     if isinstance(recipe.mtp, HeadsConfig):

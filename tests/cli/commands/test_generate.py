@@ -59,15 +59,18 @@ def test_planned_waits_for_no_measurement_and_says_what_it_chose(
 
 
 def test_a_coloured_answer_is_written_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pieces of one line: none is wrapped by itself, as narrow as the terminal may be."""
-    console = Terminal(soft_wrap=True, width=4, force_terminal=True, color_system="standard", file=io.StringIO())
+    """A word is written when it is over; rich wraps no piece by itself."""
+    console = Terminal(soft_wrap=True, width=9, force_terminal=True, color_system="standard", file=io.StringIO())
     monkeypatch.setattr("foresay.cli.views.text.OUT", console)
     tokenizer = load_tokenizer("nano")
     stream, written = AnswerStream(tokenizer, colour=True), []
-    for word in ("Say", " three"):
+    for word in ("Say", " three", "fold"):
         stream.tell(0, Step(tuple(tokenizer.encode(word, add_special_tokens=False)), drafted=0, accepted=0, depth=0))
         written.append(console.file.getvalue())
-    assert written == ["\x1b[96mSay\x1b[0m", "\x1b[96mSay\x1b[0m\x1b[93m three\x1b[0m"]
+    stream.end()
+    written.append(console.file.getvalue())
+    said = "\x1b[96mSay\x1b[0m"
+    assert written == ["", said, said, f"{said}\n\x1b[93mthree\x1b[0m\x1b[92mfold\x1b[0m"]
 
 
 def test_planned_that_took_plain_steps_alone_says_why_unasked(

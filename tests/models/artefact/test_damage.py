@@ -11,6 +11,7 @@ from torch import Tensor
 
 from foresay.foundation.errors import ArtefactError, ForesayError
 from foresay.model import MultiTokenModel
+from foresay.models.config import DType
 from tests.models.artefact.test_folder import LORA, edit_settings, load, model, saved
 from tests.support.toys import LLAMA
 
@@ -125,3 +126,21 @@ def test_folder_without_a_model_is_refused(tmp_path: Path) -> None:
 
 def test_a_base_without_a_name_gets_none() -> None:
     assert MultiTokenModel.from_base(LLAMA.model()).base_name == ""
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(torch.nan, "float32"), (torch.inf, "float32"), (1e30, "float16")])
+def test_weights_that_could_not_be_loaded_are_not_saved(
+    value: float, dtype: DType, model: MultiTokenModel, tmp_path: Path
+) -> None:
+    weights = next(model.added.parameters())
+    before = weights.detach().clone()
+    with torch.no_grad():
+        weights.view(-1)[-1] = value
+    try:
+        with pytest.raises(
+            ArtefactError, match=rf"1 tensors of the model are no numbers in {dtype}, .* so it is not saved"
+        ):
+            model.save_pretrained(tmp_path / "out", dtype)
+    finally:
+        weights.data.copy_(before)
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -55,7 +56,9 @@ class ConvertCommand:
         require(bool(self.tokenizer), "their files bring no tokenizer; give --tokenizer with a folder or a hub id")
         require(self.context >= 1, f"context is {self.context}; give at least 1")
         heads = from_meta(Path(self.folder), self.tokenizer, self.out, self.context, self.overwrite).heads
-        self._tell(f"Wrote {self.out}, {heads} heads. Look at it with: foresay bench {self.out}", heads=heads)
+        self._tell(
+            f"Wrote {self.out}, {heads} heads. Look at it with: foresay bench {quote(str(self.out))}", heads=heads
+        )
         return 0
 
     def _tell(self, sentence: str, **facts: Any) -> None:

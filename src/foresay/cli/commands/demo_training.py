@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from rich.console import Console
 from rich.rule import Rule
@@ -59,7 +60,7 @@ def run_training_demo(demo: TrainingDemo, max_new_tokens: int, out: Console, err
         f"The adapter you trained lies in {demo.out}; a better one, trained longer, comes with foresay as `nano`."
     )
     out.print('  foresay generate nano "Write a function to reverse a list." --colour --stats')
-    out.print(f"  foresay check {demo.out}")
+    out.print(f"  foresay check {quote(str(demo.out))}")
     out.print("  foresay train nano --data YOUR.jsonl --out my-adapter")
     return 0 if all(result.identical == result.prompts for result in measured.results) else 1
 

@@ -14,6 +14,7 @@ from foresay.cli.given import Given
 from foresay.cli.terminal import ERR
 from foresay.data.benchmarks import benchmarks_of
 from foresay.data.prompts import Prompt, Split, embedded_prompts, file_prompts, first_of_each_domain, unread_of
+from foresay.decoding.answers import check_drawn
 from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
 from foresay.evaluation.config import BenchConfig, CheckConfig
 from foresay.foundation.errors import require, require_at_least
@@ -96,9 +97,9 @@ def rules_for(
     model: MultiTokenModel, wanted: GenerationRules, sample: SampleConfig, penalties: PenaltyConfig, given: Given
 ) -> Rules:
     """How tokens are chosen: by the flags, and (`auto`) where they are silent by the base's own settings; told."""
-    if wanted == "none":
-        return Rules(sample, penalties)
-    rules = own_rules(model.base.model.generation_config, sample, penalties, given)
+    own = model.base.model.generation_config
+    rules = Rules(sample, penalties) if wanted == "none" else own_rules(own, sample, penalties, given)
+    check_drawn(rules.sample, given)
     if rules.sentence:
         ERR.print(f"{rules.sentence} (--generation-config none: the flags alone)", style="dim", highlight=False)
     return rules

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import tyro
@@ -106,4 +107,6 @@ class PretrainCommand(Threaded):
         for name, figures in (("bits per byte", done.last.bits_per_byte), ("tokens per step", done.tokens_per_step)):
             if figures:
                 OUT.print(f"{name}: " + ", ".join(f"{domain} {value:.2f}" for domain, value in figures.items()))
-        OUT.print(f'the model lies in {done.folder}; try: foresay generate {done.folder} "Once upon a time" --raw')
+        OUT.print(
+            f'the model lies in {done.folder}; try: foresay generate {quote(str(done.folder))} "Once upon a time" --raw'
+        )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Literal
 
 import tyro
@@ -163,4 +164,5 @@ class TrainCommand(Threaded):
         OUT.print(f"trained {done.steps} steps in {done.seconds:.0f} s; the model lies in {done.folder}")
         if found:
             OUT.print(f"it was taken at step {found.step}; tokens per step: {rates(found)}", highlight=False)
-        OUT.print(f'try: foresay generate {done.folder} "your prompt" --stats; foresay check {done.folder}')
+        folder = quote(str(done.folder))
+        OUT.print(f'try: foresay generate {folder} "your prompt" --stats; foresay check {folder}')

@@ -1,6 +1,7 @@
 """What a model or a base is, on one screen."""
 
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 
@@ -81,7 +82,7 @@ def model_facts(info: Info) -> dict[str, str]:
         "tokens/step": _rates(made.get("tokens_per_step") or (settings.get("measured") or {}).get("tokens_per_step")),
         "drafts kept": _kept(settings.get("measured")),
         "fingerprints": prints,
-        "everything": f"foresay info {info.folder} --json",
+        "everything": f"foresay info {quote(info.folder)} --json",
     })  # fmt: skip
 
 
@@ -94,8 +95,8 @@ def base_facts(info: BaseInfo) -> dict[str, str]:
         "checkpoint": f"{info.dtype}{f', {info.quantization}' if info.quantization else ''}",
         "adapter": f"none yet; it would act on {info.adapted_linears} linears and weigh {sizes}",
         "no LoRA on": _left_alone(info.left_alone),
-        "would it pay": f"foresay advise {info.base}",
-        "make one": f"foresay train {info.base} --data YOUR-DATA --out MY-ADAPTER",
+        "would it pay": f"foresay advise {quote(info.base)}",
+        "make one": f"foresay train {quote(info.base)} --data YOUR-DATA --out MY-ADAPTER",
     })  # fmt: skip
 
 

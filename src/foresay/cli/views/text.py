@@ -8,6 +8,7 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from foresay.cli.terminal import OUT, can_write
+from foresay.cli.views.word_wrap import WordWrap
 from foresay.decoding.detokenizer import Detokenizer, transcript
 from foresay.decoding.metrics import Tally
 from foresay.decoding.steps import Step
@@ -33,10 +34,14 @@ def colour_of(step: int) -> str:
 
 
 class AnswerStream:
-    """Writes an answer to stdout as it grows, whole characters at a time; in colour, each step in the next one."""
+    """Writes an answer to stdout as it grows, whole characters at a time; in colour, each step in the next one.
+
+    On a terminal, whole words at a time: lines are broken between them.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, colour: bool = False) -> None:
         self._detokenizer, self._colour = Detokenizer(tokenizer), colour
+        self._wrap = WordWrap(OUT.width) if OUT.is_terminal else None
         self.steps = 0
 
     def tell(self, index: int, step: Step) -> None:
@@ -47,12 +52,18 @@ class AnswerStream:
     def end(self) -> None:
         """Write what is left, and end the line."""
         self._write(self._detokenizer.rest())
+        for piece, step in self._wrap.rest() if self._wrap else ():
+            self._put(piece, step)
         print(flush=True)
 
     def _write(self, text: str) -> None:
+        for piece, step in self._wrap.add(text, self.steps) if self._wrap else [(text, self.steps)]:
+            self._put(piece, step)
+
+    def _put(self, text: str, step: int) -> None:
         if self._colour:
-            # Pieces of one line: where each begins on the screen is the terminal's business, and so is where it breaks.
-            OUT.print(text, style=colour_of(self.steps), end="", highlight=False, soft_wrap=True)
+            # A piece of a line: rich does not know where it begins.
+            OUT.print(text, style=colour_of(step), end="", highlight=False, soft_wrap=True)
         else:
             print(text, end="", flush=True)
 

@@ -8,6 +8,7 @@ import json
 import logging
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, cast
 
 import torch
@@ -111,11 +112,12 @@ def base_of(settings: Settings, folder: str | Path) -> str:
 
 def _no_model(folder: Path) -> str:
     """What lies in `folder`, where it is no artefact, and what to do."""
-    train = f"`foresay train {folder} --data YOUR-DATA --out MY-ADAPTER`"
+    name = quote(str(folder))
+    train = f"`foresay train {name} --data YOUR-DATA --out MY-ADAPTER`"
     if (folder / "config.json").is_file() or is_gguf(str(folder)):
         return (
             f"{folder} is a base and has no adapter yet; train one with {train} and give its folder (`foresay info "
-            f"{folder}` says what it would weigh, `foresay advise {folder}` whether it would pay)"
+            f"{name}` says what it would weigh, `foresay advise {name}` whether it would pay)"
         )
     if not folder.exists():
         return (
@@ -232,7 +234,14 @@ def _known_keys(said: dict[str, Any], kind: type, path: Path) -> None:
 
 
 def _ready(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
+    """As they are saved. Raises ArtefactError for one that no model could be loaded from."""
+    ready = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
+    if broken := [name for name, tensor in ready.items() if not tensor.isfinite().all()]:
+        raise ArtefactError(
+            f"{len(broken)} tensors of the model are no numbers in {str(dtype).removeprefix('torch.')}, {broken[0]} "
+            "first, so it is not saved; train anew with a lower learning_rate"
+        )
+    return ready
 
 
 def as_trained(loading: LoadConfig, settings: Settings) -> LoadConfig:

@@ -51,8 +51,6 @@ class BaseName:
         `gguf_file` is the one that is meant of a repository's, or of a folder's. Raises ConfigError when both are
         LoRAs, BaseNotFound for a foresay model or a LoRA that names no base, and what `base_folder` raises.
         """
-        if not name:
-            raise BaseNotFound(f"the base has no name; give a folder, a GGUF file, a hub id, {NAMES}")
         name = f"{name}/{gguf_file}" if gguf_file else name
         # A model with heads is an ordinary checkpoint as well.
         if (Path(name) / ARTEFACT).is_file() and not (Path(name) / "config.json").is_file():
@@ -218,10 +216,7 @@ def load_tokenizer(name: str, adapter: str = "") -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        failed = f"{name} has no tokenizer that transformers can read ({first_line(error)})"
-        cure = "give a folder or a hub id that has one"
-        there = Path(folder).exists()
-        raise BaseNotFound(f"{failed}; {cure}" if there else _not_found(name, folder, error)) from error
+        raise BaseNotFound(_not_found(name, folder, error, "tokenizer")) from error
     return tokenizer
 
 
@@ -246,11 +241,11 @@ def _check_exists(name: str, folder: str, *files: str) -> None:
         raise BaseNotFound(f"{name} is {kind}; give a folder with a Hugging Face model, a GGUF file, a hub id, {NAMES}")
 
 
-def _not_found(name: str, folder: str, error: Exception) -> str:
+def _not_found(name: str, folder: str, error: Exception, sought: str = "model") -> str:
     if is_gguf(name) or name in NAMED:
         return f"{folder}, the checkpoint of {name}, cannot be read ({first_line(error)}); remove it and try again"
-    if Path(name).is_dir():
-        return f"{name} holds no model that transformers can read ({first_line(error)}); give a whole one"
+    if name and Path(name).is_dir():
+        return f"{name} holds no {sought} that transformers can read ({first_line(error)}); give a whole one"
     if cannot_be_id(name):
         cure = id_in_address(name) or f"a local folder, a hub id, {NAMES}"
         return f"no base {name!r} was found: no such folder, and no hub id (OWNER/NAME); give {cure}"

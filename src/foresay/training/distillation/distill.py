@@ -20,7 +20,7 @@ from foresay.data.prompts import Prompt, prompt_of
 from foresay.data.records import Record, fatal
 from foresay.data.source import Source
 from foresay.foundation.errors import DataError, in_words
-from foresay.foundation.files import put
+from foresay.foundation.files import check_outside, put
 from foresay.training.config import DistilConfig
 from foresay.training.distillation.backend import Answer, AnswerBackend, PromptRow
 
@@ -65,7 +65,8 @@ class Distiller:
     def run(self, watch: Callable[[Distilled], None] = lambda done: None) -> Distilled:
         """Make what is missing; `watch` is told after each batch.
 
-        Raises DataError for data without a prompt, and for other settings than the folder was begun with.
+        Raises DataError for data without a prompt, and for other settings than the folder was begun with, ArtefactError
+        for a folder among the data.
         """
         self._claim()
         done = Distilled(str(self.out))
@@ -85,6 +86,7 @@ class Distiller:
 
     def _claim(self) -> None:
         """Write down what the folder is for, or see that it is for this."""
+        check_outside(self.out, [source.name for source in self.sources])
         data = {"data": [source.describe() for source in self.sources]}
         asked = self.engine.identity() | data | asdict(self.config) | asdict(self.reading)
         found = json.loads(json.dumps(asked))

@@ -9,6 +9,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from foresay.foundation.errors import ConfigError
@@ -58,7 +59,7 @@ class TensorBoardTracker(Tracker):
         _outwait(own)
         # Readers forget what an earlier start wrote from `purge_step` on: no step stands twice.
         self._writer = SummaryWriter(str(own), purge_step=run.first_step)  # type: ignore[no-untyped-call]
-        self.sentence = f"figures are logged; see them with: tensorboard --logdir {run.folder}"
+        self.sentence = f"figures are logged; see them with: tensorboard --logdir {quote(str(run.folder))}"
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Write them to the file at once: a killed run loses none that its checkpoint is ahead of."""
