@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import foresay
+from foresay.cli import main as main_module
 from foresay.cli.commands import VERBS
 from foresay.cli.terminal import Terminal
 from foresay.foundation import heartbeat
@@ -231,3 +232,11 @@ def test_our_own_faults_are_shown_whole(at: At, run: Run, monkeypatch: pytest.Mo
     monkeypatch.setattr("foresay.cli.commands.info.describe_base", fail)
     with pytest.raises(RuntimeError, match="shapes differ"):
         run("info", at.bases / "other")
+
+
+def test_a_warning_of_our_own_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    """Others say where they come from."""
+    main_module._show_warning("costs are wrong; measure again", UserWarning, main_module.__file__, 7)
+    assert capsys.readouterr().err == "foresay: costs are wrong; measure again\n"
+    main_module._show_warning("deprecated", UserWarning, torch.__file__, 7)
+    assert "UserWarning: deprecated" in capsys.readouterr().err

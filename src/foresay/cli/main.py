@@ -2,9 +2,11 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import make_dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Union
 
 import tyro
@@ -142,8 +144,19 @@ def _carry_out(verb: str, arguments: list[str]) -> int:
     return int(command.run())
 
 
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any
+) -> None:
+    """A warning of our own is one sentence; that of another package comes with its place, as Python has it."""
+    if Path(filename).is_relative_to(Path(__file__).parents[1]):
+        ERR.print(f"foresay: {message}", style="yellow", highlight=False)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
+
+
 def entry() -> None:
     """The console script."""
+    warnings.showwarning = _show_warning
     status = main()
     if "TORCHELASTIC_RUN_ID" in os.environ:
         # A thread of gloo may still hold tensors. It would ask for an interpreter that is ending, which aborts the

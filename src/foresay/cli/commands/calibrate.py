@@ -55,6 +55,7 @@ class CalibrateCommand:
                 {"batch_size": curve.batch_size, "context_tokens": curve.context_tokens}
                 | {"entries": [asdict(found) for found in forecast(curve, known)]}
                 | {"left_out": [entry.label for entry in curve.left_out]}
+                | {"calm": curve.calm}
                 for curve in curves
             ]
             print_json({"curves": content, "acceptance": known, "provenance": origin})
