@@ -40,7 +40,7 @@ class Session:
         self.model, self.config, self.chooser, self.stop = model, config, chooser or Greedy(), how.stop
         self.planners, self.leaves, self.reads = how.planner, how.leaves, how.reads
         self.planner: Planner | None = None
-        self.joins: Sequence[LiveSequence] = ()
+        self.joins: Sequence[LiveSequence] = ()  # whose steps its drafts will be verified in, and would widen
         self.entry = PLAIN
         own = frozenset() if config.ignore_stop else frozenset(model.base.stop_tokens)
         self.stops = own if how.stop_tokens is None else how.stop_tokens
@@ -174,7 +174,6 @@ class Session:
         if self.fixed is not None:
             return self.fixed
         assert self.planners is not None, "planned decoding needs a planner"
-        # Drafts are verified in the batch to come, and a few texts' alone would widen its step for all.
         batch = [*self.live, *self.joins]
         self.planner = self.planners.at(len(batch), max(live.row.past for live in batch))
         if self.planner is None:
@@ -186,8 +185,7 @@ class Session:
     def hold(self) -> None:
         """Keep what is pending, though another session replays recorded steps before the next one."""
         if self.graphs is not None:
-            kept = self.pending
-            self.pending = Drafts(kept.tokens.clone(), None if kept.q is None else kept.q.clone())
+            self.pending = self.pending.clone()
 
     def draft_instead(self, found: Sequence[Sequence[int]]) -> None:
         """Let the next step verify these tokens in place of a sequence's own drafts, for each that has any."""
@@ -278,8 +276,7 @@ class Session:
         """Draft from the blocks of the anchors: the newest tokens and the drafts after them."""
         anchors = verdict.last + (plan.layout.real - 1 - plan.judged)
         rows = plan.layout.draw(anchors.device).block_rows[anchors][:, : max(sizes)]
-        states, guesses = seen.block(rows)
-        texts = [live.ids for live in self.live]
+        (states, guesses), texts = seen.block(rows), [live.ids for live in self.live]
         blocks = Blocks(states, verdict.newest, plan.tree, guesses, verdict.used, sizes, texts)
         drafts = self.chooser.draft(self.model, blocks)
         return Drafts(torch.cat((verdict.newest[:, None], drafts.tokens), dim=1), drafts.q)

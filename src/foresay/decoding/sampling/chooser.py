@@ -34,6 +34,10 @@ class Drafts:
     q: Tensor | None = None
     """(B, N, V): the distributions they were drawn from; None: they were not drawn by chance."""
 
+    def clone(self) -> "Drafts":
+        """Ones that no other step writes over."""
+        return Drafts(self.tokens.clone(), None if self.q is None else self.q.clone())
+
     def select(self, sequences: Sequence[int]) -> "Drafts":
         """Of these sequences, in this order."""
         chosen = to_device(sequences, self.tokens.device)
