@@ -23,6 +23,9 @@ def test_every_route_and_every_field_is_there(server: Served) -> None:
     for field in ChatRequest.model_fields:
         assert f"<code>{field}</code>" in page
     assert "number from 0 to 2" in page, "of the temperature"
+    for said in ("No stop token or stop string ends an answer before", "<code>plain</code>: decode this request"):
+        assert f"<td>{said}" in page, "what stands under a field in the code"
+    assert "object of type, json_schema</td>" in page, "of the response format"
     assert f"curl {server.url}/v1/chat/completions" in page
 
 

@@ -1,5 +1,6 @@
 """The page under /docs: what may be asked, made from the schema that stands under /openapi.json; nothing is fetched."""
 
+import re
 from collections.abc import Iterator
 from html import escape
 from typing import Any
@@ -49,11 +50,16 @@ def _route(schema: dict[str, Any], path: str, method: str, said: dict[str, Any])
     rows = "".join(
         f"<tr><td><code>{escape(name)}</code></td><td>{escape(_kind(schema, entry))}</td>"
         f"<td>{'needed' if name in needed else escape(_default(entry))}</td>"
-        f"<td>{escape(entry.get('description', ''))}</td></tr>"
+        f"<td>{_told(entry)}</td></tr>"
         for name, entry in named["properties"].items()
     )
     heads = "<tr><th>field</th><th>what</th><th>default</th><th></th></tr>"
     return f'{head}<div class="wide"><table>{heads}{rows}</table></div>'
+
+
+def _told(entry: dict[str, Any]) -> str:
+    """What is said of a field; names in it as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(entry.get("description", "")))
 
 
 def _named(schema: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +75,7 @@ def _kind(schema: dict[str, Any], entry: dict[str, Any]) -> str:
         kinds = [_kind(schema, one) for one in entry["anyOf"] if one.get("type") != "null"]
         return " or ".join(dict.fromkeys(kinds))
     if "$ref" in entry:
-        return str(entry["$ref"]).rpartition("/")[2]
+        return f"object of {', '.join(_named(schema, entry)['properties'])}"
     if "enum" in entry or "const" in entry:
         return ", ".join(map(str, entry.get("enum", [entry.get("const")])))
     if entry.get("type") == "array":

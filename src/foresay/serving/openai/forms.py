@@ -13,7 +13,15 @@ Text = Annotated[str, Field(min_length=1)]
 class Strict(BaseModel):
     """No unknown field, no conversion between types, no infinite number."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True, populate_by_name=True)
+    # What stands under a field is what `/docs` says of it.
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        frozen=True,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
 
 
 class StructuredBody(Strict):

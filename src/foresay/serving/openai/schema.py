@@ -65,6 +65,7 @@ class GenerationRequest(Strict):
 
     model: str
     max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Most tokens of an answer; null: as many as the server was started with (`--max-new-tokens`)."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=-1)] = 0
@@ -72,8 +73,11 @@ class GenerationRequest(Strict):
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     """vLLM's extension."""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    """Of the draws; the i-th answer of `n` has the seed `seed + i`."""
     stop: Text | Annotated[list[Text], Field(max_length=16)] = Field(default=[])
+    """An answer ends before the first of these strings."""
     n: Annotated[int, Field(ge=1, le=128)] = 1
+    """Answers to each prompt."""
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     repetition_penalty: Annotated[float, Field(ge=0.1, le=10)] = 1.0

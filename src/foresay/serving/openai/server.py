@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -50,9 +51,10 @@ def listen(config: ServeConfig) -> socket.socket:
     try:
         return socket.create_server((config.host, config.port), family=_family(config.host), backlog=2048)
     except OSError as error:
+        # Python adds the address to the reason, which the sentence begins with.
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
         raise ConfigError(
-            f"{config.host}:{config.port} cannot be listened on ({error.strerror or error}); give another --host or "
-            "--port"
+            f"{config.host}:{config.port} cannot be listened on ({why}); give another --host or --port"
         ) from error
 
 
