@@ -31,7 +31,7 @@ from foresay.training.train import train
 
 SIDES = {
     "paper": (
-        MTPConfig(sampler="paper", train_masks=False),
+        MTPConfig(lora_targets=("all",), sampler="paper", train_masks=False),
         LossConfig(target="label", real_rows=True, position_weights=()),
     ),
     "default": (MTPConfig(), LossConfig()),

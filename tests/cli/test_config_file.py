@@ -55,7 +55,7 @@ def test_settings_reach_the_run(at: At, run: Run) -> None:
         "num_masks": 2,
         "rank": 5,
         "alpha": 0.0,
-        "lora_targets": ["all"],
+        "lora_targets": ["auto"],
         "sampler": "paper",
         "train_masks": False,
     }

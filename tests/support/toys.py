@@ -76,7 +76,9 @@ def with_adapter(
     train_masks: bool = True,
 ) -> MaskModel:
     """`model` with an adapter of which every tensor is non-zero."""
-    config = MTPConfig(num_masks=masks, rank=4, alpha=6, sampler=sampler, train_masks=train_masks)
+    config = MTPConfig(
+        num_masks=masks, rank=4, alpha=6, lora_targets=("all",), sampler=sampler, train_masks=train_masks
+    )
     mtp = MaskModel.from_base(model, config)
     redraw(mtp.adapter, seed)
     return mtp

@@ -51,9 +51,10 @@ class MTPConfig:
     """Rank of the gated LoRA (paper A: 128)."""
     alpha: float = 0.0
     """LoRA scale is alpha / rank; 0 stands for alpha = rank, the scale 1 of the paper's formula."""
-    lora_targets: tuple[str, ...] = ("all",)
-    """Linears that get LoRA: `all` of the decoder layers, `attention`, `mlp`, `output` (those that write to the
-    residual stream: o_proj and down_proj), or names, whole or their last parts. Fewer make a step cheaper."""
+    lora_targets: tuple[str, ...] = ("auto",)
+    """Linears that get LoRA: `auto`, those of the MLP, which give most tokens a second (all where experts are no
+    linears); `all` of the decoder layers, as in paper A; `attention`, `mlp`, `output` (those that write to the residual
+    stream: o_proj and down_proj), or names, whole or their last parts. Fewer make a step cheaper."""
     sampler: Literal["paper", "residual", "none"] = "residual"
     """Sampler head: `paper` (two Linear-SiLU-LayerNorm blocks), `residual` (starts as the base head), or `none`: drafts
     come from the base head alone."""
@@ -64,7 +65,7 @@ class MTPConfig:
         require_kinds(self)
         targets = self.lora_targets  # JSON and YAML have lists, and a single one may come as itself
         object.__setattr__(self, "lora_targets", (targets,) if isinstance(targets, str) else tuple(targets))
-        require(bool(self.lora_targets), "lora_targets is empty; give all, attention, mlp, output or names of linears")
+        require(bool(self.lora_targets), "lora_targets is empty; give auto, all, attention, mlp, output or names")
         require(self.num_masks >= 1, f"num_masks is {self.num_masks}; a block needs at least 1 mask")
         require(self.rank >= 1, f"rank is {self.rank}; LoRA needs a rank of at least 1")
         require(self.alpha >= 0, f"alpha is {self.alpha}; give a positive alpha, or 0 for alpha = rank")

@@ -23,7 +23,7 @@ def test_info_prints_one_object(at: At, run: Run) -> None:
         "num_masks": 3,
         "rank": 2,
         "alpha": 0.0,
-        "lora_targets": ["all"],
+        "lora_targets": ["auto"],
         "sampler": "residual",
         "train_masks": True,
     }
@@ -37,7 +37,7 @@ def test_info_prints_a_page(at: At, run: Run) -> None:
     said = run("info", at.adapter)
     assert said.status == 0
     assert re.match(rf"model +{at.adapter}\nbase +nano: LlamaForCausalLM, ", said.out)
-    for fact in ("3 masks, LoRA of rank 2 on 42 linears", "2 steps in ", "context\n *1,024 tokens"):
+    for fact in ("3 masks, LoRA of rank 2 on 18 linears", "2 steps in ", "context\n *1,024 tokens"):
         assert re.search(fact, said.out)
 
 
@@ -68,7 +68,7 @@ def test_a_page_fits_a_screen(at: At, run: Run) -> None:
 
 def test_info_of_a_base_says_how_to_go_on(at: At, run: Run) -> None:
     said = " ".join(run("info", at.bases / "other").out.split())
-    assert "none yet; it would act on 14 linears and weigh rank 16: " in said
+    assert "none yet; it would act on 6 linears and weigh rank 16: " in said
     assert f"foresay train {at.bases / 'other'} --data" in said
 
 
@@ -77,7 +77,7 @@ def test_info_of_a_base_says_what_an_adapter_would_weigh(at: At, run: Run) -> No
     model = AutoModelForCausalLM.from_pretrained(at.bases / "other")
     assert (content["family"], content["base_kind"], content["dtype"]) == ("llama", "LlamaForCausalLM", "float32")
     assert content["base_parameters"] == model.num_parameters()
-    assert (content["layers"], content["adapted_linears"], content["vocabulary"]) == (2, 14, 4096)
+    assert (content["layers"], content["adapted_linears"], content["vocabulary"]) == (2, 6, 4096)
     for size in content["adapters"]:
         adapter = MultiTokenModel.from_base(model, MTPConfig(rank=size["rank"])).added
         assert size["parameters"] == sum(parameter.numel() for parameter in adapter.parameters())

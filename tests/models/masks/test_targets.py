@@ -11,8 +11,9 @@ from foresay.foundation.errors import ArtefactError, ConfigError
 from foresay.model import MultiTokenModel
 from foresay.models.config import MTPConfig
 from foresay.models.masks.model import MaskModel
+from foresay.models.masks.targets import targeted
 from tests.support.checks import NEW, check_greedy_is_plain
-from tests.support.toys import FALCON, GPT2, LLAMA, OPT, Toy, redraw
+from tests.support.toys import FALCON, GPT2, LLAMA, MIXTRAL, OPT, Toy, redraw
 
 PHI3 = Toy("phi3", "Phi3")
 
@@ -30,6 +31,9 @@ def ends(mtp: MaskModel) -> set[str]:
 @pytest.mark.parametrize(
     ("toy", "target", "expected"),
     [
+        (LLAMA, "auto", {"gate_proj", "up_proj", "down_proj"}),
+        (MIXTRAL, "auto", {"q_proj", "k_proj", "v_proj", "o_proj"}),
+        (GPT2, "auto", {"c_fc", "c_proj"}),
         (LLAMA, "all", {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}),
         (LLAMA, "attention", {"q_proj", "k_proj", "v_proj", "o_proj"}),
         (LLAMA, "mlp", {"gate_proj", "up_proj", "down_proj"}),
@@ -61,8 +65,15 @@ def test_greedy_output_is_plains(toy: Toy, target: str) -> None:
     check_greedy_is_plain(adapter(toy, target), toy, DecodeConfig(layout="quadratic", masks=3, max_new_tokens=NEW))
 
 
+def test_a_layer_whose_experts_are_no_linears_has_lora_on_all_of_its_own() -> None:
+    """Other layers of the same base have it on their MLP."""
+    dense = [f"model.layers.0.{name}" for name in ("self_attn.q_proj", "mlp.up_proj", "mlp.down_proj")]
+    experts = [f"model.layers.1.self_attn.{name}" for name in ("q_proj", "o_proj")]
+    assert targeted([*dense, *experts], ("auto",)) == [*dense[1:], *experts]
+
+
 def test_a_target_that_the_base_does_not_have_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"'c_attn'.*give all, attention.*down_proj"):
+    with pytest.raises(ConfigError, match=r"'c_attn'.*give auto, all, attention.*down_proj"):
         adapter(LLAMA, "attention", "c_attn")
     with pytest.raises(ConfigError, match="empty"):
         MTPConfig(lora_targets=())

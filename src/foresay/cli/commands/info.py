@@ -16,6 +16,7 @@ from foresay.models.base.model import Base
 from foresay.models.base.quantization import quantization_of
 from foresay.models.config import LoadConfig, MTPConfig
 from foresay.models.masks.model import MaskModel
+from foresay.models.masks.targets import targeted
 
 RANKS = (16, 64, 128)
 """Ranks whose adapters are weighed: small, the default, and paper A's."""
@@ -100,7 +101,7 @@ def describe_base(name: str, loading: LoadConfig | None = None) -> BaseInfo:
             context=base.context,
             vocabulary=base.vocabulary,
             dtype=own_dtype(guest.base),
-            adapted_linears=len(linears.adapted),
+            adapted_linears=len(targeted(linears.adapted, MTPConfig().lora_targets)),
             left_alone=linears.left_alone,
             adapters=tuple(_size(base, rank) for rank in RANKS),
         )

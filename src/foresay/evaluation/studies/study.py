@@ -15,7 +15,7 @@ Start = Literal["paper", "default"]
 Variant = Literal["gated", "standard", "untouched"]
 STARTS: dict[Start, tuple[MTPConfig, LossConfig]] = {
     "paper": (
-        MTPConfig(rank=128, sampler="paper", train_masks=False),
+        MTPConfig(rank=128, lora_targets=("all",), sampler="paper", train_masks=False),
         LossConfig(target="label", real_rows=True, position_weights=()),
     ),
     "default": (MTPConfig(), LossConfig()),

@@ -26,7 +26,7 @@ from foresay.models.artefact.tensors import LORA, files_of, lora_folder
 from foresay.models.base.gguf import is_gguf
 from foresay.models.base.load import ARTEFACT
 from foresay.models.base.quantization import LIBRARY
-from foresay.models.config import Family, LoadConfig, Quantize
+from foresay.models.config import Family, LoadConfig, MTPConfig, Quantize
 from foresay.models.drafting import DraftingModel
 from foresay.models.families import FAMILIES
 
@@ -143,6 +143,8 @@ def read_settings(folder: Path) -> Settings:
                 f"{' and '.join(FAMILIES)} on a named base, so restore the folder or update foresay"
             )
         mtp, kind = said.pop("mtp"), FAMILIES[said["family"]]
+        if kind is MTPConfig:
+            mtp.setdefault("lora_targets", ["all"])  # as all were before they were written
         _known_keys(mtp, kind, path)
         return Settings(
             **said
