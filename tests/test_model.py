@@ -1,14 +1,17 @@
 """The front door: `generate` as transformers has it, and refusals that leave the model usable."""
 
 from itertools import count
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import pipeline
 
-from foresay.decoding.config import DecodeConfig, LayoutName
-from foresay.foundation.errors import ConfigError, ForesayError, PromptError
+from foresay.decoding.config import DecodeConfig, LayoutName, SampleConfig
+from foresay.foundation.errors import ConfigError, ForesayError, PromptError, UnsupportedBase
 from foresay.model import MultiTokenModel
 from foresay.models.config import MTPConfig
 from foresay.models.masks.gate import Gate
@@ -254,6 +257,52 @@ def test_prompts_in_no_known_form_are_refused_by_name(nano: MultiTokenModel, ask
 def test_chats_that_are_none_are_refused(nano: MultiTokenModel, chat: Any, message: str) -> None:
     with pytest.raises(PromptError, match=message):
         nano.answer(chat)
+
+
+def test_tensors_and_arrays_in_a_list_are_ids(nano: MultiTokenModel) -> None:
+    said = nano.answer([[5, 6], [7]], layout="quadratic", max_new_tokens=3)
+    assert nano.answer([torch.tensor([5, 6]), np.array([7])], layout="quadratic", max_new_tokens=3) == said
+    assert nano.answer([np.int64(5), np.int64(6)], layout="quadratic", max_new_tokens=3) == said[0]
+
+
+def test_what_a_tokenizer_gave_is_to_be_unpacked(nano: MultiTokenModel) -> None:
+    inputs = nano.require_tokenizer()("Hi there", return_tensors="pt")
+    for ask in (nano.answer, nano.generate):
+        with pytest.raises(
+            PromptError, match=r"what a tokenizer gave \(BatchEncoding\); give its input_ids, or unpack it"
+        ):
+            ask(inputs)
+
+
+def test_tokens_that_are_no_whole_numbers_are_refused(nano: MultiTokenModel) -> None:
+    with pytest.raises(PromptError, match=r"prompt 1 has token 5\.0, which is no whole number; give token ids"):
+        nano.generate(torch.tensor([[5.0, 6.0]]), max_new_tokens=2)
+
+
+@pytest.mark.parametrize(
+    ("misuse", "message"),
+    [
+        (lambda nano: nano.answer("Hi", {"layout": "linear"}), "config is a dict; give a DecodeConfig, or its fields"),
+        (lambda nano: nano.answer("Hi", SampleConfig()), "config is a SampleConfig; give a DecodeConfig"),
+        (lambda nano: nano.generate("Hi", config={"masks": 2}), "config is a dict; give a DecodeConfig"),
+        (
+            lambda nano: MultiTokenModel.from_base("nano", {"rank": 2}),
+            "config is a dict; give an MTPConfig or a HeadsC",
+        ),
+        (lambda nano: MultiTokenModel.from_base(None), "the base is a NoneType; give a name"),
+        (lambda nano: MultiTokenModel.from_base(nano.tokenizer), r"the base is a \w+; give a name .*, a causal LM"),
+        (lambda nano: nano.save_pretrained("never", "float8"), "dtype is float8; give one of auto, float32"),
+        (lambda nano: nano.save_pretrained("never", "auto"), "dtype is auto; give one of float32, bfloat16, float16"),
+    ],
+)
+def test_what_is_of_another_kind_is_named(nano: MultiTokenModel, misuse: Any, message: str) -> None:
+    with pytest.raises((ConfigError, UnsupportedBase), match=message):
+        misuse(nano)
+
+
+def test_a_model_is_saved_in_a_dtype_of_torch(nano: MultiTokenModel, tmp_path: Path) -> None:
+    nano.save_pretrained(tmp_path / "own", torch.bfloat16)
+    assert {tensor.dtype for tensor in load_file(tmp_path / "own" / "foresay.safetensors").values()} == {torch.bfloat16}
 
 
 def test_generate_goes_on_with_texts_and_answers_chats(nano: MultiTokenModel) -> None:

@@ -39,7 +39,7 @@ from foresay.models.artefact import folder as artefact
 from foresay.models.artefact.fingerprint import fingerprint
 from foresay.models.artefact.folder import as_trained
 from foresay.models.artefact.publish import publication, publish
-from foresay.models.base.device import dtype_name, placed
+from foresay.models.base.device import AnyDType, dtype_name, placed, torch_dtype
 from foresay.models.base.load import adapter_folder, open_base, own_tokenizer
 from foresay.models.base.quantization import quantization_of
 from foresay.models.config import DTYPE, DType, Family, LoadConfig, LoadDType, MTPConfig
@@ -124,8 +124,8 @@ class MultiTokenModel(LoadedModel):
         core.packing.want(loading.pack_linears)
         return cls(core, tokenizer, guest.base, settings.provenance, guest.adapter)
 
-    def save_pretrained(self, folder: str | Path, dtype: DType = "float32", overwrite: bool = False) -> None:
-        """Write the artefact to `folder`, whole or not at all. Raises ArtefactError."""
+    def save_pretrained(self, folder: str | Path, dtype: AnyDType = "float32", overwrite: bool = False) -> None:
+        """Write the artefact to `folder`, whole or not at all. Raises ArtefactError, ConfigError."""
         settings = artefact.Settings(
             family=self.family,
             mtp=self.config,
@@ -137,7 +137,7 @@ class MultiTokenModel(LoadedModel):
             acceptance=self.acceptance,
             provenance=self.provenance,
         )
-        artefact.save(Path(folder), self._core, settings, getattr(torch, dtype), overwrite)
+        artefact.save(Path(folder), self._core, settings, torch_dtype(dtype), overwrite)
 
     def push_to_hub(
         self, repo: str, dtype: DType = "float32", licence: str = "", private: bool = False, token: str | None = None
@@ -175,13 +175,13 @@ class MultiTokenModel(LoadedModel):
         """
         if inputs is not None and not isinstance(inputs, Tensor):
             inputs = padded(inputs, self.require_tokenizer, self.device, arguments)
-        changes: dict[str, Any] = {name: arguments.pop(name) for name in DRAFTING if name in arguments}
+        decode = with_changes(config, {name: arguments.pop(name) for name in DRAFTING if name in arguments})
         refuse_withheld(arguments)
         if config is not None and generation_config is None and not {"max_new_tokens", "max_length"} & arguments.keys():
             arguments["max_new_tokens"] = config.max_new_tokens
         own = self.base.model.generation_config
         arguments |= with_stop_strings(arguments, generation_config, own, tokenizer or self.tokenizer)
-        bridge = self.bridge(with_changes(config, changes), streamer, structured)
+        bridge = self.bridge(decode, streamer, structured)
         with self.base.turn:  # threads wait for one another
             result: Tensor | GenerateDecoderOnlyOutput = self.base.model.generate(
                 inputs, generation_config, custom_generate=bridge, **arguments

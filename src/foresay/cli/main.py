@@ -22,6 +22,8 @@ from foresay.foundation.errors import ForesayError, first_line
 
 WAITING = ("serve", "chat")
 """Verbs that have nothing to do most of the time."""
+RESUMED = (("train",), ("pretrain",), ("study",), ("data", "generate"))
+"""Verbs whose work is kept on the way."""
 HELP = ("-h", "--help", "--help-all")
 
 
@@ -90,7 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ERR.print(f"foresay: {error}", style="red", highlight=False)
         return 2
     except KeyboardInterrupt:
-        ERR.print("foresay: interrupted; nothing half written was left behind")
+        goes_on = any(tuple(arguments[: len(verb)]) == verb for verb in RESUMED)
+        on = "; the same command goes on from what is kept" if goes_on else ""
+        ERR.print(f"foresay: interrupted; nothing half written was left behind{on}", highlight=False)
         return 130
     except BrokenPipeError:
         _leave_stdout()

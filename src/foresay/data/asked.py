@@ -1,6 +1,6 @@
 """What may be asked of a model in Python: a text, a chat, token ids, or a list of one of these."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,12 +27,21 @@ def prompt_ids(asked: Any, tokenizer: Tokenizer, raw: bool) -> tuple[list[list[i
     >>> prompt_ids([3, 4], lambda: None, raw=False)
     ([[3, 4]], True)
     """
-    if hasattr(asked, "tolist"):
-        asked = asked.tolist()
+    if isinstance(asked, Mapping) and "input_ids" in asked:
+        kind = type(asked).__name__
+        raise PromptError(f"the prompt is what a tokenizer gave ({kind}); give its input_ids, or unpack it (**inputs)")
+    asked = _listed(asked)
+    if _is_list(asked):
+        asked = [_listed(prompt) for prompt in asked]
     one = isinstance(asked, str) or (_is_list(asked) and bool(asked) and _is_prompt(asked))
     if not one and not (_is_list(asked) and asked and all(map(_is_prompt, asked))):
         raise PromptError(f"the prompt is {_described(asked)}; give {FORMS}")
     return [_ids(prompt, tokenizer, raw) for prompt in ([asked] if one else asked)], one
+
+
+def _listed(value: Any) -> Any:
+    """Lists and numbers in place of tensors and arrays."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _is_list(value: Any) -> bool:

@@ -84,7 +84,7 @@ def choosing(
 def with_changes(config: DecodeConfig | None, changes: dict[str, Any]) -> DecodeConfig:
     """`config` (the defaults when None) with some fields changed; an unknown one is a PromptError."""
     _check_known(changes, DecodeConfig)
-    return replace(config or DecodeConfig(), **changes)
+    return replace(_given(config), **changes)
 
 
 def settings_of(
@@ -101,7 +101,17 @@ def settings_of(
     )
     rules = SampleConfig(**sample)
     check_drawn(rules, changes)
-    return replace(config or DecodeConfig(), **decode), rules, PenaltyConfig(**penalties)
+    return replace(_given(config), **decode), rules, PenaltyConfig(**penalties)
+
+
+def _given(config: DecodeConfig | None) -> DecodeConfig:
+    """`config`, or the defaults. Raises ConfigError for what is neither."""
+    kind = type(config).__name__
+    require(
+        config is None or isinstance(config, DecodeConfig),
+        f"config is a {kind}; give a DecodeConfig, or its fields by name: answer(prompt, layout='linear')",
+    )
+    return config or DecodeConfig()
 
 
 def check_drawn(sample: SampleConfig, given: Container[str]) -> None:

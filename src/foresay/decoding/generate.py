@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from numbers import Integral
 
 from foresay.decoding.config import DecodeConfig
 from foresay.decoding.live import GenerationHooks
@@ -65,6 +66,9 @@ def check_prompts(model: DraftingModel, prompts: Sequence[Sequence[int]], config
                 f"prompt {number} has {len(prompt)} tokens and the base's context is {model.base.context}; shorten it "
                 f"to {model.base.context - 1} or fewer"
             )
+        broken = next((token for token in prompt if not isinstance(token, Integral)), None)
+        if broken is not None:
+            raise PromptError(f"prompt {number} has token {broken!r}, which is no whole number; give token ids")
         known = model.base.embedding.weight.shape[0]
         strange = min(prompt) if min(prompt) < 0 else max(prompt)
         if not 0 <= strange < known:

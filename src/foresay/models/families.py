@@ -3,7 +3,7 @@
 import torch
 from transformers import PreTrainedModel
 
-from foresay.foundation.errors import ConfigError
+from foresay.foundation.errors import ConfigError, require
 from foresay.models.config import Family, HeadsConfig, LoadDType, MTPConfig
 from foresay.models.drafting import DraftingModel
 from foresay.models.heads.model import HeadsModel
@@ -19,6 +19,8 @@ def family_of(config: Family) -> str:
 
 def build(model: PreTrainedModel, config: Family, seed: int = 0) -> DraftingModel:
     """A drafting model on the base `model`, with weights yet to be loaded. Raises UnsupportedBase, ConfigError."""
+    kind = type(config).__name__
+    require(isinstance(config, Family), f"config is a {kind}; give an MTPConfig or a HeadsConfig")
     if isinstance(config, HeadsConfig):
         return HeadsModel.from_base(model, config, seed)
     return MaskModel.from_base(model, config, seed)

@@ -85,7 +85,9 @@ def test_an_interrupted_study_shows_what_it_has_and_goes_on(
     assert status == 130
     assert "PARTIAL: 1 of 2 cells are done; missing: standard (seed 0)" in out
     assert "gated: next-token loss constant to the bit; standard is not there yet." in out
-    assert err.endswith("foresay: interrupted; nothing half written was left behind\n")
+    assert err.endswith(
+        "foresay: interrupted; nothing half written was left behind; the same command goes on from what is kept\n"
+    )
     status, out, err = run("gate", "--json")
     assert (status, "gated, seed" in err, "standard, seed 0" in err) == (0, False, True)
     said = json.loads(out)

@@ -103,7 +103,9 @@ def test_interrupted_training_leaves_the_old_artefact(at: At, run: Run, monkeypa
     interrupt_at(monkeypatch, 2)
     said = run(*at.train("--overwrite", "--rank", "3"))
     assert (said.status, said.out) == (130, "")
-    assert said.err.endswith("foresay: interrupted; nothing half written was left behind\n")
+    assert said.err.endswith(
+        "foresay: interrupted; nothing half written was left behind; the same command goes on from what is kept\n"
+    )
     assert contents(at.tmp) == before
 
 

@@ -9,9 +9,12 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from foresay.foundation.errors import ConfigError, first_line
+from foresay.foundation.errors import ConfigError, first_line, require
 from foresay.foundation.machine import multiplies_bfloat16
 from foresay.models.config import DType, LoadConfig, LoadDType
+
+AnyDType = DType | torch.dtype
+"""By its name, or torch's own."""
 
 GIB = 2**30
 TOO_OLD = "driver on your system is too old"
@@ -69,6 +72,14 @@ def dtype_name(dtype: LoadDType | torch.dtype) -> LoadDType:
     if name not in get_args(LoadDType):
         raise ConfigError(f"dtype is {dtype}; give one of {', '.join(get_args(LoadDType))}, as a name or from torch")
     return name  # type: ignore[return-value]
+
+
+def torch_dtype(dtype: AnyDType) -> torch.dtype:
+    """`bfloat16` as `torch.bfloat16`, and torch's own as it is. Raises ConfigError for any other."""
+    name = dtype_name(dtype)
+    require(name != "auto", f"dtype is auto; give one of {', '.join(get_args(DType))}, as a name or from torch")
+    found: torch.dtype = getattr(torch, name)
+    return found
 
 
 def dtype_for(asked: LoadDType, own: DType, device: torch.device) -> DType:

@@ -67,11 +67,14 @@ def bare(model: "PreTrainedModel | PeftModel") -> PreTrainedModel:
 
     Raises UnsupportedBase for adapters that do more than stand in linears (prompts, activation by tokens).
     """
+    if not isinstance(model, nn.Module):
+        kind = type(model).__name__
+        raise UnsupportedBase(f"the base is a {kind}; give a name (folder, hub id), a causal LM or a PeftModel")
     for config in getattr(model, "peft_config", {}).values():
         kind = "aLoRA" if getattr(config, "alora_invocation_tokens", None) else str(config.peft_type.value)
         if kind != "LORA":
             raise UnsupportedBase(f"the base carries a {kind} adapter, and foresay drives LoRA alone; merge it first")
-    return model if isinstance(model, PreTrainedModel) else model.get_base_model()
+    return model if isinstance(model, PreTrainedModel) else cast("PeftModel", model).get_base_model()
 
 
 def linear_in(module: nn.Module) -> nn.Linear | Conv1D | None:
