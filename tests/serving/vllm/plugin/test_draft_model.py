@@ -16,7 +16,17 @@ from foresay.evaluation.statistics import p_value
 from foresay.model import MultiTokenModel
 from foresay.models.base.load import adapter_folder
 from foresay.serving.vllm.export import export_vllm_draft_model
-from tests.serving.vllm.plugin.engines import TOKENS, answers, counted, engine, reference
+from tests.serving.vllm.plugin.engines import (
+    AS_OURS,
+    TOKENS,
+    answers,
+    check_sampling_under_a_grammar,
+    check_under_a_schema,
+    check_what_must_come_is_drafted,
+    counted,
+    engine,
+    reference,
+)
 from tests.support.toys import Toy, random_prompts, with_adapter
 
 MASKS = 4
@@ -27,7 +37,7 @@ SAMPLES = 1500
 def llm(nano: MultiTokenModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("draft") / "nano"
     export_vllm_draft_model(nano, adapter_folder("nano"), folder, MASKS, overwrite=False)
-    with engine(folder, max_num_seqs=64) as llm:
+    with engine(folder, max_num_seqs=64, structured_outputs_config=AS_OURS) as llm:
         yield llm
 
 
@@ -53,6 +63,19 @@ def test_sampling_has_transformers_distribution(llm: Any, nano: MultiTokenModel,
     said = answers(llm, [prompt], TRIED, temperature=0.8, n=SAMPLES)
     assert p_value(compared(said), theirs) >= LEVEL
     assert p_value(trial.control(), theirs) < CAUGHT, "a verifier broken on purpose must show"
+
+
+def test_under_a_schema_answers_are_plain_decodings(llm: Any, nano: MultiTokenModel, prompts: list[list[int]]) -> None:
+    found = check_under_a_schema(llm, nano, prompts)
+    assert found["accepted_tokens"] > 2 * found["drafts"], "names of fields come as drafts"
+
+
+def test_what_must_come_is_drafted(llm: Any, nano: MultiTokenModel, prompts: list[list[int]]) -> None:
+    check_what_must_come_is_drafted(llm, nano, prompts[0], MASKS + 1)
+
+
+def test_sampling_under_a_grammar(llm: Any, nano: MultiTokenModel, prompts: list[list[int]]) -> None:
+    check_sampling_under_a_grammar(llm, nano, min(prompts, key=len), 400)
 
 
 @pytest.mark.parametrize("kind", ["Qwen3", "Qwen2", "Mistral"])

@@ -16,8 +16,18 @@ from foresay.decoding.config import SampleConfig, StructuredOutputs
 from foresay.evaluation.lossless.sampling import CAUGHT, LEVEL, TOKENS, Trial, compared
 from foresay.evaluation.statistics import p_value
 from foresay.model import MultiTokenModel
+from tests.serving.vllm.plugin.engines import (
+    AS_OURS,
+    answers,
+    behind_first,
+    check_sampling_under_a_grammar,
+    check_under_a_schema,
+    check_what_must_come_is_drafted,
+    counted,
+    engine,
+    reference,
+)
 from tests.serving.vllm.plugin.engines import TOKENS as ANSWER
-from tests.serving.vllm.plugin.engines import answers, behind_first, counted, engine, reference
 
 SAMPLES = 1500
 TEMPERATURE = 0.8
@@ -28,8 +38,7 @@ CONTEXT = 512
 @pytest.fixture(scope="module")
 def llm(nano_copy: Path) -> Iterator[Any]:
     how = {"enforce_eager": True, "max_model_len": CONTEXT, "max_num_seqs": 64}
-    # As our own grammars: where a text must come, vLLM's other backends let it come in other tokens too.
-    with engine(nano_copy, {"lengths": "all"}, **how, structured_outputs_config={"backend": "guidance"}) as llm:
+    with engine(nano_copy, {"lengths": "all"}, **how, structured_outputs_config=AS_OURS) as llm:
         yield llm
 
 
@@ -122,6 +131,19 @@ def test_under_a_grammar_answers_are_plain_decodings_and_drafts_stay(
     assert len({tuple(tokens) for tokens in said}) > len(prompts) // 2, "a grammar with one answer would show nothing"
     assert found["accepted_tokens"] > len(prompts)
     assert found["draft_tokens"] <= nano.config.num_masks * found["drafts"], "masks are no drafts"
+
+
+def test_under_a_schema_answers_are_plain_decodings(llm: Any, nano: MultiTokenModel, prompts: list[list[int]]) -> None:
+    found = check_under_a_schema(llm, nano, prompts)
+    assert found["accepted_tokens"] > found["drafts"], "names of fields come as drafts"
+
+
+def test_what_must_come_is_drafted(llm: Any, nano: MultiTokenModel, prompts: list[list[int]]) -> None:
+    check_what_must_come_is_drafted(llm, nano, prompts[0], nano.config.num_masks)
+
+
+def test_sampling_under_a_grammar(llm: Any, nano: MultiTokenModel, prompts: list[list[int]]) -> None:
+    check_sampling_under_a_grammar(llm, nano, min(prompts, key=len), 400)
 
 
 def test_grammars_and_free_answers_share_steps(llm: Any, nano: MultiTokenModel, prompts: list[list[int]]) -> None:

@@ -187,3 +187,35 @@ def test_a_draft_models_masks_count_from_each_run() -> None:
     found = DraftModel._offsets(SimpleNamespace(masks=torch.zeros(4, 2)), runs)
     assert found[runs].tolist() == [0, 1, 2, 0, 1, 0, 1, 2, 3, 3]
     assert not found[~runs].any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({}, True),
+        ({"method": "custom_class", "model": served.PROPOSER}, True),
+        ({"model": "someone/elses"}, False),
+        ({"method": "ngram", "model": "ngram"}, False),
+        ({"draft_sample_method": "probabilistic"}, False),
+    ],
+)
+def test_what_must_come_is_drafted_where_drafts_are_ours_and_not_under_way(
+    changes: dict[str, Any], wanted: bool, nano_copy: Path
+) -> None:
+    from foresay.serving.vllm.plugin.grammar_masks import may_force  # noqa: PLC0415 - imports vLLM
+
+    usual = {"method": "draft_model", "model": str(nano_copy), "draft_sample_method": "greedy"}
+    for asynchronous in (False, True):
+        config = {"speculative_config": usual | changes, "scheduler_config": {"async_scheduling": asynchronous}}
+        assert may_force(engine_config(**config)) is (wanted and not asynchronous)
+
+
+def test_a_grammar_has_begun_when_it_read_a_token() -> None:
+    from foresay.serving.vllm.plugin.grammar_masks import has_begun  # noqa: PLC0415 - imports vLLM
+
+    for ended, wanted in ((None, False), (False, False), (True, True)):
+        held = SimpleNamespace(
+            use_structured_output=True, structured_output_request=SimpleNamespace(reasoning_ended=ended)
+        )
+        assert has_begun(held) is wanted, "before that the request may still be reasoning"
+    assert not has_begun(SimpleNamespace(use_structured_output=False, structured_output_request=None))

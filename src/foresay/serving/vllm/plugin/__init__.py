@@ -1,7 +1,7 @@
 """foresay inside vLLM: masks ride after each request's drafts, vLLM's own multi-LoRA is the gate.
 
-`draft_model` is the fallback, two passes a step. The only place that imports vLLM. Of its files only `step_rows` runs
-without it.
+`draft_model` is the fallback, two passes a step. The only place that imports vLLM. Of its files only `step_rows` and
+`forced_drafts` run without it.
 """
 
 from foresay.serving.vllm.plugin.versions import found, may_run
@@ -10,8 +10,8 @@ from foresay.serving.vllm.plugin.versions import found, may_run
 def register() -> None:
     """Entry point of vLLM's general plugins, called in every process of vLLM, whatever it serves.
 
-    It names our draft models, and changes how drafts are counted and masks pass grammars, only where our proposer
-    drafts; in a vLLM that was not tested nothing is changed.
+    It names our draft models, and changes how drafts are counted and pass grammars, only where we draft; in a vLLM that
+    was not tested nothing is changed.
     """
     if found() is None:
         return

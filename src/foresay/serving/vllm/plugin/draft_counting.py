@@ -7,7 +7,7 @@ from typing import Any
 from vllm.config import VllmConfig
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from foresay.serving.vllm.manifest import PROPOSER, read
+from foresay.serving.vllm.manifest import PROPOSER, is_served, read
 
 COUNTED = "foresay_counting"
 
@@ -42,6 +42,19 @@ def first_mask(config: VllmConfig) -> int | None:
     if speculative is None or speculative.model != PROPOSER:
         return None
     return _first_mask(config.model_config.model)
+
+
+def drafts_are_ours(config: VllmConfig) -> bool:
+    """Whether our proposer or our draft model drafts."""
+    speculative = config.speculative_config
+    if speculative is None:
+        return False
+    return speculative.model == PROPOSER or (speculative.method == "draft_model" and _is_ours(speculative.model))
+
+
+@cache
+def _is_ours(folder: str) -> bool:
+    return is_served(Path(folder))
 
 
 @cache

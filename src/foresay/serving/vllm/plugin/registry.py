@@ -18,9 +18,12 @@ def register_draft_models() -> None:
 
 
 def try_to_change_scheduler() -> None:
-    """Count masks apart and let them past grammars; a vLLM whose scheduler has other names runs all the same."""
+    """Count masks apart, let them past grammars, and draft what must come.
+
+    A vLLM whose scheduler has other names runs all the same.
+    """
     _try(_count, "masks will be counted as drafts")
-    _try(_let_pass, "requests under a grammar will be served without drafts")
+    _try(_change_under_grammars, "requests under a grammar will be served with fewer drafts, or none")
 
 
 def _try(change: Callable[[], None], otherwise: str) -> None:
@@ -36,7 +39,7 @@ def _count() -> None:
     count_masks_apart()
 
 
-def _let_pass() -> None:
-    from foresay.serving.vllm.plugin.grammar_masks import let_masks_pass  # noqa: PLC0415 - private names of vLLM
+def _change_under_grammars() -> None:
+    from foresay.serving.vllm.plugin import grammar_masks  # noqa: PLC0415 - private names of vLLM
 
-    let_masks_pass()
+    grammar_masks.change_drafts_under_grammars()
