@@ -281,8 +281,9 @@ def test_any_number_of_tokens_may_tie(
 
 def test_noise_floor_stands_beside_what_differs(exact: MultiTokenModel, rounded: MultiTokenModel) -> None:
     plain = [plain_answer(rounded, prompt.ids, 24) for prompt in prompts()]
-    noise = noise_floor(rounded, prompts(), plain, 24)
-    assert (noise.batch_size, noise.prompts) == (4, 6)
+    watched: list[str] = []
+    noise = noise_floor(rounded, prompts(), plain, 24, watched.append)
+    assert (noise.batch_size, noise.prompts, len(watched)) == (4, 6, 6)
     wrong = [[*answer[:3], (answer[3] + 1) % 96, *answer[4:]] for answer in plain]
     assert noise_floor(rounded, prompts(), wrong, 24).differing == 6
     own = [plain_answer(exact, prompt.ids, 24) for prompt in prompts()]

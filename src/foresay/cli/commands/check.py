@@ -73,12 +73,14 @@ class CheckCommand:
         self, model: MultiTokenModel, prompts: Sequence[Prompt], config: CheckConfig
     ) -> tuple[Certificate, SamplingReport | None]:
         with progress_bar(ERR) as bar:
-            greedy = bar.add_task("checking", total=len(prompts) * (1 + len(config.settings)))
-            sampled = bar.add_task("sampling", total=2 + len(config.layouts))
+            every = len(prompts) * (2 + len(config.settings))
+            greedy = bar.add_task("checking", total=every)
             checker = Checker(
                 model, config, lambda dtype: self.opening.open(self.model, dtype), lambda done: bar.advance(greedy)
             )
             certificate = checker.run(prompts)
+            bar.update(greedy, completed=every)  # where nothing differs there is no noise floor
+            sampled = bar.add_task("sampling", total=2 + len(config.layouts), visible=self.sample.temperature > 0)
             sampling = check_sampling(model, prompts, self.sample, config, lambda done: bar.advance(sampled))
         return certificate, sampling
 

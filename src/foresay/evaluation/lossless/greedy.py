@@ -67,7 +67,9 @@ class Checker:
             counts,
             divergences,
             {domain: len(group) for domain, group in by_domain(prompts).items()},
-            noise=noise_floor(self.model, prompts, plain, self.config.max_new_tokens) if divergences else None,
+            noise=noise_floor(self.model, prompts, plain, self.config.max_new_tokens, self.watch)
+            if divergences
+            else None,
             dtype=self.model.dtype_name,
             fingerprints=self.model.fingerprints(),
             provenance=provenance(
@@ -149,7 +151,11 @@ def _behind(model: MultiTokenModel, ids: Sequence[int], tokens: Sequence[int]) -
 
 
 def noise_floor(
-    model: MultiTokenModel, prompts: Sequence[Prompt], plain: Sequence[Sequence[int]], max_new_tokens: int
+    model: MultiTokenModel,
+    prompts: Sequence[Prompt],
+    plain: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    watch: Callable[[str], None] = lambda done: None,
 ) -> NoiseFloor:
     """How many of transformers' own greedy answers change when it answers `BESIDE` prompts together."""
     differing = 0
@@ -158,7 +164,9 @@ def noise_floor(
         together = plain_answers(model, [prompts[index].ids for index in (*some, *some[:1])], max_new_tokens)
         # The context ends a batch for all its answers at once.
         room = model.base.context - max(len(prompts[index].ids) for index in some)
-        differing += sum(list(plain[index])[:room] != said[:room] for index, said in zip(some, together))
+        for index, said in zip(some, together):
+            differing += list(plain[index])[:room] != said[:room]
+            watch("plain, several together")
     return NoiseFloor(BESIDE, len(prompts), differing)
 
 
