@@ -68,7 +68,7 @@ def tiny_llama(layers: int = 2) -> LlamaForCausalLM:
 
 @pytest.fixture(scope="module")
 def mtp() -> MaskModel:
-    mtp = MaskModel.from_base(tiny_llama(), MTPConfig(num_masks=2, rank=2))
+    mtp = MaskModel.from_base(tiny_llama(), MTPConfig(num_masks=2, rank=2, lora_targets=("all",)))
     redraw(mtp.adapter, 4)
     mtp.adapter.double()
     return mtp

@@ -24,6 +24,7 @@ from foresay.models.base.load import BaseName, load_tokenizer
 from foresay.models.base.model import Base
 from foresay.models.base.user_lora import attach
 from foresay.models.config import LoadConfig, MTPConfig
+from foresay.models.masks.targets import targeted
 from foresay.training.config import LossConfig, TrainConfig
 from foresay.training.recipe import Recipe
 from foresay.training.train import train
@@ -149,7 +150,8 @@ def test_training_leaves_the_lora_as_it_was(home: Path, saved: Path) -> None:
     assert all(torch.equal(ours[name], own[name]) for name in own)
     assert contents(home / "mine") == before
     names = {name.removeprefix("base_model.model.") for name in load_file(saved / LORA / PEFT_WEIGHTS)}
-    assert names == {f"{name}.lora_{half}.weight" for name in Base(LLAMA.model()).linears().adapted for half in "AB"}
+    own_lora = targeted(Base(LLAMA.model()).linears().adapted, MTPConfig().lora_targets)
+    assert names == {f"{name}.lora_{half}.weight" for name in own_lora for half in "AB"}
     assert all(
         tensor.shape[0] == 2 or tensor.shape[1] == 2 for tensor in load_file(saved / LORA / PEFT_WEIGHTS).values()
     )

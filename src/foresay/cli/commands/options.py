@@ -97,8 +97,9 @@ def rules_for(
     model: MultiTokenModel, wanted: GenerationRules, sample: SampleConfig, penalties: PenaltyConfig, given: Given
 ) -> Rules:
     """How tokens are chosen: by the flags, and (`auto`) where they are silent by the base's own settings; told."""
-    own = model.base.model.generation_config
-    rules = Rules(sample, penalties) if wanted == "none" else own_rules(own, sample, penalties, given)
+    rules = Rules(sample, penalties)
+    if wanted == "auto":
+        rules = own_rules(model.base.model.generation_config, sample, penalties, given)
     check_drawn(rules.sample, given)
     if rules.sentence:
         ERR.print(f"{rules.sentence} (--generation-config none: the flags alone)", style="dim", highlight=False)
