@@ -199,13 +199,20 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         print(f"| {one['prompts']} | {one['how']} | {said} | {one['identical']} of {count} | {whole} | {share} |")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(about: str | None) -> argparse.ArgumentParser:
+    """What each script about structured output is told."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="smollm2")
-    for name, default in (("--masks", 3), ("--per-domain", 4), ("--tokens", 96)):
-        parser.add_argument(name, type=int, default=default)
+    parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--out", type=Path, help="file for the result")
     parser.add_argument("--show", type=Path, help="print the table of a result instead")
+    return parser
+
+
+def main() -> None:
+    parser = options(__doc__)
+    for name, default in (("--masks", 3), ("--per-domain", 4)):
+        parser.add_argument(name, type=int, default=default)
     given = parser.parse_args()
     if given.show:
         show(json.loads(given.show.read_text())["rows"])

@@ -9,12 +9,10 @@ passes the answers take with these, with tokens that must come in place of what 
 does), and with drafts that are guessed under the grammar (as our own engine does). Counts alone, without vLLM.
 """
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +29,7 @@ from foresay.models.layout.call import Call
 from foresay.models.layout.layout import Layout
 from foresay.models.layout.tree import Tree
 from foresay.serving.vllm.plugin.forced_drafts import with_forced
-from structured import ASKED, asked_for, held_to, ids_of
+from structured import ASKED, asked_for, held_to, ids_of, options
 
 WAYS = ("as drafted", "and what must come", "guessed under the grammar")
 
@@ -164,12 +162,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", default="smollm2")
-    parser.add_argument("--tokens", type=int, default=96)
-    parser.add_argument("--out", type=Path, help="file for the result")
-    parser.add_argument("--show", type=Path, help="print the table of a result instead")
-    given = parser.parse_args()
+    given = options(__doc__).parse_args()
     if given.show:
         show(json.loads(given.show.read_text())["rows"])
         return

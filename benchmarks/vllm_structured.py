@@ -24,7 +24,7 @@ from vllm.sampling_params import StructuredOutputsParams
 from foresay import MultiTokenModel
 from foresay.evaluation.statistics import ratio_interval
 from foresay.foundation.provenance import provenance
-from structured import ASKED, FREE, UNDER, Form, Ids, asked_for, held_to, ids_of
+from structured import ASKED, FREE, UNDER, Form, Ids, asked_for, held_to, ids_of, options
 from vllm_modes import DRAFT, GREEDY, MASKS, PLAIN, export, modes, turn
 
 
@@ -107,12 +107,8 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", default="smollm2")
-    parser.add_argument("--tokens", type=int, default=96)
+    parser = options(__doc__)
     parser.add_argument("--backend", choices=("guidance", "xgrammar"), default="guidance", help="of vLLM's grammars")
-    parser.add_argument("--out", type=Path, help="file for the result")
-    parser.add_argument("--show", type=Path, help="print the table of a result instead")
     given = parser.parse_args()
     if given.show:
         show(json.loads(given.show.read_text())["rows"])

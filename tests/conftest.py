@@ -3,6 +3,7 @@
 import inspect
 import os
 import tempfile
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["FORESAY_CACHE"] = tempfile.mkdtemp(prefix="foresay-cache-")
@@ -15,7 +16,7 @@ from hypothesis import settings
 from transformers import Phi3ForCausalLM
 
 from foresay.decoding import step_costs as calibrate
-from foresay.foundation import heartbeat
+from foresay.foundation import heartbeat, machine
 from foresay.models.base import packing_pays
 from tests.support.deprecations import deprecations
 from tests.support.hub import hub
@@ -25,7 +26,7 @@ __all__ = ["deprecations", "hub"]
 torch.set_num_threads(1)
 heartbeat.SECONDS = 3600.0  # lines that say that a command is at work are asked for by their own tests alone
 calibrate.ROUNDS = 1  # what steps cost is no concern of tests
-calibrate.waited = packing_pays.waited = lambda: 0.0  # nor what other programs do
+machine.THREADS = Path("/none")  # nor what other programs do
 torch.cpu.get_capabilities = dict  # no bfloat16 products: `auto` is float32 on any processor, for tests compare bits
 packing_pays.ROUNDS = 1
 settings.register_profile("laws", deadline=None, database=None, derandomize=True, max_examples=60)

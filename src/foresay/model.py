@@ -42,7 +42,7 @@ from foresay.models.artefact.publish import publication, publish
 from foresay.models.base.device import AnyDType, dtype_name, placed, torch_dtype
 from foresay.models.base.load import adapter_folder, open_base, own_tokenizer
 from foresay.models.base.quantization import quantization_of
-from foresay.models.config import DTYPE, DType, Family, LoadConfig, LoadDType, MTPConfig
+from foresay.models.config import DTYPE, Family, LoadConfig, LoadDType, MTPConfig
 from foresay.models.families import build, dtype_of_family, fresh
 from foresay.models.loaded import LoadedModel
 
@@ -140,7 +140,7 @@ class MultiTokenModel(LoadedModel):
         artefact.save(Path(folder), self._core, settings, torch_dtype(dtype), overwrite)
 
     def push_to_hub(
-        self, repo: str, dtype: DType = "float32", licence: str = "", private: bool = False, token: str | None = None
+        self, repo: str, dtype: AnyDType = "float32", licence: str = "", private: bool = False, token: str | None = None
     ) -> str:
         """Save and send the model to the repository `repo` (USER/NAME) on the hub, which is made where it is missing.
 

@@ -240,3 +240,15 @@ def test_a_warning_of_our_own_is_one_sentence(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == "foresay: costs are wrong; measure again\n"
     main_module._show_warning("deprecated", UserWarning, torch.__file__, 7)
     assert "UserWarning: deprecated" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionRefusedError(111, "refused"), TimeoutError(110, "late"), OSError("theirs")]
+)
+def test_what_no_path_would_cure_is_not_called_a_full_disk(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(arguments: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(main_module, "_run", fails)
+    with pytest.raises(type(error)):
+        main_module.main(["info", "nano"])

@@ -11,6 +11,7 @@ from foresay.decoding.planners import AGAIN, TRIES, CostBook, Planners
 from foresay.decoding.planning.planner import LOOKUP, MENU, PLAIN, Cost, Costs, Entry
 from foresay.decoding.session import Session
 from foresay.decoding.step_costs import calibrate, curve_for
+from foresay.foundation import machine as machine_module
 from foresay.models.masks.model import MaskModel
 from tests.support.toys import LLAMA, with_adapter
 
@@ -49,7 +50,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[Iterator[tuple[float, 
     def of(laps: Iterator[tuple[float, bool]]) -> Machine:
         made = Machine(laps)
         monkeypatch.setattr(step_costs, "lap", made.lap)
-        monkeypatch.setattr(step_costs, "waited", made.waited)
+        monkeypatch.setattr(machine_module, "waited", made.waited)
         monkeypatch.setattr(step_costs, "ROUNDS", 6)
         return made
 

@@ -100,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _leave_stdout()
         return 0
     except OSError as error:
+        if error.errno is None or isinstance(error, ConnectionError | TimeoutError):
+            raise  # of a network, or a library's own kind: no path is the cure
         with suppress(OSError):
             ERR.print(f"foresay: {error}; give paths that can be read and written, on a disk with room", style="red")
         _leave_stdout()

@@ -13,7 +13,7 @@ from foresay.decoding.planning.planner import PLAIN, Cost, Costs, Entry, Planner
 from foresay.decoding.planning.prompt_lookup import TOKENS
 from foresay.decoding.sampling.chooser import Drafts
 from foresay.decoding.session import Session
-from foresay.foundation.machine import now, waited
+from foresay.foundation.machine import OtherPrograms, now
 from foresay.models.drafting import DraftingModel
 
 SECONDS = 10.0
@@ -22,8 +22,6 @@ ROUNDS = 24
 """Times that every entry is measured, where there is time."""
 USABLE = 3
 """Times that every entry is measured before anybody plans by the figures."""
-DISTURBED = 0.05
-"""Share of a lap's time for which its threads may wait for the processor: more says that other programs ran."""
 CONTEXTS = (128, 512, 2048, 8192)
 """Context lengths that are measured; a request takes the next larger one."""
 TYPICAL = 512
@@ -187,10 +185,10 @@ class Measurement:
         entry = self._session.fixed = self._entries[self._turns % len(self._entries)]
         # Another entry went before: hooks and caches are its own, and what is compiled is compiled at the first call.
         lap(self._session, self.batch_size, self.context)
-        before = waited()
+        others = OtherPrograms()
         cost = lap(self._session, self.batch_size, self.context)
         self._laps.setdefault(entry, []).append(cost)
-        if waited() - before <= DISTURBED * (cost.drafted + cost.undrafted):
+        if not others.disturbed(cost.drafted + cost.undrafted):
             self._alone.setdefault(entry, []).append(cost)
         self._turns += 1
         self._spent += 2 * (cost.drafted + cost.undrafted)

@@ -19,6 +19,8 @@ import torch
 
 STATUS, MARKS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 THREADS = Path("/proc/self/task")
+DISTURBED = 0.05
+"""Share of a measured time for which threads may wait for the processor: more says that other programs ran."""
 SET_BACK = "5"
 """Written to `MARKS`, it makes the peak of the resident set the present one."""
 BFLOAT16_PRODUCTS = ("avx512_bf16", "amx_bf16", "bf16")
@@ -42,6 +44,17 @@ def waited() -> float:
         with suppress(OSError):  # it ended
             delays += int(thread.read_text().split()[1])
     return delays / 1e9
+
+
+class OtherPrograms:
+    """Watches from now on whether others take the processor."""
+
+    def __init__(self) -> None:
+        self._before = waited()
+
+    def disturbed(self, seconds: float) -> bool:
+        """The `seconds` since then."""
+        return waited() - self._before > DISTURBED * seconds
 
 
 def restart_peak(device: torch.device) -> bool:

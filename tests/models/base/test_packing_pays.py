@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from foresay.foundation import machine
 from foresay.models.base import packing_pays
 from tests.support.toys import LLAMA, with_adapter
 
@@ -50,7 +51,7 @@ def test_a_disturbed_measurement_is_made_again_by_three_processes_and_the_least_
     measured: Callable[[float, float], bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(0, 1000, 100))
-    monkeypatch.setattr(packing_pays, "waited", lambda: float(next(clock)))
+    monkeypatch.setattr(machine, "waited", lambda: float(next(clock)))
     assert [measured(2, 1), measured(3, 1), measured(0.5, 1), measured(4, 4)] == [False, False, True, True]
     [path] = tmp_path.glob("packing-*.json")
     assert json.loads(path.read_text())["tries"] == 3
@@ -59,7 +60,8 @@ def test_a_disturbed_measurement_is_made_again_by_three_processes_and_the_least_
 def test_a_calm_measurement_takes_the_place_of_a_disturbed_one(
     measured: Callable[[float, float], bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing_pays, "waited", iter([0.0, 9.0, 9.0, 9.0]).__next__)
+    clock = iter([0.0, 9.0, 9.0, 9.0])
+    monkeypatch.setattr(machine, "waited", clock.__next__)
     assert [measured(0.5, 1), measured(2, 1), measured(0.5, 1)] == [True, False, False]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from foresay.foundation.files import cache_folder, put
 from foresay.foundation.hashes import short_hash
-from foresay.foundation.machine import machine, waited
+from foresay.foundation.machine import OtherPrograms, machine
 from foresay.models.base.packed_linears import PackedGroup, plain_weight
 from foresay.models.base.shared_inputs import Group
 
@@ -29,8 +29,6 @@ ENOUGH_BYTES = 64 * 2**20
 """Weights of one shape that are multiplied in turn, so that none waits in the processor's cache; a step reads all."""
 TOLERANCE = 1.05
 """Prefill may measure this much slower: noise."""
-DISTURBED = 0.05
-"""Share of its time for which the measurement's threads may wait for the processor: more says that others ran."""
 TRIES = 3
 """Processes that measure until one is not disturbed; after that the least of all decides."""
 METHOD = 3
@@ -135,9 +133,9 @@ def _packed(group: Group) -> Callable[[Tensor], Any]:
 
 
 def _measured(groups: Sequence[Group], unembedding: nn.Module) -> Measured:
-    before, began = waited(), perf_counter()
+    others, began = OtherPrograms(), perf_counter()
     seconds = measure(groups, unembedding)
-    return Measured(seconds, waited() - before <= DISTURBED * (perf_counter() - began))
+    return Measured(seconds, calm=not others.disturbed(perf_counter() - began))
 
 
 def _shape(group: Group) -> tuple[Any, ...]:
