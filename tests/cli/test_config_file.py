@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from foresay.cli.config_file import with_config
-from foresay.foundation.errors import ConfigError
+from foresay.cli.config_file import with_adapter, with_config
+from foresay.foundation.errors import ArtefactError, ConfigError
 from tests.support.commands import At, Run
 
 
@@ -69,3 +69,51 @@ def test_recipes_are_read() -> None:
     assert recipes
     for recipe in recipes:
         assert with_config(["train", "--config", str(recipe)])[1:]
+
+
+OF_NANO = {"--num-masks": "8", "--rank": "16", "--alpha": "0.0", "--lora-targets": "all", "--sampler": "residual"}
+
+
+@pytest.mark.parametrize("init", [["--init-from", "nano"], ["--init_from", "nano"], ["--init-from=nano"]])
+def test_settings_of_an_adapter_become_flags(init: list[str]) -> None:
+    asked = ["train", "nano", *init]
+    own = [word for pair in OF_NANO.items() for word in pair]
+    assert with_adapter(asked) == [*asked, *own, "--family", "masks"]
+    assert with_adapter([*asked, "--rank=3"]) == [
+        *(*asked, "--rank=3"),
+        *(word for name, value in OF_NANO.items() for word in (name, value) if name != "--rank"),
+        *("--family", "masks"),
+    ]
+
+
+def test_a_file_wins_over_the_settings_of_an_adapter(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("num_masks: 12\n")
+    asked = with_adapter(with_config(["train", "nano", "--init-from", "nano", "--config", str(path)]))
+    assert asked.count("--num-masks") == 1
+    assert asked[asked.index("--num-masks") + 1] == "12"
+    assert asked[asked.index("--rank") + 1] == "16"
+
+
+def test_where_no_adapter_is_begun_with_nothing_changes(tmp_path: Path) -> None:
+    for asked in (["train", "nano", "--rank", "3"], ["generate", "--init-from", "nano"], ["train", "--init-from"]):
+        assert with_adapter(asked) == asked
+    other = ["train", "nano", "--init-from", "nano", "--family", "heads"]
+    assert with_adapter(other) == other
+    with pytest.raises(ArtefactError, match="there is no folder"):
+        with_adapter(["train", "nano", "--init-from", str(tmp_path / "none")])
+
+
+def test_a_run_begins_with_an_adapter(at: At, run: Run) -> None:
+    small = ["--steps", "1", "--sequences", "2", "--anchors", "2", "--max-length", "64", "--heldout", "1"]
+    begin = ["train", "nano", "--init-from", "nano", "--data", at.data, *small]
+    begun = run(*begin, "--out", at.out, "--num-masks", "9")
+    assert begun.status == 0
+    assert "begins with the adapter nano, of 8 drafts, trained on nano" in " ".join(begun.err.split())
+    said = json.loads((at.out / "foresay.json").read_text())
+    assert (said["mtp"]["num_masks"], said["mtp"]["rank"]) == (9, 16)
+    refused = run(
+        "train", "nano", "--init-from", "nano", "--data", at.data, "--out", at.out / "b", "--rank", "3", *small
+    )
+    assert refused.status == 2
+    assert "(rank 16 for 3)" in " ".join(refused.err.split())

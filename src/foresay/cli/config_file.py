@@ -1,7 +1,8 @@
-"""Settings in a YAML file: read as the flags they stand for, so that one parser judges both, and written."""
+"""Settings in a YAML file or a saved adapter: read as the flags they stand for, so that one parser judges all."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,35 @@ def with_config(arguments: list[str]) -> list[str]:
     ]
 
 
+def with_adapter(arguments: list[str]) -> list[str]:
+    """`arguments`, and the flags that the settings of the adapter of `--init-from ADAPTER` stand for; others win.
+
+    Raises ArtefactError where there is no such adapter.
+    """
+    name = _value_of("init_from", arguments)
+    if arguments[:1] != ["train"] or not name:
+        return arguments
+    from foresay.models.artefact.folder import read_settings  # noqa: PLC0415 (they import torch, and help needs none)
+    from foresay.models.base.load import adapter_folder  # noqa: PLC0415
+
+    held = read_settings(adapter_folder(name))
+    if (_value_of("family", arguments) or held.family) != held.family:
+        return arguments  # training says what does not fit
+    over = Given.on(arguments)
+    asked = [entry for entry in fields(held.mtp) if entry.name not in over]
+    own = [word for entry in asked for word in _flag(entry.name, getattr(held.mtp, entry.name), entry.default)]
+    return [*arguments, *own, *([] if "family" in over else ["--family", held.family])]
+
+
+def _value_of(name: str, arguments: Sequence[str]) -> str:
+    """The value of an option, as `--name value` or `--name=value`; empty where it is not given."""
+    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for word, value in pairwise(words):
+        if word.startswith("--") and word[2:].replace("-", "_") == name:
+            return value
+    return ""
+
+
 def _split_config(argument: str) -> list[str]:
     """`--config=FILE` as two words."""
     return argument.split("=", 1) if argument.startswith("--config=") else [argument]
@@ -68,9 +98,9 @@ def _split_config(argument: str) -> list[str]:
 
 def _flag(name: str, value: Any, default: Any) -> list[str]:
     flag = name.replace("_", "-")
-    if isinstance(value, list) or isinstance(default, tuple):
+    if isinstance(value, list | tuple) or isinstance(default, tuple):
         # An empty list is a bare flag.
-        return [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+        return [f"--{flag}", *map(str, value if isinstance(value, list | tuple) else [value])]
     if not isinstance(default, bool):
         return [f"--{flag}", str(value)]
     if not isinstance(value, bool):

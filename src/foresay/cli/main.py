@@ -14,7 +14,7 @@ from rich.text import Text
 
 from foresay import __version__
 from foresay.cli.commands import VERBS
-from foresay.cli.config_file import with_config
+from foresay.cli.config_file import with_adapter, with_config
 from foresay.cli.given import Given
 from foresay.cli.terminal import ERR, OUT, signs_of_life
 from foresay.cli.views.help import help_of, overview, verbs_help
@@ -144,7 +144,7 @@ def _carry_out(verb: str, arguments: list[str]) -> int:
     """Read the arguments, which may import torch first, and do what they say."""
     if verb in VERBS:
         _quiet()
-    command = tyro.cli(command_for(verb), prog="foresay", args=with_config(arguments))
+    command = tyro.cli(command_for(verb), prog="foresay", args=with_adapter(with_config(arguments)))
     if hasattr(command, "given"):
         command = replace(command, given=Given.on(arguments))
     return int(command.run())

@@ -41,10 +41,13 @@ class Recipe:
     """Files, folders or hub ids, with settings as `Source.parse` reads them."""
     out: Path
     mtp: Family = field(default_factory=MTPConfig)
+    """What is trained; with `init_from`, the settings of that adapter, but `num_masks` and `train_masks`."""
     losses: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     reading: DataConfig = field(default_factory=DataConfig)
     loading: LoadConfig = field(default_factory=LoadConfig)
+    init_from: str = ""
+    """A saved adapter (folder, hub id, `smollm2`, `nano`) whose weights the training begins with; empty: fresh ones."""
     overwrite: bool = False
     restart: bool = False
     """Forget the checkpoints that an interrupted run left."""

@@ -33,6 +33,7 @@ from foresay.training.runs.adapter_run import AdapterHooks, TrainUpdate
 from foresay.training.runs.run import Callbacks, Run
 from foresay.training.runs.trackers import check_tracker
 from foresay.training.runs.validation import HeldOut, Measured, heldout_prompts
+from foresay.training.warm_start import begin_from, beginning
 
 __all__ = ["Recipe", "TrainResult", "TrainUpdate", "train"]
 MAY_CHANGE = {
@@ -91,7 +92,8 @@ def train(
 
 def _train(recipe: Recipe, prompts: Sequence[Prompt], callbacks: Callbacks[TrainUpdate], ranks: Ranks) -> TrainResult:
     replaces = may_replace(recipe)
-    check_place(recipe, replaces, recipe.base, recipe.loading.base_adapter or recipe.base)
+    read = (recipe.base, recipe.loading.base_adapter, recipe.init_from)
+    check_place(recipe, replaces, *filter(None, read))
     if recipe.losses.own_loss:
         own_loss(recipe.losses.own_loss)  # a name that leads nowhere is known before the base is loaded
     if isinstance(recipe.mtp, HeadsConfig):
@@ -102,7 +104,8 @@ def _train(recipe: Recipe, prompts: Sequence[Prompt], callbacks: Callbacks[Train
     examples, apart = split(parts, 0 if prompts else recipe.train.heldout, recipe.train.seed)
     heldout = _heldout(recipe, model, tuple(prompts) or heldout_prompts(apart))
     objective = _objective(recipe, model, examples)
-    said = (*(part.report.sentence for part in parts), *warm_up_notes(recipe.train), f"base: {model.loaded}")
+    said = [*(part.report.sentence for part in parts), *warm_up_notes(recipe.train), f"base: {model.loaded}"]
+    said += [beginning(recipe.init_from, model)] if recipe.init_from else []
     callbacks.say(said, ranks)
     what = identity(recipe, model.fingerprints(), examples.content)
     hooks = AdapterHooks(recipe, model, heldout, [part.described for part in parts], ranks, replaces)
@@ -150,12 +153,14 @@ def settled(recipe: Recipe) -> Recipe:
 
 
 def open_fresh(recipe: Recipe) -> MultiTokenModel:
-    """A fresh adapter on the base, whose layers are sharded where the recipe says so."""
+    """An adapter on the base, fresh or as another one is, and the base's layers sharded where the recipe says so."""
     config, sharded = recipe.train, recipe.train.parallel == "fsdp"
     loading = replace(recipe.loading, device="cpu") if sharded else recipe.loading
     model = MultiTokenModel.from_base(recipe.base, recipe.mtp, None, config.dtype, config.seed, loading)
     if sharded and quantization_of(model.base.model.config):
         raise ConfigError("parallel is fsdp, which shards no quantised weights; give --parallel ddp or a plain base")
+    if recipe.init_from:
+        begin_from(recipe.init_from, model)
     model.fingerprints()  # Of whole weights: shards have no fingerprint.
     if sharded:
         shard(model.heads_model if model.family == "heads" else model.mask_model, model.base.decoder_layers())
@@ -185,6 +190,7 @@ def identity(recipe: Recipe, base: Fingerprints, data: dict[str, Any]) -> dict[s
         "base": asdict(base),
         "quantize": recipe.loading.quantize,
         "data": data,
+        **({"init_from": recipe.init_from} if recipe.init_from else {}),
         **asdict(recipe.mtp),
         **asdict(recipe.losses),
         **train,

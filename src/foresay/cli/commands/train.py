@@ -52,6 +52,7 @@ class TrainCommand(Threaded):
       foresay train smollm2 --data chats.jsonl,weight=3 web.parquet,text=body,weight=1 --out my-adapter
       foresay train my-peft-lora --data chats.jsonl --out my-adapter --quantize nf4
       foresay train smollm2 --family heads --heads 4 --data chats.jsonl --out my-heads
+      foresay train my-fine-tune --init-from my-adapter --data chats.jsonl --out my-new-adapter --steps 200
       foresay train smollm2 --config recipes/paper.yaml --data chats.jsonl --out paper --steps 457
       foresay train smollm2 --data chats.jsonl --out best --prompts dev.jsonl --eval-every 100 --keep best
       foresay train --rank 32 --print-config > mine.yaml
@@ -67,6 +68,9 @@ class TrainCommand(Threaded):
     """Folder for the trained model."""
     config: Path | None = None
     """YAML file of settings (the names below, with _ or -); flags given beside it win."""
+    init_from: str = ""
+    """A saved adapter (folder, hub id, smollm2 or nano) to begin with instead of random weights, whose settings are
+    then the defaults; its base may be the model that BASE is a fine-tune of, and --num-masks another number."""
     prompts: Path | None = None
     """File with held-out prompts to decode while training; without it, examples are held out of the data."""
     overwrite: bool = False
@@ -105,6 +109,7 @@ class TrainCommand(Threaded):
             self.train,
             self.reading,
             self.loading,
+            self.init_from,
             overwrite=self.overwrite,
             restart=self.restart,
         )

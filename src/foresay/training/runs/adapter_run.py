@@ -122,6 +122,7 @@ class AdapterHooks:
             losses=asdict(recipe.losses),
             train=asdict(recipe.train),
             data=self.data,
+            init_from=recipe.init_from,
             run=self.id,
             steps=progress.step,
             seconds=round(progress.seconds, 1),
