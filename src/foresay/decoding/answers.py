@@ -15,6 +15,7 @@ from foresay.decoding.sampling.per_request import NO_LIMITS, Limits, Mixed, Rule
 from foresay.decoding.sampling.randomness import SeededNumbers
 from foresay.decoding.steps import Generation
 from foresay.foundation.errors import PromptError, require
+from foresay.foundation.names import OWN_LAYOUTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,9 @@ def choosing(
 def with_changes(config: DecodeConfig | None, changes: dict[str, Any]) -> DecodeConfig:
     """`config` (the defaults when None) with some fields changed; an unknown one is a PromptError."""
     _check_known(changes, DecodeConfig)
-    return replace(_given(config), **changes)
+    changed = replace(_given(config), **changes)
+    check_drafting(changed, changes)
+    return changed
 
 
 def settings_of(
@@ -101,7 +104,7 @@ def settings_of(
     )
     rules = SampleConfig(**sample)
     check_drawn(rules, changes)
-    return replace(_given(config), **decode), rules, PenaltyConfig(**penalties)
+    return with_changes(config, decode), rules, PenaltyConfig(**penalties)
 
 
 def _given(config: DecodeConfig | None) -> DecodeConfig:
@@ -121,6 +124,21 @@ def check_drawn(sample: SampleConfig, given: Container[str]) -> None:
     require(
         drawn or not idle,
         f"{', '.join(idle)} was given and temperature is 0, which takes the best token, always; give a temperature too",
+    )
+
+
+def check_drafting(config: DecodeConfig, given: Container[str]) -> None:
+    """Raise ConfigError where settings of another layout than that of `config` are `given` by name."""
+    idle = [name for name in ("branches", "nodes") if name in given and config.layout not in {"tree", *OWN_LAYOUTS}]
+    require(
+        not idle,
+        f"{', '.join(idle)} was given and layout is {config.layout}, which has no tree of drafts; give layout tree, "
+        "or leave it out",
+    )
+    lookup = "prompt_lookup" in given and config.prompt_lookup
+    require(
+        not lookup or config.layout == "planned",
+        f"prompt_lookup was given and layout is {config.layout}; only planned looks up, so leave one of both out",
     )
 
 

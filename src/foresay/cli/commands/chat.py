@@ -44,7 +44,7 @@ class ChatCommand:
 
     def run(self) -> int:
         """Read, answer, until the input ends."""
-        model = self.opening.open_to_decode(self.model, self.decode)
+        model = self.opening.open_to_decode(self.model, self.decode, self.given)
         rules = rules_for(model, self.generation_config, self.sample, self.penalties, self.given)
         chat = Conversation(model, self.decode, rules)
         chat.prepare()

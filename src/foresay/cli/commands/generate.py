@@ -49,7 +49,7 @@ class GenerateCommand:
 
     def run(self) -> int:
         """Stream the answer step by step."""
-        model = self.opening.open_to_decode(self.model, self.decode)
+        model = self.opening.open_to_decode(self.model, self.decode, self.given)
         tokenizer = model.require_tokenizer()
         text = _read_stdin() if self.prompt == "-" else self.prompt
         ids = encode(tokenizer, text, self.raw)

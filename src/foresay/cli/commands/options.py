@@ -14,7 +14,7 @@ from foresay.cli.given import Given
 from foresay.cli.terminal import ERR
 from foresay.data.benchmarks import benchmarks_of
 from foresay.data.prompts import Prompt, Split, embedded_prompts, file_prompts, first_of_each_domain, unread_of
-from foresay.decoding.answers import check_drawn
+from foresay.decoding.answers import check_drafting, check_drawn
 from foresay.decoding.config import DecodeConfig, PenaltyConfig, SampleConfig
 from foresay.evaluation.config import BenchConfig, CheckConfig
 from foresay.foundation.errors import require, require_at_least
@@ -75,8 +75,9 @@ class Opening(Threaded):
         tell_loaded(model)
         return model
 
-    def open_to_decode(self, folder: str, decode: DecodeConfig) -> MultiTokenModel:
+    def open_to_decode(self, folder: str, decode: DecodeConfig, given: Given) -> MultiTokenModel:
         """As `open`; that layers will be compiled, before the first answer, is said on stderr too."""
+        check_drafting(decode, given)
         model = self.open(folder)
         if decode.compile:
             ERR.print("compiling decoder layers: up to a minute the first time, some seconds after that", style="dim")

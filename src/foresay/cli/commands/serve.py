@@ -94,7 +94,7 @@ class ServeCommand:
     def _service(self) -> "Service":
         from foresay.serving.openai.service import Service  # noqa: PLC0415
 
-        model = self.opening.open_to_decode(self.model, self.decode)
+        model = self.opening.open_to_decode(self.model, self.decode, self.given)
         name = self.serve.name or Path(os.path.abspath(self.model)).name
         rules = rules_for(model, self.generation_config, SampleConfig(), PenaltyConfig(), Given())
         return Service(model, name, self.decode, self.queue, rules)
