@@ -27,7 +27,7 @@ from foresay.model import MultiTokenModel
 from foresay.serving.config import PluginConfig, VllmServeConfig
 from foresay.serving.openai.replies import ChatReply, CompletionReply
 from foresay.serving.openai.schema import ChatRequest, CompletionRequest
-from foresay.serving.openai.service import _chat_ids
+from foresay.serving.openai.service import chat_ids
 from foresay.serving.openai.worker import Event, Likely
 from tests.support.served import (
     ASKED,
@@ -318,7 +318,7 @@ def test_a_template_that_places_system_messages_gets_them(model: MultiTokenModel
     tokenizer = copy(model.require_tokenizer())
     asked = ChatRequest(model="nano", messages=[{"role": "system", "content": "Be short."}, *QUESTION])
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-    assert tokenizer.decode(_chat_ids(tokenizer, asked)).startswith("system: Be short.\nuser: Tom")
+    assert tokenizer.decode(chat_ids(tokenizer, asked.messages)).startswith("system: Be short.\nuser: Tom")
 
 
 def test_a_template_that_drops_them_does_not(model: MultiTokenModel) -> None:
@@ -326,7 +326,7 @@ def test_a_template_that_drops_them_does_not(model: MultiTokenModel) -> None:
     asked = ChatRequest(model="nano", messages=[{"role": "developer", "content": "Be short."}, *QUESTION])
     tokenizer.chat_template = "{% for m in messages if m.role == 'user' %}user: {{ m.content }}{% endfor %}"
     with pytest.raises(PromptError, match="no place for developer messages"):
-        _chat_ids(tokenizer, asked)
+        chat_ids(tokenizer, asked.messages)
 
 
 def test_what_is_too_long_is_named_as_clients_know_it(server: Served) -> None:

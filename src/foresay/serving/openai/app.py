@@ -14,6 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from foresay import __version__
 from foresay.foundation.errors import ForesayError
 from foresay.serving.config import ServeConfig
 from foresay.serving.openai.api_errors import (
@@ -32,6 +33,14 @@ from foresay.serving.openai.request_log import RequestLog
 from foresay.serving.openai.schema import ChatRequest, CompletionRequest, ErrorBody, StreamOptions
 from foresay.serving.openai.service import Service
 from foresay.serving.openai.streams import EventStream, Talk, until_gone
+from foresay.serving.openai.tokens import (
+    Detokenized,
+    DetokenizeRequest,
+    Tokenized,
+    TokenizeRequest,
+    detokenize,
+    tokenize,
+)
 
 
 class Api:
@@ -57,6 +66,20 @@ class Api:
         """What is known of the model."""
         self._known(name)
         return self._card()
+
+    def tokenize(self, asked: TokenizeRequest) -> Tokenized:
+        """The tokens of a text or a chat, and how many may be asked (as vLLM says it)."""
+        self._known(asked.model or self.service.name)
+        return tokenize(self.service, asked)
+
+    def detokenize(self, asked: DetokenizeRequest) -> Detokenized:
+        """The text of tokens (as vLLM says it)."""
+        self._known(asked.model or self.service.name)
+        return detokenize(self.service, asked)
+
+    async def version(self) -> dict[str, str]:
+        """Which foresay this is."""
+        return {"version": __version__}
 
     async def health(self) -> dict[str, str]:
         """Whether requests are taken."""
@@ -159,6 +182,9 @@ def build(service: Service, config: ServeConfig, tell: Callable[[str], None] | N
     app.post("/v1/completions", **guarded)(api.completions)
     app.get("/v1/models", **guarded)(api.models)
     app.get("/v1/models/{name:path}", **guarded)(api.model)
+    app.post("/tokenize", response_model_exclude_none=True, **guarded)(api.tokenize)
+    app.post("/detokenize", **guarded)(api.detokenize)
+    app.get("/version")(api.version)
     app.get("/health", responses={503: {"model": ErrorBody}})(api.health)
     app.get("/metrics", include_in_schema=False)(api.metrics)
     app.get("/", include_in_schema=False)(api.page)

@@ -1,5 +1,6 @@
 """Parts of requests: messages, tools, and what form an answer is to have."""
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -22,6 +23,14 @@ class Strict(BaseModel):
         populate_by_name=True,
         use_attribute_docstrings=True,
     )
+
+
+def check_whole(body: Any) -> None:
+    """Raise ValueError for a body that is no text, or that no JSON can be made of."""
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        raise ValueError("the body holds half a character, or is nested too deep; mend it") from None
 
 
 class StructuredBody(Strict):

@@ -1,13 +1,21 @@
 """What may be asked: OpenAI's parameters that are served, with their bounds. Everything else is refused by name."""
 
-import json
 import secrets
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
 from foresay.decoding.config import PenaltyConfig, SampleConfig, StructuredOutputs
-from foresay.serving.openai.forms import Message, ResponseFormat, Strict, StructuredBody, Text, Tool, ToolChoice
+from foresay.serving.openai.forms import (
+    Message,
+    ResponseFormat,
+    Strict,
+    StructuredBody,
+    Text,
+    Tool,
+    ToolChoice,
+    check_whole,
+)
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "add_generation_prompt": (True,),
@@ -110,10 +118,7 @@ class GenerationRequest(Strict):
     def _without_neutral(cls, body: Any) -> Any:
         if not isinstance(body, dict):
             return body
-        try:
-            json.dumps(body, ensure_ascii=False).encode()
-        except (UnicodeEncodeError, RecursionError):
-            raise ValueError("the body holds half a character, or is nested too deep; mend it") from None
+        check_whole(body)
         own = cls.model_fields
         return {
             name: value

@@ -18,7 +18,7 @@ from foresay.decoding.sampling.per_request import NO_LIMITS, Limits
 from foresay.foundation.errors import PromptError
 from foresay.model import MultiTokenModel
 from foresay.serving.conversation import SPEAKERS, has_place
-from foresay.serving.openai.forms import ToolChoice
+from foresay.serving.openai.forms import Message, Tool, ToolChoice
 from foresay.serving.openai.memory_check import check_room
 from foresay.serving.openai.prometheus import Metrics
 from foresay.serving.openai.schema import ChatRequest, CompletionRequest, GenerationRequest
@@ -86,7 +86,7 @@ class Service:
     def prompts(self, asked: ChatRequest | CompletionRequest) -> list[list[int]]:
         """Token ids of what is asked. Raises PromptError."""
         if isinstance(asked, ChatRequest):
-            return [_chat_ids(self.tokenizer, asked)]
+            return [chat_ids(self.tokenizer, asked.messages, asked.tools)]
         opens = asked.add_special_tokens
         return [text_ids(self.tokenizer, text, opens) if isinstance(text, str) else text for text in asked.prompts]
 
@@ -99,7 +99,7 @@ class Service:
                 "it out"
             )
         calls = isinstance(asked, ChatRequest) and asked.calls
-        form = ToolFormat.of(self.tokenizer, shown(asked)) if calls and isinstance(asked, ChatRequest) else None
+        form = ToolFormat.of(self.tokenizer, shown(asked.tools)) if calls and isinstance(asked, ChatRequest) else None
         limits = Limits(self._model.grammar(self._form(asked, form)), asked.bias, asked.min_tokens, asked.ignore_eos)
         return Reading(self.prompts(asked), limits, form)
 
@@ -161,9 +161,9 @@ class Reading:
     tools: ToolFormat | None = None
 
 
-def shown(asked: ChatRequest) -> list[dict[str, Any]]:
+def shown(tools: Sequence[Tool]) -> list[dict[str, Any]]:
     """Tools as chat templates take them."""
-    return [tool.shown for tool in asked.tools]
+    return [tool.shown for tool in tools]
 
 
 def _wanted(asked: GenerationRequest, tools: ToolFormat | None) -> Wanted:
@@ -182,10 +182,11 @@ def _wanted(asked: GenerationRequest, tools: ToolFormat | None) -> Wanted:
     )
 
 
-def _chat_ids(tokenizer: PreTrainedTokenizerBase, asked: ChatRequest) -> list[int]:
+def chat_ids(tokenizer: PreTrainedTokenizerBase, said: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
+    """Token ids of a chat. Raises PromptError for what the model's chat template does not render."""
     if tokenizer.chat_template is None:
         raise PromptError("this model has no chat template; use /v1/completions")
-    row = {"messages": [message.row for message in asked.messages], "tools": shown(asked)}
+    row = {"messages": [message.row for message in said], "tools": shown(tools)}
     chat = conversation(Record("", row), answers=False)
     assert chat is not None, "messages are a conversation"
     ids, messages = chat.ids(tokenizer, prompt=True), chat.messages
@@ -196,7 +197,7 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, asked: ChatRequest) -> list[in
         )
     if lost:
         raise PromptError(f"the model's chat template does not render {', '.join(sorted(lost))}; leave it out")
-    for role in sorted({message.role for message in asked.messages} - set(SPEAKERS)):
+    for role in sorted({message.role for message in said} - set(SPEAKERS)):
         if not has_place(tokenizer, messages, role):
             raise PromptError(
                 f"the model's chat template has no place for {role} messages; put the text into the first user message"
