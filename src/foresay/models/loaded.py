@@ -17,7 +17,7 @@ from foresay.models.base.device import device_for
 from foresay.models.base.model import Base
 from foresay.models.config import Family
 from foresay.models.drafting import DraftingModel
-from foresay.models.families import family_of
+from foresay.models.families import build, family_of
 from foresay.models.heads.model import HeadsModel
 from foresay.models.masks.model import MaskModel
 
@@ -159,3 +159,20 @@ class LoadedModel:
         """Leave the base as it was found: plain weights, and no hooks of an adapter. Decoding again opens it again."""
         self.detach_hooks()
         self._core.packing.unpack()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is pickled and copied: the weights, not what decoding keeps (packed weights, costs), made again there."""
+        self.close()
+        core = self._core
+        held = (core.model, core.config, core.added.state_dict(), core.acceptance, core.packing.wanted)
+        return _restored, (type(self), held, self.tokenizer, self.base_name, self.provenance, self.base_adapter)
+
+
+def _restored(kind: type[LoadedModel], held: tuple[Any, ...], *about: Any) -> LoadedModel:
+    """The model that `LoadedModel.__reduce__` took apart."""
+    base, config, added, acceptance, packed = held
+    core = build(base, config)
+    core.added.to(core.added_dtype).load_state_dict(added)
+    core.acceptance = acceptance
+    core.packing.want(packed)
+    return kind(core, *about)
