@@ -161,7 +161,7 @@ class LoadedModel:
         self._core.packing.unpack()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What is pickled and copied: the weights, not what decoding keeps (packed weights, costs), made again there."""
+        """What is pickled and copied: the weights, and nothing that decoding keeps (packed weights, costs)."""
         self.close()
         core = self._core
         held = (core.model, core.config, core.added.state_dict(), core.acceptance, core.packing.wanted)
