@@ -34,6 +34,7 @@ FORMAT = 1
 HERE = "."
 """Name of a base that lies in the artefact's own folder."""
 SETTINGS = ARTEFACT
+BEGINS = "which may begin with this one (foresay train ... --init-from, in Python Recipe.init_from)"
 log = logging.getLogger("foresay")
 
 
@@ -179,7 +180,7 @@ def check_base(settings: Settings, found: Fingerprints, folder: Path, base: str)
         )
         raise ArtefactError(
             f"the adapter in {folder} was trained on {settings.base} with {name} {wanted}, and {base} has {seen}{why}; "
-            f"give the {name} it was trained on, or train a new adapter"
+            f"give the {name} it was trained on, or train a new adapter, {BEGINS}"
         )
 
 
@@ -192,7 +193,7 @@ def _check_lora(settings: Settings, found: Fingerprints, folder: Path, base: str
     raise ArtefactError(
         f"the adapter in {folder} was trained on {settings.base} with {trained}, and {base} carries {seen or 'none'}; "
         + ("give the one it was trained on as base_adapter (--base-adapter)" if wanted else "give the bare base")
-        + ", or train a new adapter"
+        + f", or train a new adapter, {BEGINS}"
     )
 
 
