@@ -46,11 +46,11 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     reading: DataConfig = field(default_factory=DataConfig)
     loading: LoadConfig = field(default_factory=LoadConfig)
-    init_from: str = ""
-    """A saved adapter (folder, hub id, `smollm2`, `nano`) whose weights the training begins with; empty: fresh ones."""
     overwrite: bool = False
     restart: bool = False
     """Forget the checkpoints that an interrupted run left."""
+    init_from: str = ""
+    """A saved adapter (folder, hub id, `smollm2`, `nano`) whose weights the training begins with; empty: fresh ones."""
 
 
 def sources_of(recipe: Recipe | PretrainRecipe) -> list[Source]:

@@ -109,9 +109,9 @@ class TrainCommand(Threaded):
             self.train,
             self.reading,
             self.loading,
-            self.init_from,
             overwrite=self.overwrite,
             restart=self.restart,
+            init_from=self.init_from,
         )
         prompts: Sequence[Prompt] = ()
         if self.prompts is not None:
