@@ -14,11 +14,13 @@ from foresay.training.runs.validation import HeldOut
 def compress(model: MultiTokenModel, rank: int, prompts: Sequence[Prompt]) -> MultiTokenModel:
     """A copy of `model` whose LoRA pairs are cut to `rank` by their singular values; masks and sampler stay.
 
-    The acceptance saved with it is measured anew on `prompts`. Raises ConfigError for a rank that is not smaller.
+    The acceptance saved with it is measured anew on `prompts`. Raises ConfigError for a rank that is not
+    smaller, or is below 1.
     """
     wide = model.mask_model
     if not 1 <= rank < wide.config.rank:
-        raise ConfigError(f"rank {rank} was asked for and the adapter has {wide.config.rank}; give a smaller one")
+        smaller = f"give 1 to {wide.config.rank - 1}" if wide.config.rank > 1 else "it cannot be cut further"
+        raise ConfigError(f"rank {rank} was asked for and the adapter has {wide.config.rank}; {smaller}")
     alpha = wide.config.scale * rank if wide.config.alpha else 0.0
     core = MaskModel.from_base(wide.model, replace(wide.config, rank=rank, alpha=alpha))
     core.adapter.mask_embeddings.data.copy_(wide.adapter.mask_embeddings)

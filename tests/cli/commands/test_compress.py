@@ -1,5 +1,7 @@
 """`foresay compress` at the command line."""
 
+import pytest
+
 from tests.support.commands import LOADED, SHORT, At, Run, contents, one_object
 
 
@@ -15,8 +17,9 @@ def test_compress_makes_a_smaller_model_that_says_the_same(at: At, run: Run) -> 
     assert "--overwrite" in again.err
 
 
-def test_compress_refuses_a_rank_that_is_not_smaller(at: At, run: Run) -> None:
-    said = run("compress", at.adapter, "--rank", "2", "--out", at.tmp / "small")
+@pytest.mark.parametrize("rank", [0, 2])
+def test_compress_refuses_a_rank_that_is_not_smaller(rank: int, at: At, run: Run) -> None:
+    said = run("compress", at.adapter, "--rank", rank, "--out", at.tmp / "small")
     assert (said.status, said.out) == (2, "")
-    assert "rank 2 was asked for and the adapter has 2; give a smaller one" in said.err
+    assert f"rank {rank} was asked for and the adapter has 2; give 1 to 1" in said.err
     assert contents(at.tmp) == {}

@@ -299,10 +299,26 @@ def test_what_nobody_named_may_be_unreadable(folder: Path, tmp_path: Path) -> No
     shutil.copytree(folder, own)
     (own / "lines.json").write_text("{}\n{}\n")
     assert report(read_run([own]), "run") == report(read_run([folder]), "run")
+    assert read_run([own]).unreadable == (own / "lines.json",)
+
+
+def test_files_of_one_name_are_told_apart_and_none_counts_twice(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "check.json").write_text(json.dumps(certificate(0)))
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert [file.name for file in read_run([one, one / "check.json", tmp_path / "one"]).files] == ["check.json"]
+    names = [file.name for file in read_run([one, two]).files]
+    assert names == [str(folder / "check.json") for folder in (one, two)]
 
 
 @pytest.mark.parametrize(
-    "content", ['{"bugs": 0, "divergences": [], "identical": 1}', '{"results": [], "provenance": {}}']
+    "content",
+    [
+        '{"bugs": 0, "divergences": [], "identical": 1}',
+        '{"results": [], "provenance": {}}',
+        '{"rows": [], "samples": [], "domains": [], "provenance": 5}',
+    ],
 )
 def test_a_result_that_lacks_something_is_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "half.json"
@@ -322,7 +338,7 @@ def test_ids_of_pictures_do_not_meet(folder: Path) -> None:
         ("empty", None, "holds no results"),
         ("a.json", '{"a": 1}', "is no result of foresay"),
         ("a.json", "{", "cannot be read as JSON"),
-        ("none.json", None, "cannot be read as JSON"),
+        ("none.json", None, "does not exist"),
     ],
 )
 def test_what_is_no_run_is_refused(tmp_path: Path, name: str, content: str | None, message: str) -> None:

@@ -109,6 +109,14 @@ def test_a_users_lora_that_is_a_folder_is_refused(model: MultiTokenModel, tmp_pa
         publication(tmp_path / "local", REPO)
 
 
+def test_a_model_that_brings_its_base_takes_no_other(folder: Path) -> None:
+    settings = folder / "foresay.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"base": "."}))
+    assert publication(folder, REPO).sizes
+    with pytest.raises(ArtefactError, match=r"brings its base, and it goes to the hub too; leave --base-id out"):
+        publication(folder, REPO, base=BASE)
+
+
 def test_a_folder_from_before_goes_there_in_todays_layout() -> None:
     names = publication(SAVED / "adapter", REPO, base=BASE).sizes.keys()
     assert {"lora/adapter_config.json", "lora/adapter_model.safetensors"} <= names

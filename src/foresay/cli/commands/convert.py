@@ -1,12 +1,14 @@
 """`foresay convert`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from foresay.cli.commands.options import Options
+from foresay.cli.given import Given
 from foresay.cli.terminal import ERR, print_json
 from foresay.foundation.errors import require
 from foresay.foundation.files import check_output
@@ -43,12 +45,14 @@ class ConvertCommand:
     """Replace what is in the folder."""
     json: bool = False
     """Print one JSON object."""
+    given: Options = field(default_factory=Given)
 
     def run(self) -> int:
         """Write the folder."""
         check_output(self.out, self.overwrite, (self.folder, self.tokenizer or self.folder))
         if self.to == "meta":
             require(not self.tokenizer, "their files hold no tokenizer; leave out --tokenizer")
+            require("context" not in self.given, "their files do not say the context; leave out --context")
             model = MultiTokenModel.from_pretrained(self.folder, dtype=own_dtype(checkpoint_of(self.folder)))
             to_meta(model, self.out, self.overwrite)
             self._tell(f"Wrote {self.out} in {model.dtype_name}.", dtype=model.dtype_name)

@@ -56,6 +56,8 @@ class ExportCommand:
         adapter = adapter_folder(self.model)
         if self.to == "peft":
             require(self.plugin == PluginConfig(), "masks, lengths and busy-requests are for vLLM; leave them out")
+            unread = "base and dtype are for vLLM (the LoRA is written as it was saved, and no base is opened)"
+            require(not self.base and self.dtype == "own", f"{unread}; leave them out")
             export_peft(adapter, self.out, self.overwrite)
             ERR.print(f"Wrote {self.out}. In PEFT it acts on every row and spoils the text: not for generating.")
             if self.json:

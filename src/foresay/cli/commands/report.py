@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from foresay.cli.terminal import OUT, print_json
+from foresay.cli.terminal import ERR, OUT, print_json
 from foresay.evaluation.report.cards import verdict
 from foresay.evaluation.report.page import report
 from foresay.evaluation.report.result_files import read_run
@@ -39,6 +39,12 @@ class ReportCommand:
         """Read, draw, write."""
         check_file(self.out)
         run = read_run(list(self.paths))
+        for path in run.unreadable:
+            ERR.print(
+                f"{path} holds no JSON, so the report is without it; make it anew, or remove it",
+                style="yellow",
+                highlight=False,
+            )
         write_whole(self.out, report(run, self.title))
         if self.json:
             files = [{"name": file.name, "kind": file.kind} for file in run.files]

@@ -23,7 +23,7 @@ def report(run: ResultFiles, title: str) -> str:
     """The page for these files. Raises DataError, ConfigError."""
     try:
         return _drawn(run, title)
-    except (KeyError, IndexError, TypeError, UndefinedError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, UndefinedError) as error:
         names = ", ".join(file.name for file in run.files)
         raise DataError(
             f"one of {names} lacks what a report shows ({type(error).__name__}: {error}); make it anew"

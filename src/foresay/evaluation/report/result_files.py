@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,11 @@ class ResultFile:
     """One file of the run."""
 
     name: str
+    """Told apart from all others of the run."""
     kind: str
     content: dict[str, Any]
+    path: Path = Path()
+    """Where it lies."""
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -56,6 +59,8 @@ class ResultFiles:
     """All files, in order of name."""
 
     files: tuple[ResultFile, ...] = field(default_factory=tuple)
+    unreadable: tuple[Path, ...] = ()
+    """Files of the folders, named as JSON, that are none: an interrupted `--json > FILE` leaves such a one."""
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """Contents of the files of a kind."""
@@ -82,24 +87,47 @@ class ResultFiles:
 
 
 def read_run(paths: Sequence[Path]) -> ResultFiles:
-    """The files named, and those in the folders named. Raises DataError where there is nothing to report."""
-    files = [file for path in paths for file in _files(path)]
+    """The files named, and those in the folders named, each once. Raises DataError where there is nothing to report."""
+    found = [one for path in paths for one in _files(path)]
+    files = {one.path.resolve(): one for one in found if isinstance(one, ResultFile)}
+    unreadable = {one: None for one in found if isinstance(one, Path)}
     if not files:
+        names = ", ".join(map(str, paths)) or "what was named (nothing)"
         raise DataError(
-            f"{', '.join(map(str, paths))} holds no results; give the JSON of foresay check, bench, eval, calibrate, "
+            f"{names} holds no results{_none_of(unreadable)}; give the JSON of foresay check, bench, eval, calibrate, "
             "advise, study or train (`--json > FILE`, `--out FILE`), or a folder of them"
         )
-    return ResultFiles(tuple(files))
+    return ResultFiles(tuple(_told_apart(files.values())), tuple(unreadable))
 
 
-def _files(named: Path) -> Iterator[ResultFile]:
-    """A folder may hold other JSON too; a file that is named must be one of ours."""
+def _none_of(unreadable: Iterable[Path]) -> str:
+    """What was found in place of results, for a message."""
+    names = ", ".join(map(str, unreadable))
+    return f" ({names}: no JSON in it)" if names else ""
+
+
+def _told_apart(files: Iterable[ResultFile]) -> list[ResultFile]:
+    """The same files; by their whole paths where two have the same name."""
+    files = list(files)
+    clash = len({file.name for file in files}) < len(files)
+    return [replace(file, name=str(file.path)) for file in files] if clash else files
+
+
+def _files(named: Path) -> Iterator[ResultFile | Path]:
+    """The results in a folder or file, and the paths of what is no JSON.
+
+    A folder may hold other JSON too; a file that is named must be one of ours. Raises DataError.
+    """
+    if not named.exists():
+        raise DataError(f"{named} does not exist; give a file with the JSON of a verb, or a folder of them")
     paths = sorted(named.rglob("*.json")) if named.is_dir() else [named]
     for path in paths:
         content = _content(path, named=path == named)
         kind = _kind(content)
-        if kind is not None:
-            yield ResultFile(path.name if path == named else str(path.relative_to(named)), kind, content)
+        if content is None and path != named:
+            yield path
+        elif kind is not None:
+            yield ResultFile(path.name if path == named else str(path.relative_to(named)), kind, content, path)
         elif path == named:
             raise DataError(
                 f"{path} is no result of foresay; give JSON of check, bench, eval, calibrate, advise, study or train"
@@ -116,10 +144,10 @@ def _kind(content: Any) -> str | None:
 
 
 def _content(path: Path, named: bool) -> Any:
-    """What a file holds; None where it cannot be read and nobody asked for it."""
+    """What a file holds; None where it cannot be read and nobody asked for it by name."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         if not named:
             return None
         raise DataError(f"{path} cannot be read as JSON ({error}); mend or remove it") from error

@@ -1,6 +1,7 @@
 """A foresay model on the Hugging Face hub: which files go there, and sending them."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from foresay.foundation.errors import ArtefactError, first_line
 from foresay.foundation.names import NAMED
 from foresay.models.artefact.card import card, hub_base
-from foresay.models.artefact.folder import HERE, SETTINGS, read_settings
+from foresay.models.artefact.folder import HERE, SETTINGS, Settings, read_settings
 from foresay.models.artefact.tensors import LORA, PEFT_SETTINGS, PEFT_WEIGHTS, WEIGHTS, lora_folder
 from foresay.models.base.hub import HUB_ID
 
+LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+"""How the hub writes licences."""
 CERTIFICATE = "certificate.json"
 """What `foresay check --out` wrote into the folder: its sentence goes into the card."""
 GENERATE = '''"""Several tokens a step in transformers' generate, with the same output: pip install foresay."""
@@ -54,11 +57,13 @@ def publication(folder: Path, repo: str, base: str = "", licence: str = "") -> P
 
     `base` is the hub id of its base, where the model names a folder instead; `licence` is the hub's name of the
     adapter's licence. Nothing goes there that is only true here: paths in the provenance are cut to file names.
-    Raises ArtefactError for a folder without a model, a base that nobody else can load, and a repository's bad name.
+    Raises ArtefactError for a folder without a model, a base that nobody else can load, and a repository's or a
+    licence's bad name.
     """
     settings = read_settings(folder)
+    _check_names(repo, licence)
+    _check_base(folder, settings, base)
     base = base or settings.base
-    _check(folder, repo, base, settings.base_adapter)
     texts = {
         SETTINGS: _text(_without_paths(_json(folder / SETTINGS)) | {"base": base}),
         "README.md": card(settings.mtp, base, settings.provenance, repo, licence, _proof(folder)),
@@ -74,22 +79,37 @@ def publication(folder: Path, repo: str, base: str = "", licence: str = "") -> P
     return Publication(repo, weights | {name: content.encode() for name, content in texts.items()})
 
 
-def _check(folder: Path, repo: str, base: str, base_adapter: str) -> None:
-    """Raise ArtefactError for a repository's bad name, and for a base or a user's LoRA that nobody else can load."""
+def _check_names(repo: str, licence: str) -> None:
+    """Raise ArtefactError for a bad name of a repository or of a licence."""
     if not (HUB_ID.fullmatch(repo) and _takes(repo)):
         raise ArtefactError(
             f"{repo!r} is no name of a repository; give USER/NAME, of letters, digits, ., _ and -, at most 96, "
             "without -- or .., and with a letter or a digit at both ends"
         )
-    if not (hub_base(base) or base in (HERE, *NAMED)):
+    if licence and not LICENCE.fullmatch(licence):
         raise ArtefactError(
-            f"the model in {folder} belongs to {base}, which nobody else can load; give the hub id of the same base "
-            "(--base-id)"
+            f"{licence!r} is no licence as the hub names them; give a name of small letters, digits, ., - and +, such "
+            "as apache-2.0, mit or other (--licence)"
         )
-    if base_adapter and not hub_base(base_adapter):
+
+
+def _check_base(folder: Path, settings: Settings, asked: str) -> None:
+    """Raise ArtefactError for a base or a user's LoRA that nobody else can load, or an `asked` base that is another."""
+    if asked and settings.base == HERE:
+        raise ArtefactError(f"the model in {folder} brings its base, and it goes to the hub too; leave --base-id out")
+    if asked and not hub_base(asked):
         raise ArtefactError(
-            f"the model in {folder} belongs to a base with the LoRA {base_adapter}, which nobody else can load; put "
-            "the LoRA on the hub, and train with its id"
+            f"{asked!r} is no hub id, so nobody else can load it; give USER/NAME of the base (--base-id)"
+        )
+    if not (asked or hub_base(settings.base) or settings.base in (HERE, *NAMED)):
+        raise ArtefactError(
+            f"the model in {folder} belongs to {settings.base}, which nobody else can load; give the hub id of the "
+            "same base (--base-id)"
+        )
+    if settings.base_adapter and not hub_base(settings.base_adapter):
+        raise ArtefactError(
+            f"the model in {folder} belongs to a base with the LoRA {settings.base_adapter}, which nobody else can "
+            "load; put the LoRA on the hub, and train with its id"
         )
 
 
@@ -113,11 +133,10 @@ def publish(made: Publication, private: bool = False, token: str | None = None) 
         operations = [CommitOperationAdd(name, content) for name, content in made.files.items()]
         commit = api.create_commit(made.repo, operations, commit_message="foresay model")
     except Exception as error:  # whatever the HTTP library under huggingface_hub raises, which its versions change
-        why = "HF_HUB_OFFLINE switches the hub off" if constants.HF_HUB_OFFLINE else first_line(error)
-        raise ArtefactError(
-            f"{made.repo} could not be written on the hub ({why}); log in with a token that may write there "
-            "(`hf auth login`)"
-        ) from error
+        why, cure = first_line(error), "log in with a token that may write there (`hf auth login`)"
+        if constants.HF_HUB_OFFLINE:
+            why, cure = "HF_HUB_OFFLINE switches the hub off", "unset it, or see what would go there with --dry-run"
+        raise ArtefactError(f"{made.repo} could not be written on the hub ({why}); {cure}") from error
     return str(commit.commit_url)
 
 

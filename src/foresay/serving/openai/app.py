@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable
-from importlib import resources
+from importlib import metadata, resources
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -14,7 +14,6 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from foresay import __version__
 from foresay.foundation.errors import ForesayError
 from foresay.serving.config import ServeConfig
 from foresay.serving.openai.api_errors import (
@@ -79,7 +78,7 @@ class Api:
 
     async def version(self) -> dict[str, str]:
         """Which foresay this is."""
-        return {"version": __version__}
+        return {"version": metadata.version("foresay")}
 
     async def health(self) -> dict[str, str]:
         """Whether requests are taken."""
