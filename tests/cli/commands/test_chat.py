@@ -68,8 +68,9 @@ def test_what_the_system_is_told_stands_before_all_that_is_said(model: MultiToke
 
 
 def test_commands_of_a_chat_are_answered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert chat("/system Be brief.\n/system\n/reset\n/nope x\n/help\n", monkeypatch) == 0
+    assert chat("/system Be brief.\n/system\n/reset\n/nope x\n/reset now\n/help\n", monkeypatch) == 0
     told = capsys.readouterr().err
+    assert "/reset takes no words after it; write it alone" in told
     for words in ("has no place for a system", "system: none", "is forgotten", "there is no /nope", "/quit ends"):
         assert words in told
 

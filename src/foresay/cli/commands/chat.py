@@ -18,6 +18,9 @@ HELP = (
     "stops an answer"
 )
 
+ALONE = ("/help", "/reset", "/stats", "/quit")
+"""Commands that take no words."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatCommand:
@@ -75,6 +78,8 @@ class ChatCommand:
                 ERR.print(planned_line(chat.count(), chat.planners.reason()), highlight=False)
         elif not text.isascii() and text != text.encode(errors="ignore").decode():
             ERR.print("this line is not UTF-8; write it in a terminal that sends UTF-8")
+        elif word in ALONE:
+            ERR.print(f"{word} takes no words after it; write it alone")
         elif text.startswith("/"):
             ERR.print(f"there is no {word}: {HELP}")
         elif text:
