@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable
-from importlib import metadata, resources
+from importlib import resources
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -14,6 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from foresay import __version__
 from foresay.foundation.errors import ForesayError
 from foresay.serving.config import ServeConfig
 from foresay.serving.openai.api_errors import (
@@ -78,7 +79,7 @@ class Api:
 
     async def version(self) -> dict[str, str]:
         """Which foresay this is."""
-        return {"version": metadata.version("foresay")}
+        return {"version": __version__}
 
     async def health(self) -> dict[str, str]:
         """Whether requests are taken."""
