@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from foresay.foundation.errors import ConfigError
+from foresay.foundation.errors import ArtefactError, ConfigError
 from foresay.model import MultiTokenModel
 from foresay.models.artefact.folder import HERE, SETTINGS, load_weights, read_settings
 from foresay.models.base.load import adapter_folder, load_base
@@ -61,10 +61,17 @@ def begin_from(name: str, model: MultiTokenModel) -> None:
             f"training is to begin with the adapter {name}, which has other settings than were asked for "
             f"({', '.join(differing)}); give its own, or leave --init-from out"
         )
-    if model.family == "heads":
-        load_weights(place, model.heads_model)
-    else:
-        _fill(model.mask_model, held.mtp, place)
+    try:
+        if model.family == "heads":
+            load_weights(place, model.heads_model)
+        else:
+            _fill(model.mask_model, held.mtp, place)
+    except ArtefactError as error:
+        why = str(error).partition(";")[0]
+        raise ArtefactError(
+            f"training is to begin with the adapter {name}, which does not fit {model.base_name} ({why}); give one of "
+            "a base with the same layers, or leave --init-from out"
+        ) from error
 
 
 def beginning(name: str, model: MultiTokenModel) -> str:
