@@ -5,6 +5,7 @@ transformers' own 0.02 attention hardly matters and outputs loop, and after a ze
 zeros. The stop token is off.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -12,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, Phi3ForCausalLM, PreTrainedModel
 
 from foresay.models.config import MTPConfig
 from foresay.models.masks.model import MaskModel
@@ -101,6 +102,8 @@ def own_output(toy: Toy, prompt: tuple[int, ...], max_length: int, stops: tuple[
     """What transformers' own greedy `generate` continues `prompt` with, alone and unpadded, up to `max_length`."""
     ids = torch.tensor([prompt])
     settings = {"do_sample": False, "max_length": max_length, "eos_token_id": list(stops) or None, "pad_token_id": 0}
+    # transformers 5.17 reads the last token alone where Phi-3 has dropped its cache: the text is then another one.
+    settings["use_cache"] = toy.settings.get("rope_parameters") is not LONGROPE or READS_ALL_ANEW
     text = pristine(toy).generate(ids, attention_mask=torch.ones_like(ids), **settings)
     continuation: list[int] = text[0, len(prompt) :].tolist()
     return continuation
@@ -126,6 +129,8 @@ LONGROPE = {
 }
 SWITCH = 16
 """Position at which `PHI3_LONGROPE` changes its frequencies."""
+READS_ALL_ANEW = "next_sequence_length" in inspect.getsource(Phi3ForCausalLM.prepare_inputs_for_generation)
+"""Whether Phi-3's own `generate` reads the whole text again at that position, where it drops its cache."""
 
 LLAMA = Toy("llama", "Llama")
 QWEN3_MOE = Toy("qwen3-moe", "Qwen3Moe", {**HEADS, **EXPERTS}, experts=True)
