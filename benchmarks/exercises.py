@@ -16,9 +16,7 @@ import tyro
 from foresay.evaluation.code.problems import read_problems
 
 TEST = range(11, 511)
-"""Tasks of MBPP's test split (Austin et al. 2021)."""
-TWICE = (216, 217, 248)
-"""Of them those that stand outside of it once more."""
+"""Tasks of MBPP's test split (Austin et al. 2021); three of them stand outside of it once more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +30,13 @@ class Exercises:
         """Both, row by row."""
         path = Path(os.environ["FORESAY_DATA"]) / "code/mbpp.jsonl"
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        tested = [row for row in rows if row["task_id"] in TEST and row["task_id"] not in TWICE]
-        seen = {row["text"] for row in tested}
-        code = {str(row["task_id"]): row["code"].replace("\r\n", "\n") for row in rows if row["text"] not in seen}
-        problems = [problem for problem in read_problems(str(path)).problems if problem.name in code]
+        code = {row["task_id"]: row["code"].replace("\r\n", "\n") for row in rows if row["task_id"] not in TEST}
+        learnt = {row["text"] for row in rows if row["task_id"] in code}
+        tested = [row for row in rows if row["task_id"] in TEST and row["text"] not in learnt]
         chats = [
-            {"prompt": problem.question, "response": f"```python\n{code[problem.name].strip()}\n```", "domain": "code"}
-            for problem in problems
-            if int(problem.name) not in TEST
+            {"prompt": problem.question, "response": f"```python\n{code[int(problem.name)].strip()}\n```"}
+            for problem in read_problems(str(path)).problems
+            if int(problem.name) in code
         ]
         self.out.mkdir(parents=True, exist_ok=True)
         for name, some in (("train", chats), ("test", tested)):

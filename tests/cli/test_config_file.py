@@ -35,7 +35,7 @@ def test_switches_win_over_settings(tmp_path: Path) -> None:
     assert with_config(asked) == [*asked, "--real-rows"]
     path.write_text("train_masks: true\nreal_rows: false\n")
     asked = ["train", "--config", str(path)]
-    assert with_config(asked) == asked, "defaults need no flag"
+    assert with_config(asked) == [*asked, "--train-masks", "--no-real-rows"], "at its default a setting is given too"
 
 
 def test_without_a_config_nothing_changes() -> None:
@@ -72,27 +72,29 @@ def test_recipes_are_read() -> None:
 
 
 OF_NANO = {"--num-masks": "8", "--rank": "16", "--alpha": "0.0", "--lora-targets": "all", "--sampler": "residual"}
+SWITCHES = ["--train-masks", "--family", "masks"]
 
 
 @pytest.mark.parametrize("init", [["--init-from", "nano"], ["--init_from", "nano"], ["--init-from=nano"]])
 def test_settings_of_an_adapter_become_flags(init: list[str]) -> None:
     asked = ["train", "nano", *init]
     own = [word for pair in OF_NANO.items() for word in pair]
-    assert with_adapter(asked) == [*asked, *own, "--family", "masks"]
+    assert with_adapter(asked) == [*asked, *own, *SWITCHES]
     assert with_adapter([*asked, "--rank=3"]) == [
         *(*asked, "--rank=3"),
         *(word for name, value in OF_NANO.items() for word in (name, value) if name != "--rank"),
-        *("--family", "masks"),
+        *SWITCHES,
     ]
 
 
 def test_a_file_wins_over_the_settings_of_an_adapter(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
-    path.write_text("num_masks: 12\n")
+    path.write_text("num_masks: 12\ntrain_masks: true\n")
     asked = with_adapter(with_config(["train", "nano", "--init-from", "nano", "--config", str(path)]))
     assert asked.count("--num-masks") == 1
     assert asked[asked.index("--num-masks") + 1] == "12"
     assert asked[asked.index("--rank") + 1] == "16"
+    assert asked.count("--train-masks") == 1
 
 
 def test_where_no_adapter_is_begun_with_nothing_changes(tmp_path: Path) -> None:

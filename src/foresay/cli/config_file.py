@@ -105,5 +105,4 @@ def _flag(name: str, value: Any, default: Any) -> list[str]:
         return [f"--{flag}", str(value)]
     if not isinstance(value, bool):
         raise ConfigError(f"{name} is {value!r}; give true or false")
-    # A switch has a flag for the value that is not its default, and none for its default.
-    return [] if value == default else [f"--{flag}" if value else f"--no-{flag}"]
+    return [f"--{flag}" if value else f"--no-{flag}"]

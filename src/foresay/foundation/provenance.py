@@ -14,14 +14,27 @@ PACKAGES = ("foresay", "torch", "transformers", "safetensors", "numpy")
 
 
 def provenance(**settings: Any) -> dict[str, Any]:
-    """Facts of this run, with `settings` as given, ready for JSON."""
+    """Facts of this run, with `settings` as given but for absolute paths (`without_paths`), ready for JSON."""
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "versions": dict(_versions()),
         "machine": machine(),
-        "settings": settings,
+        "settings": without_paths(settings),
     }
+
+
+def without_paths(told: Any) -> Any:
+    """The same with absolute paths cut to their last parts: where a folder lies on this machine says nothing elsewhere.
+
+    >>> without_paths({"base": "/home/me/tuned", "data": ["chats.jsonl"]})
+    {'base': 'tuned', 'data': ['chats.jsonl']}
+    """
+    if isinstance(told, dict):
+        return {name: without_paths(value) for name, value in told.items()}
+    if isinstance(told, list | tuple):
+        return type(told)(without_paths(value) for value in told)
+    return Path(told).name if isinstance(told, str | Path) and Path(told).is_absolute() else told
 
 
 # Asked once: what runs is what was there when the process began, and a run writes many records.

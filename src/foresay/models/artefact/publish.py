@@ -12,6 +12,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from foresay.foundation.errors import ArtefactError, first_line
 from foresay.foundation.names import NAMED
+from foresay.foundation.provenance import without_paths
 from foresay.models.artefact.card import card, hub_base
 from foresay.models.artefact.folder import HERE, SETTINGS, Settings, read_settings
 from foresay.models.artefact.tensors import LORA, PEFT_SETTINGS, PEFT_WEIGHTS, WEIGHTS, lora_folder
@@ -65,7 +66,7 @@ def publication(folder: Path, repo: str, base: str = "", licence: str = "") -> P
     _check_base(folder, settings, base)
     base = base or settings.base
     texts = {
-        SETTINGS: _text(_without_paths(_json(folder / SETTINGS)) | {"base": base}),
+        SETTINGS: _text(without_paths(_json(folder / SETTINGS)) | {"base": base}),
         "README.md": card(settings.mtp, base, settings.provenance, repo, licence, _proof(folder)),
         "custom_generate/generate.py": GENERATE.format(repo=repo),
         "custom_generate/requirements.txt": "foresay\n",
@@ -74,7 +75,7 @@ def publication(folder: Path, repo: str, base: str = "", licence: str = "") -> P
     if peft.is_file():
         texts[f"{LORA}/{PEFT_SETTINGS}"] = _text(_json(peft) | {"base_model_name_or_path": base})
     if (folder / CERTIFICATE).is_file():
-        texts[CERTIFICATE] = _text(_without_paths(_json(folder / CERTIFICATE)))
+        texts[CERTIFICATE] = _text(without_paths(_json(folder / CERTIFICATE)))
     weights = _weights(folder, own_base=settings.base == HERE)
     return Publication(repo, weights | {name: content.encode() for name, content in texts.items()})
 
@@ -166,12 +167,3 @@ def _proof(folder: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         return ""
     return sentence
-
-
-def _without_paths(told: Any) -> Any:
-    """The same with absolute paths cut to their last parts."""
-    if isinstance(told, dict):
-        return {name: _without_paths(value) for name, value in told.items()}
-    if isinstance(told, list):
-        return [_without_paths(value) for value in told]
-    return Path(told).name if isinstance(told, str) and Path(told).is_absolute() else told
