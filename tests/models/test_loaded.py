@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from foresay.model import MultiTokenModel
 from foresay.models.config import Family, HeadsConfig, MTPConfig
@@ -27,6 +28,8 @@ def test_a_copy_is_a_model_of_its_own(
     twin = copied(model)
     assert (twin.config, twin.base_name, twin.acceptance) == (model.config, model.base_name, model.acceptance)
     assert twin.fingerprints() == model.fingerprints()
+    held = model.added.state_dict()
+    assert all(torch.equal(tensor, held[name]) for name, tensor in twin.added.state_dict().items())
     for tensor in (*twin.base.model.parameters(), *twin.added.parameters()):
         tensor.data.zero_()
     assert answers(model) == said, "they share no weight"
